@@ -1,0 +1,42 @@
+# Daily jobs. `make demo` and `make test` do all the set-up on a fresh clone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= auto
+
+.PHONY: demo test test-long test-full lint micro tune clean
+
+demo: $(VENV)/.installed
+	$(BIN)/unlearn-bench evaluate --methods all
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+# The long tests that the gate has time for: the whole demo, killed in the middle and finished; real text.
+test-long: $(VENV)/.installed
+	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not full"
+
+test-full: $(VENV)/.installed
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# Rebuild the embedded world, its base model and its judge from the seed.
+micro: $(VENV)/.installed
+	$(BIN)/python -m unlearn_bench.harness.suites.micro.build --out harness/suites/micro --seed 0
+
+# Search every method's settings on validation items with the same budget.
+tune: $(VENV)/.installed
+	$(BIN)/python -m unlearn_bench.harness.suites.micro.tune
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,129 @@
+"""The Python face of the harness: `evaluate` and `load_records`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from .board import board_of, write_board
+from .executors.base import executors
+from .files import read_jsonl
+from .jobs import Place
+from .plan import Plan, PlannedCell
+from .planning import Request, make_plan
+from .progress import Display
+from .runner import Runner
+from .state import CellState, state_of
+from .store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..leaderboards import Board
+
+DEFAULT_OUTPUT = Path("unlearn-bench-results")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to: the plan, its store, the board, and the cause of failure by cell label."""
+
+    plan: Plan
+    store: Store
+    board: Board
+    failures: Mapping[str, str]
+
+
+def evaluate(
+    request: Request | None = None,
+    *,
+    output: Path | str = DEFAULT_OUTPUT,
+    executor: str = "local",
+    workers: int | None = None,
+    device: str = "auto",
+    batch_size: int = 64,
+    console: Console | None = None,
+) -> Result:
+    """Run a request: train what is not trained, measure what is not measured, write the board.
+
+    Raises:
+        UserError: the request cannot be planned or the output folder not written; nothing has run then.
+    """
+    console = console or Console(stderr=True)
+    store = Store.create(Path(output))
+    plan = make_plan(request or Request(), store)
+    plan.save(store)
+    place = make_place(plan, store, device, batch_size)
+    failures: dict[str, str] = {}
+    with Display(len(plan.cells), console) as display:
+
+        def on_cell(cell: PlannedCell, cause: str | None) -> None:
+            display.cell(cell.spec.label)
+            if cause is not None:
+                failures[cell.spec.label] = cause
+
+        open_cells = sum(not state.finished for state in states(plan, store))
+        count = min(workers or default_workers(plan, place), max(open_cells, 1))
+        with executors.get(executor)(count, display.event) as running:
+            Runner(plan, store, running, place, on_cell).run()
+    board = board_of(plan, store)
+    write_board(board, store)
+    return Result(plan, store, board, failures)
+
+
+def make_place(plan: Plan, store: Store, device: str, batch_size: int) -> Place:
+    """Return where jobs run; `auto` takes the GPU where there is one."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder = Path(plan.data_folder) if plan.data_folder else None
+    return Place(store.root, folder, device, plan.suite.threads, batch_size)
+
+
+def default_workers(plan: Plan, place: Place) -> int:
+    """Return one worker on a GPU, else as many as the processors hold with the suite's threads."""
+    if place.device != "cpu":
+        return 1
+    return max(1, len(os.sched_getaffinity(0)) // plan.suite.threads)
+
+
+def states(plan: Plan, store: Store) -> list[CellState]:
+    """Return what of each cell of a plan is finished."""
+    return [state_of(plan, cell, store) for cell in plan.cells]
+
+
+def load_records(output: Path | str = DEFAULT_OUTPUT, suite: str | None = None) -> pd.DataFrame:
+    """Return every record of a suite's plan: one row an item of a task on a checkpoint, one column a score or mark.
+
+    Columns: model, track, method, variant, seed, cell, task, item, cluster, stratum, missing, then scores, then marks
+    as `mark_NAME`.
+    """
+    import pandas as pd
+
+    store = Store.open(Path(output))
+    plan = Plan.load(store, suite)
+    rows = []
+    for cell in plan.cells:
+        state = state_of(plan, cell, store)
+        spec = state.cell.spec
+        head = {
+            "model": cell.model,
+            "track": spec.track,
+            "method": spec.method,
+            "variant": spec.variant,
+            "seed": spec.seed,
+            "cell": state.cell.id,
+        }
+        for task, entry in state.records.items():
+            for row in read_jsonl(entry.file("records.jsonl")):
+                scores = row["scores"] or {}
+                marks = {f"mark_{name}": value for name, value in row["marks"].items()}
+                ids = {key: row[key] for key in ("item", "cluster", "stratum", "missing")}
+                rows.append({**head, "task": task, **ids, **scores, **marks})
+    return pd.DataFrame(rows)

@@ -1,0 +1,132 @@
+"""Training text as batches: a pure function of (seed, step), so that a resumed run sees what an unbroken one saw."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..methods.base import Batch, Tokens
+from .errors import UserError
+from .suite import TrainingSpec
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """The text a method trains on.
+
+    Attributes:
+        forget: forget topic to its texts; topics alternate in this order.
+        retain: retain texts.
+        probe: texts and labels (1 = to forget) for probes; None: forget text (1) against retain text (0).
+    """
+
+    forget: Mapping[str, Sequence[str]]
+    retain: Sequence[str]
+    probe: tuple[Sequence[str], Sequence[int]] | None = None
+
+
+def generator(seed: int, *words: str | int) -> np.random.Generator:
+    """Return the generator of a named stream of randomness below `seed`; other words give independent draws."""
+    name = "/".join(str(word) for word in words)
+    return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")])
+
+
+class Shuffled:
+    """Texts in an endless order: one seeded permutation after another, each holding every text once."""
+
+    def __init__(self, name: str, texts: Sequence[str], seed: int) -> None:
+        self.name, self.seed = name, seed
+        self.texts = [text for text in texts if text.strip()]
+        if not self.texts:
+            raise UserError(f"The {name} text is empty: training needs at least one text that is not blank.")
+        self._orders: dict[int, np.ndarray] = {}
+
+    def take(self, start: int, count: int) -> list[str]:
+        """Return `count` texts from position `start` of the endless order."""
+        return [self._at(position) for position in range(start, start + count)]
+
+    def _at(self, position: int) -> str:
+        epoch, index = divmod(position, len(self.texts))
+        if epoch not in self._orders:
+            order = generator(self.seed, "order", self.name, epoch).permutation(len(self.texts))
+            self._orders = {**{old: o for old, o in self._orders.items() if abs(old - epoch) <= 1}, epoch: order}
+        return self.texts[self._orders[epoch][index]]
+
+
+class Batches:
+    """The batches of a run.
+
+    Step s trains on topic s modulo the number of topics. A topic's k-th batch holds the texts k*B to (k+1)*B of its
+    endless order, so a short topic comes round more often than a long one.
+    """
+
+    def __init__(
+        self,
+        corpora: Corpora,
+        tokenizer: PreTrainedTokenizerBase,
+        training: TrainingSpec,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        if not corpora.forget:
+            raise UserError("There is no forget text: name at least one forget topic.")
+        self.topics = list(corpora.forget)
+        self._forget = [Shuffled(f"forget {name!r}", corpora.forget[name], seed) for name in self.topics]
+        self._retain = Shuffled("retain", corpora.retain, seed)
+        self._corpora, self._tokenizer, self._seed, self._device = corpora, tokenizer, seed, device
+        self._size, self._length = training.batch_size, training.max_length
+        forget_texts = sum(len(topic.texts) for topic in self._forget)
+        self.steps = training.steps or max(1, math.ceil(training.epochs * forget_texts / training.batch_size))
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step (from 0)."""
+        turn, topic = divmod(step, len(self.topics))
+        return Batch(
+            step=step,
+            topic=self.topics[topic],
+            forget=self.encode(self._forget[topic].take(turn * self._size, self._size)),
+            retain=self.encode(self._retain.take(step * self._size, self._size)),
+        )
+
+    def labelled(self, limit: int | None = None) -> list[tuple[Tokens, np.ndarray]]:
+        """Return the labelled text in batches; `limit` takes a seeded sample, at most half of it of either label."""
+        texts, labels = self._probe_text()
+        rng = generator(self._seed, "probe")
+        half = len(labels) if limit is None else limit // 2
+        rows = np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == label))[:half] for label in (0, 1)]))
+        if len(set(labels[rows].tolist())) < 2:
+            raise UserError("Probes need text of both labels: 1 (to forget) and 0 (other).")
+        parts = [rows[start : start + self._size] for start in range(0, len(rows), self._size)]
+        return [(self.encode([texts[row] for row in part]), labels[part]) for part in parts]
+
+    def encode(self, texts: Sequence[str]) -> Tokens:
+        """Tokenise with the tokenizer's special tokens, cut at `max_length` on the right, pad on the right."""
+        rows = [list(ids)[: self._length] for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
+        for text, row in zip(texts, rows, strict=True):
+            if not row:
+                raise UserError(f"The tokenizer gives no token for the training text {text!r:.80}; remove that text.")
+        pad = self._tokenizer.pad_token_id or 0
+        ids = torch.full((len(rows), max(map(len, rows))), int(pad))  # pyright: ignore[reportArgumentType]
+        mask = torch.zeros_like(ids)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+            mask[index, : len(row)] = 1
+        return Tokens(ids.to(self._device), mask.to(self._device))
+
+    def _probe_text(self) -> tuple[list[str], np.ndarray]:
+        if self._corpora.probe is not None:
+            texts, labels = self._corpora.probe
+            if len(texts) != len(labels) or not set(labels) <= {0, 1}:
+                raise UserError(
+                    f"Probe text needs one label, 0 or 1, a text: got {len(texts)} texts, {len(labels)} labels."
+                )
+            kept = [(text, label) for text, label in zip(texts, labels, strict=True) if text.strip()]
+            return [text for text, _ in kept], np.array([label for _, label in kept], dtype=int)
+        forget = [text for topic in self._forget for text in topic.texts]
+        return forget + self._retain.texts, np.array([1] * len(forget) + [0] * len(self._retain.texts))

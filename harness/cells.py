@@ -1,0 +1,70 @@
+"""Identity: from the intent of a checkpoint (cell id) over the fact (sha256 of its delta) to outcomes and records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .specs import Spec, digest, identity, recorded
+
+BASE = "base"
+"""The delta sha256 of the untouched base model."""
+
+
+class CellSpec(Spec):
+    """An intended checkpoint: a model and the transform that makes it. Fields a transform does not use are None."""
+
+    schema_version: int = identity(1)
+    model: str = identity(description="digest of the base model")
+    transform: str = identity(description="registered transform: base, train, noise, import")
+    parents: tuple[str, ...] = identity((), description="cells that it is made from or matched to")
+    track: str | None = identity(None)
+    seed: int | None = identity(None, description="training seed")
+    settings: dict[str, Any] = identity({}, description="all that the transform's result depends on")
+    method: str = recorded(description="method, or the transform's own name for nulls and imports")
+    variant: str = recorded(description="name on boards")
+
+    @property
+    def id(self) -> str:
+        """The cell id: a digest of the identity fields."""
+        return digest(self.identity())
+
+    @property
+    def label(self) -> str:
+        """A name for people: track/variant#seed."""
+        name = f"{self.track}/{self.variant}" if self.track else self.variant
+        return name if self.seed is None else f"{name}#{self.seed}"
+
+
+class OutcomeSpec(Spec):
+    """What raw answers depend on."""
+
+    schema_version: int = identity(1)
+    model: str = identity(description="digest of the base model")
+    delta: str = identity(description="sha256 of the delta, `base`, or the digest of an imported folder")
+    task: str = identity()
+    version: int = identity()
+    settings: dict[str, Any] = identity(description="those settings that the answers depend on")
+    data: str = identity(description="digest of the task's rows")
+    items: str = identity(description="digest of the item ids that were asked")
+    engine: str = identity()
+    dtype: str = identity()
+
+    @property
+    def id(self) -> str:
+        """The outcome id."""
+        return digest(self.identity())
+
+
+class RecordSpec(Spec):
+    """What scores depend on."""
+
+    schema_version: int = identity(1)
+    outcome: str = identity()
+    version: int = identity(description="version of the task")
+    settings: dict[str, Any] = identity(description="all settings of the task")
+    scorer: dict[str, Any] | None = identity(None, description="kind, version and digest of the judge")
+
+    @property
+    def id(self) -> str:
+        """The record id."""
+        return digest(self.identity())

@@ -1,0 +1,352 @@
+"""The command line: a thin layer over the Python API. Messages of `UserError` go to stderr without a traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from .errors import UserError
+
+OUTPUT = click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("unlearn-bench-results"),
+    show_default=True,
+    envvar="UNLEARN_BENCH_OUTPUT",
+    help="Folder of the store: checkpoints, answers, records, boards.",
+)
+SUITE = click.option("--suite", envvar="UNLEARN_BENCH_SUITE", help="Name of a suite, or a YAML file.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+class Group(click.Group):
+    """Shows a `UserError` as one message and exits with its status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; turn errors that a user can mend into a message."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.status)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="unlearn-bench")
+def main() -> None:
+    """Benchmark LLM unlearning methods and write leaderboards that can be traced to records."""
+
+
+def _names(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else None
+
+
+def _numbers(ctx: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(part) for part in value.split(",")))
+    except ValueError:
+        raise click.BadParameter(f"takes whole numbers separated by commas, not {value!r}") from None
+
+
+def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    pairs = {}
+    for value in values:
+        name, separator, folder = value.partition("=")
+        if not (separator and name and folder):
+            raise click.BadParameter(f"takes NAME=FOLDER, not {value!r}")
+        pairs[name] = Path(folder)
+    return pairs
+
+
+@main.command()
+@SUITE
+@click.option(
+    "--methods",
+    default="all",
+    show_default=True,
+    callback=_names,
+    envvar="UNLEARN_BENCH_METHODS",
+    help="Methods or variants of the suite, separated by commas; `none` for base and checkpoints only.",
+)
+@click.option(
+    "--models",
+    callback=_names,
+    envvar="UNLEARN_BENCH_MODELS",
+    help="Models of the suite, folders or hub ids, separated by commas.",
+)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    callback=_pairs,
+    metavar="NAME=FOLDER",
+    help="Score a checkpoint made elsewhere as a row of its own (repeatable).",
+)
+@click.option("--tracks", callback=_names, envvar="UNLEARN_BENCH_TRACKS", help="Tracks, separated by commas.")
+@click.option("--tasks", callback=_names, envvar="UNLEARN_BENCH_TASKS", help="Tasks, separated by commas.")
+@click.option(
+    "--seeds",
+    default="0",
+    show_default=True,
+    callback=_numbers,
+    envvar="UNLEARN_BENCH_SEEDS",
+    help="Training seeds, separated by commas: one training a method and seed.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    envvar="UNLEARN_BENCH_LIMIT",
+    help="At most this many items a task: a seeded, stratified sample.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="METHOD.KEY=VALUE",
+    help="Change a setting of a method, or of training with `training.KEY=VALUE` (repeatable).",
+)
+@click.option(
+    "--engine", default="auto", show_default=True, envvar="UNLEARN_BENCH_ENGINE", help="What runs the models."
+)
+@click.option(
+    "--executor", default="local", show_default=True, envvar="UNLEARN_BENCH_EXECUTOR", help="What runs the cells."
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    envvar="UNLEARN_BENCH_WORKERS",
+    help="Processes side by side; default: as many as the processors hold, one on a GPU.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    envvar="UNLEARN_BENCH_DEVICE",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    envvar="UNLEARN_BENCH_BATCH_SIZE",
+    help="Sequences that are evaluated together; changes no result.",
+)
+@OUTPUT
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="UNLEARN_BENCH_DATA",
+    help="Folder of real data; without --suite it selects the suite `real`.",
+)
+@click.option(
+    "--scorer",
+    type=click.Path(path_type=Path),
+    envvar="UNLEARN_BENCH_SCORER",
+    help="Folder of a judge of texts, in place of the suite's.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what is done and what remains; run nothing.")
+@JSON
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    output: Path,
+    executor: str,
+    workers: int | None,
+    device: str,
+    batch_size: int,
+    dry_run: bool,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Train methods, measure checkpoints, write the leaderboard. What is finished is not done again."""
+    from . import api
+    from .planning import Request, make_plan
+    from .store import Store
+
+    if asked["suite"] is None and ctx.get_parameter_source("data_root") == ParameterSource.ENVIRONMENT:
+        asked["suite"] = "micro"
+    request = Request(**asked, command=_command(ctx))
+    if dry_run:
+        exists = (output / "store.json").is_file()
+        plan = make_plan(request, None)
+        states = api.states(plan, Store.open(output) if exists else Store(output))
+        _show_states(plan, states, as_json)
+        return
+    started = time.perf_counter()
+    result = api.evaluate(
+        request, output=output, executor=executor, workers=workers, device=device, batch_size=batch_size
+    )
+    click.echo(result.board.to_json() if as_json else result.board.to_markdown(), nl=False)
+    board = output / "leaderboards" / f"{result.plan.suite.name}.md"
+    click.echo(f"\nWrote {board} and .json after {time.perf_counter() - started:.0f} s.", err=True)
+    for label, cause in result.failures.items():
+        click.echo(f"Failed: {label}: {cause}", err=True)
+    if result.failures:
+        ctx.exit(1)
+
+
+def _command(ctx: click.Context) -> str:
+    """Return the command that makes the same board; folders of this machine stand as their kind in capitals."""
+    shown = {
+        "suite",
+        "methods",
+        "models",
+        "checkpoints",
+        "tracks",
+        "tasks",
+        "seeds",
+        "limit",
+        "settings",
+        "engine",
+        "data_root",
+        "scorer",
+    }
+    parts = ["unlearn-bench", "evaluate"]
+    for option in ctx.command.params:
+        if option.name not in shown or ctx.get_parameter_source(option.name) == ParameterSource.DEFAULT:
+            continue
+        value, flag = ctx.params[option.name], option.opts[0]
+        if option.name == "checkpoints":
+            parts += [f"{flag} {name}=FOLDER" for name in value]
+        elif option.name == "settings":
+            parts += [f"{flag} {setting}" for setting in value]
+        elif isinstance(value, Path):
+            parts.append(f"{flag} FOLDER")
+        elif isinstance(value, tuple):
+            parts.append(f"{flag} {','.join(Path(str(v)).name if Path(str(v)).is_dir() else str(v) for v in value)}")
+        elif value is not None:
+            parts.append(f"{flag} {Path(value).name if option.name == 'suite' else value}")
+    return " ".join(parts)
+
+
+def _show_states(plan: Any, states: Any, as_json: bool) -> None:
+    rows = [
+        {
+            "cell": state.cell.id,
+            "model": state.cell.model,
+            "name": state.cell.spec.label,
+            "state": "finished" if state.finished else "failed before" if state.failure else "to do",
+            "remains": [*([] if state.made else ["make"]), *(f"measure {name}" for name in state.missing)],
+        }
+        for state in states
+    ]
+    if as_json:
+        click.echo(json.dumps({"suite": plan.suite.name, "cells": rows}, indent=2))
+        return
+    _table([{**row, "remains": ", ".join(row["remains"]) or "nothing"} for row in rows])
+    finished = sum(row["state"] == "finished" for row in rows)
+    click.echo(f"\n{len(rows)} cells on suite {plan.suite.name}: {finished} finished, {len(rows) - finished} remain.")
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from tabulate import tabulate
+
+    click.echo(tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True))
+
+
+@main.command()
+@OUTPUT
+@SUITE
+@click.option("--format", "form", type=click.Choice(["md", "json", "csv"]), default="md", show_default=True)
+@click.option("--details", is_flag=True, help="Components, unclipped parts, marks and cells too.")
+def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> None:
+    """Print the board of the last run of a suite, built again from its records."""
+    from .board import board_of, write_board
+    from .plan import Plan
+    from .store import Store
+
+    store = Store.open(output)
+    board = board_of(Plan.load(store, suite), store)
+    write_board(board, store)
+    text = {"md": lambda: board.to_markdown(details=details), "json": board.to_json, "csv": board.to_csv}[form]()
+    click.echo(text, nl=False)
+
+
+@main.command(name="list")
+@click.argument("what", type=click.Choice(["methods", "tasks", "suites", "models", "engines", "executors", "scorers"]))
+@SUITE
+@JSON
+def list_(what: str, suite: str | None, as_json: bool) -> None:
+    """List what is registered, plugins included."""
+    from .inventory import inventory
+
+    rows, broken = inventory(what, suite)
+    if as_json:
+        click.echo(json.dumps({"rows": rows, "broken": broken}, indent=2))
+    else:
+        _table(rows)
+    for source, cause in broken.items():
+        click.echo(f"Broken: {source}: {cause}", err=True)
+
+
+@main.command()
+@click.argument("name")
+@OUTPUT
+@JSON
+def show(name: str, output: Path, as_json: bool) -> None:
+    """Show a method, task or suite by NAME, or a cell of the store by its id (or the start of it)."""
+    from .inventory import describe, render
+
+    described = describe(name, output)
+    click.echo(json.dumps(described, indent=2, ensure_ascii=False) if as_json else render(described))
+
+
+@main.command()
+@click.argument("cell")
+@click.argument("task")
+@OUTPUT
+@SUITE
+@click.option("--flipped", is_flag=True, help="Only items whose primary score differs from the base model's.")
+@click.option("--most", default=20, show_default=True, help="Items to print; 0 for all.")
+@JSON
+def items(cell: str, task: str, output: Path, suite: str | None, flipped: bool, most: int, as_json: bool) -> None:
+    """Show the items behind a number: what was asked of CELL in TASK, what it answered and how that scored."""
+    from .inventory import cell_items
+
+    rows = cell_items(cell, task, output, suite, flipped=flipped)
+    rows = rows[:most] if most else rows
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for row in rows:
+        click.echo(json.dumps(row, ensure_ascii=False))
+
+
+@main.command()
+@click.argument("cell")
+@click.argument("folder", type=click.Path(path_type=Path))
+@OUTPUT
+@SUITE
+def export(cell: str, folder: Path, output: Path, suite: str | None) -> None:
+    """Write a trained CELL as a full Hugging Face folder."""
+    from .export import export_cell
+
+    export_cell(cell, folder, output, suite)
+    click.echo(f"Wrote {folder}; load it with AutoModelForCausalLM.from_pretrained.")
+
+
+@main.command()
+@OUTPUT
+@click.option("--data-root", type=click.Path(path_type=Path), envvar="UNLEARN_BENCH_DATA")
+@JSON
+def doctor(output: Path, data_root: Path | None, as_json: bool) -> None:
+    """Check versions, engines, the embedded suite, the output folder and the data; say what to do."""
+    from .doctor import checks
+
+    found = checks(output, data_root)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for check in found:
+            click.echo(
+                f"{'ok  ' if check['ok'] else 'FAIL' if check['needed'] else 'no  '} {check['what']}: {check['says']}"
+            )
+    if any(check["needed"] and not check["ok"] for check in found):
+        sys.exit(1)

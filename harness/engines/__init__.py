@@ -1,0 +1,1 @@
+"""Engines run a model: they score choices and generate continuations, batch-invariantly."""

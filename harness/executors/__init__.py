@@ -1,0 +1,1 @@
+"""Executors run jobs: in this process or in workers on this machine."""

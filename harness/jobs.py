@@ -1,0 +1,120 @@
+"""Jobs: what a worker does. A job is plain data; everything it makes goes to the store."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .cells import CellSpec
+from .files import write_jsonl
+from .models import ModelSpec
+from .plan import PlannedTask
+from .store import Store
+from .suite import CorporaSpec, ScorerSpec
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress of a job: `done` of `total` steps or items of a stage."""
+
+    label: str
+    stage: str
+    done: int
+    total: int
+
+
+Report = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how jobs run; no say in any result but through what is recorded."""
+
+    store: Path
+    data: Path | None
+    device: str
+    threads: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class MakeJob:
+    """Make one checkpoint from its cell."""
+
+    place: Place
+    model: ModelSpec
+    cell: CellSpec
+    corpora: CorporaSpec | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class MeasureJob:
+    """Run tasks on one finished checkpoint and score the answers."""
+
+    place: Place
+    model: ModelSpec
+    cell: CellSpec
+    tasks: tuple[PlannedTask, ...]
+    engine: str
+    scorer: ScorerSpec | None
+
+
+Job = MakeJob | MeasureJob
+
+
+def run_job(job: Job, report: Report) -> None:
+    """Run a job in this process with the threads that its place asks for."""
+    import torch
+
+    torch.set_num_threads(job.place.threads)
+    if isinstance(job, MakeJob):
+        make(job, report)
+    else:
+        from .measure import measure
+
+        measure(job, report)
+
+
+def make(job: MakeJob, report: Report) -> None:
+    """Make a checkpoint by its transform and commit it: training log, delta, manifest."""
+    from .deltas import FILE, save_delta
+    from .files import file_sha256
+    from .transforms.base import transforms
+
+    entry = Store.open(job.place.store).entry("cells", job.cell.id)
+    started = time.perf_counter()
+    made = transforms.get(job.cell.transform)().make(job, report)
+    facts: dict[str, Any] = {"cell": job.cell.model_dump(mode="json"), "summary": made.summary}
+    files: dict[str, Callable[[Path], Any]] = {"training.jsonl": lambda path: write_jsonl(path, made.log)}
+    if made.imported is None:
+        staged = entry.file(FILE).with_suffix(".partial")
+        entry.path.mkdir(parents=True, exist_ok=True)
+        save_delta(staged, made.delta)
+        facts["delta"] = file_sha256(staged)
+        files[FILE] = staged.replace
+    else:
+        facts |= {"delta": made.imported[0], "pointer": made.imported[1]}
+    entry.commit(files, {**facts, "recorded": recorded(job.place, started)})
+
+
+def recorded(place: Place, started: float) -> dict[str, Any]:
+    """Return what is kept beside a result: threads, versions, machine, time and memory."""
+    import torch
+    import transformers
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "threads": torch.get_num_threads(),
+        "device": place.device,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": platform.machine(),
+        "seconds": round(time.perf_counter() - started, 3),
+        "peak_memory_mib": round(peak),
+    }

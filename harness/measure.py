@@ -1,0 +1,118 @@
+"""Measuring: a checkpoint answers a task's requests (outcomes), and the answers are scored (records)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..tasks.base import ChoiceRequest, GenerationRequest, Scorer, Task
+from .cells import BASE
+from .deltas import delta_of, load_delta
+from .errors import UserError
+from .files import read_jsonl, write_jsonl
+from .jobs import Event, MeasureJob, Report, recorded
+from .models import ModelSpec
+from .records import Choices, Generations, Item, to_row
+from .store import Store
+
+
+def measure(job: MeasureJob, report: Report) -> None:
+    """Answer and score every task of the job; what is finished in the store is not done again."""
+    store = Store.open(job.place.store)
+    delta = delta_of(store, job.cell.id, job.cell.transform)
+    if delta is None:
+        raise UserError(f"{job.cell.label} is not finished; it cannot be measured.")
+    for planned in job.tasks:
+        outcome = planned.outcome(job.model, delta, job.engine)
+        record = planned.record(outcome, job.scorer)
+        if store.entry("records", record.id).manifest() is not None:
+            continue
+        task, items = planned.build()
+        entry = store.entry("outcomes", outcome.id)
+        if entry.manifest() is None:
+            started = time.perf_counter()
+            answers = answer(job, planned.name, task, items, report)
+            entry.commit(
+                {"outcomes.jsonl": _writer([to_row(answer) for answer in answers])},
+                {
+                    "outcome": outcome.model_dump(mode="json"),
+                    "cell": job.cell.label,
+                    "recorded": recorded(job.place, started),
+                },
+            )
+        kind = Choices if task.needs == "choices" else Generations
+        answers = [kind(**row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
+        records = task.score(items, answers, _judge(job) if task.judged else None)
+        store.entry("records", record.id).commit(
+            {"records.jsonl": _writer([to_row(record) for record in records])},
+            {"record": record.model_dump(mode="json"), "cell": job.cell.label},
+        )
+
+
+def _writer(rows: list[dict[str, Any]]) -> Callable[..., None]:
+    return lambda path: write_jsonl(path, rows)
+
+
+def _judge(job: MeasureJob) -> Scorer:
+    from .resident import judge
+
+    if job.scorer is None or job.scorer.path is None:
+        raise UserError("This task needs a judge of texts; pass one with --scorer FOLDER.")
+    return judge(job.scorer.kind, job.scorer.path, job.place.device)
+
+
+def answer(
+    job: MeasureJob, name: str, task: Task, items: Sequence[Item], report: Report
+) -> Sequence[Choices | Generations]:
+    """Let the checkpoint answer; the engine holds the base model again afterwards."""
+    from . import resident
+
+    def engine_of(model: ModelSpec) -> Any:
+        return resident.engine(job.engine, model, job.place.device, job.place.batch_size)
+
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        report(Event(job.cell.label, name, done, len(items)))
+
+    entry = Store.open(job.place.store).entry("cells", job.cell.id)
+    if job.cell.transform == "import":
+        folder = (entry.manifest() or {}).get("pointer", "")
+        engine = engine_of(job.model.model_copy(update={"path": folder, "hub": None}))
+    else:
+        engine = engine_of(job.model)
+    requests: Sequence[Any] = task.requests(items)
+    try:
+        if job.cell.transform not in (BASE, "import"):
+            engine.apply(load_delta(entry))
+        if task.needs == "choices":
+            return engine.score_choices(requests, progress)
+        generations = engine.generate(requests, task.settings.decoding, progress)
+    finally:
+        engine.restore()
+    return with_reference(engine_of(job.model), requests, generations) if task.reference else generations
+
+
+def with_reference(engine: Any, requests: Sequence[GenerationRequest], answers: list[Generations]) -> list[Generations]:
+    """Add the log-probability that the engine's base model gives to each continuation after its prompt."""
+    asked = [
+        ChoiceRequest(f"{request.item}/{number}", request.prompt, (text,))
+        for request, answer in zip(requests, answers, strict=True)
+        for number, text in enumerate(answer.texts)
+        if text.strip()
+    ]
+    found = {choice.item: choice for choice in engine.score_choices(asked)}
+    return [
+        replace(
+            answer,
+            reference=[
+                found[key].logprobs[0] if (key := f"{answer.item}/{number}") in found else 0.0
+                for number in range(len(answer.texts))
+            ],
+        )
+        for answer in answers
+    ]

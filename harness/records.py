@@ -1,0 +1,89 @@
+"""Record types: what stands in the store between a model and a number. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question or prompt of a task.
+
+    Attributes:
+        id: unique within the task and stable across runs.
+        cluster: items of one cluster (phrasings of one fact) are resampled together.
+        stratum: items are resampled within their stratum (an MMLU subject).
+        doc: the row it was made from, in the schema of the task's data set.
+    """
+
+    id: str
+    cluster: str
+    stratum: str
+    doc: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Raw outcome of a multiple-choice request: what the model thinks of each choice.
+
+    Attributes:
+        item: the item's id.
+        logprobs: summed log-probability (nats) of each choice's tokens after the context.
+        tokens: number of tokens of each choice.
+        greedy: whether each choice is what greedy decoding would have said.
+        truncated: context tokens cut from the left to fit the model, at the worst choice.
+    """
+
+    item: str
+    logprobs: list[float]
+    tokens: list[int]
+    greedy: list[bool]
+    truncated: int = 0
+
+
+@dataclass(frozen=True)
+class Generations:
+    """Raw outcome of a generation request: the texts and how they ended.
+
+    Attributes:
+        item: the item's id.
+        texts: continuations without the prompt, special tokens removed.
+        tokens: number of generated tokens of each, the end token not counted.
+        stopped: whether each ended by itself (False: cut at the length limit).
+        reference: summed log-probability (nats) of each text after the prompt under the base model; None where it
+            was not measured.
+        truncated: prompt tokens cut from the left to fit the model.
+    """
+
+    item: str
+    texts: list[str]
+    tokens: list[int]
+    stopped: list[bool]
+    reference: list[float] | None = None
+    truncated: int = 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """An outcome's scores. A failed score is missing (`scores` None and a reason), never a value.
+
+    Attributes:
+        item, cluster, stratum: as in `Item`.
+        scores: metric name to value; the task says which is its primary metric.
+        missing: why there is no score.
+        marks: reasons for doubt, as shares in [0, 1] of the item's answers (`gibberish`, `tie`, `truncated`).
+    """
+
+    item: str
+    cluster: str
+    stratum: str
+    scores: dict[str, float] | None
+    missing: str | None = None
+    marks: dict[str, float] = field(default_factory=dict)
+
+
+def to_row(value: Item | Choices | Generations | Record) -> dict[str, Any]:
+    """Return a record type as plain JSON types."""
+    return asdict(value)

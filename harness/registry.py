@@ -1,0 +1,91 @@
+"""One registry for everything that can be added: methods, tasks, scorers, suites, engines, executors, transforms.
+
+Built-ins are found by scanning their folder, plugins by their entry-point group; a module is imported when it is first
+needed. A plugin that cannot be imported is named in `broken` and does not take the rest down.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from .errors import UserError, suggest
+
+T = TypeVar("T")
+Entry = TypeVar("Entry")
+
+
+class Registry(Generic[T]):
+    """Named things of one kind.
+
+    Args:
+        kind: the word for one of them, used in messages (`method`).
+        package: the package whose modules hold the built-ins; names starting with `_` are passed over.
+        group: the entry-point group of plugins; an entry point names a module or the object itself.
+    """
+
+    def __init__(self, kind: str, package: str, group: str) -> None:
+        self.kind, self.package, self.group = kind, package, group
+        self._found: dict[str, T] = {}
+        self._origin: dict[str, str] = {}
+        self._scanned = False
+        self.broken: dict[str, str] = {}
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """Return a decorator that puts a class or function under `name`; a second owner of a name is an error."""
+
+        def decorate(thing: Entry) -> Entry:
+            origin = f"{thing.__module__}.{thing.__qualname__}"  # pyright: ignore[reportAttributeAccessIssue]
+            if self._origin.get(name, origin) != origin:
+                raise UserError(f"The {self.kind} name {name!r} is taken by {self._origin[name]}; rename {origin}.")
+            self._found[name] = thing  # pyright: ignore[reportArgumentType]
+            self._origin[name] = origin
+            return thing
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """Return all names, sorted, plugins included."""
+        self._scan()
+        return sorted(self._found)
+
+    def get(self, name: str) -> T:
+        """Return the thing called `name`; raise a `UserError` with suggestions where there is none."""
+        if name not in self._found:
+            self._scan()
+        if name not in self._found:
+            for source, cause in self.broken.items():
+                if name in source:
+                    raise UserError(f"The {self.kind} {name!r} comes from {source}, which cannot be loaded: {cause}")
+            raise UserError(f"Unknown {self.kind} {name!r}.{suggest(name, self._found)}")
+        return self._found[name]
+
+    def origin(self, name: str) -> str:
+        """Return the dotted path of the thing called `name`."""
+        self.get(name)
+        return self._origin[name]
+
+    def _scan(self) -> None:
+        if self._scanned:
+            return
+        self._scanned = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{self.package}.{module.name}")
+        for point in entry_points(group=self.group):
+            self._load(point)
+
+    def _load(self, point: EntryPoint) -> None:
+        source = f"plugin {point.name!r} ({point.value})"
+        try:
+            thing = point.load()
+            if isinstance(thing, type) or callable(thing):
+                self.register(point.name)(thing)
+        except UserError as error:
+            self.broken[source] = str(error)
+        except Exception as error:
+            self.broken[source] = f"{type(error).__name__}: {error}"

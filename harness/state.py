@@ -1,0 +1,48 @@
+"""What of a plan the store holds: every entry recognised by id and manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .deltas import delta_of
+from .plan import Plan, PlannedCell
+from .store import Entry, Store
+
+
+@dataclass(frozen=True)
+class CellState:
+    """What of a cell is finished: the checkpoint, and its records by task."""
+
+    cell: PlannedCell
+    made: bool
+    records: dict[str, Entry]
+    missing: tuple[str, ...]
+    failure: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing remains to be done."""
+        return self.made and not self.missing
+
+
+def state_of(plan: Plan, cell: PlannedCell, store: Store) -> CellState:
+    """Look a cell up in the store; a cell that is not finished has failed where a failure is kept."""
+    cell = plan.settle(cell, store)
+    wanted = entries(plan, cell, store)
+    records = {name: record for name, (_, record) in wanted.items() if record.manifest() is not None}
+    missing = tuple(name for name in plan.tasks if name not in records)
+    failure = store.entry("cells", cell.id).failure() if missing else None
+    return CellState(cell, bool(wanted), records, missing, failure)
+
+
+def entries(plan: Plan, cell: PlannedCell, store: Store) -> dict[str, tuple[Entry, Entry]]:
+    """Return the outcome and record entries that a settled cell should have, by task; none before it is made."""
+    delta = delta_of(store, cell.id, cell.spec.transform)
+    if delta is None:
+        return {}
+    found = {}
+    for name, task in plan.tasks.items():
+        outcome = task.outcome(plan.models[cell.model], delta, plan.engine)
+        record = task.record(outcome, plan.scorer)
+        found[name] = (store.entry("outcomes", outcome.id), store.entry("records", record.id))
+    return found

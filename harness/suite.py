@@ -1,0 +1,166 @@
+"""Suites: models x tracks x tasks x variants x data under one name, as a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import model_validator
+
+from .errors import UserError, suggest
+from .registry import Registry
+from .specs import Spec, identity, recorded, runtime
+
+suites: Registry[Callable[[], Path]] = Registry("suite", "unlearn_bench.harness.suites", "unlearn_bench.suites")
+
+
+class SourceSpec(Spec):
+    """Where rows come from: files below the suite's folder or the data root, or a data set of the hub.
+
+    What identifies a source is the digest of its rows, which the loader computes; the place is runtime.
+    """
+
+    path: str | None = runtime(None, description="file or glob, relative to the suite's folder or --data-root")
+    hub: str | None = runtime(None, description="hub id of the data set")
+    config: str | None = runtime(None, description="hub configuration")
+    split: str = runtime("train", description="hub split")
+    revision: str | None = runtime(None, description="hub revision (commit)")
+    columns: dict[str, str | list[str]] = runtime({}, description="our column name to the source's (a list is joined)")
+    where: dict[str, Any] = runtime({}, description="keep rows whose column equals the value")
+    labels: dict[str, int] = runtime({}, description="text column to label: a row becomes one labelled text a column")
+    part: str | None = runtime(
+        None, pattern=r"^\d+/\d+$", description="k/n: part k (from 0) of n, by hash of the row as it is in the file"
+    )
+    rows: int | None = runtime(None, ge=1, description="at most this many rows, a seeded sample")
+
+
+class CorporaSpec(Spec):
+    """The text of a track: forget topics, retain text, labelled text for probes (none: forget against retain)."""
+
+    forget: dict[str, SourceSpec] = runtime(min_length=1)
+    retain: SourceSpec = runtime()
+    probe: SourceSpec | None = runtime(None)
+
+
+class TrackSpec(Spec):
+    """An unlearning goal: what is to be forgotten, and the tasks that measure forgetting and utility."""
+
+    forget_task: str = runtime(description="name of a task of the suite")
+    retain_task: str = runtime(description="name of a task of the suite")
+    corpora: CorporaSpec = runtime()
+
+
+class TaskSpec(Spec):
+    """A registered task with its data and settings."""
+
+    task: str = identity(description="registered name")
+    data: SourceSpec = runtime()
+    validation: SourceSpec | None = runtime(None, description="items for tuning, no fact shared with `data`")
+    settings: dict[str, Any] = identity({})
+
+
+class TrainingSpec(Spec):
+    """What the loop needs beside a method's own settings. Every field changes what comes out."""
+
+    batch_size: int = identity(4, ge=1, description="sequences of forget text, and of retain text, a step")
+    max_length: int = identity(512, ge=8, description="tokens of a sequence; longer ones are cut")
+    steps: int | None = identity(None, ge=1, description="training steps; None: `epochs` of the forget text")
+    epochs: float = identity(2, gt=0, description="passes over the forget text where `steps` is None")
+    learning_rate: float = identity(5e-5, gt=0)
+    weight_decay: float = identity(0.0, ge=0)
+    optimizer: str = identity("adamw", pattern="^(adamw|adam|sgd)$")
+    gradient_clip: float | None = identity(None, gt=0, description="largest gradient norm; None: no clipping")
+    precision: str = identity(
+        "float32",
+        pattern="^(float32|reference)$",
+        description="float32: weights and updates in float32; reference: in the model's own dtype, as public RMU code",
+    )
+
+
+class VariantSpec(Spec):
+    """A method with settings and, where they differ from the suite's, training settings."""
+
+    method: str = identity()
+    settings: dict[str, Any] = identity({})
+    training: dict[str, Any] = identity({})
+
+
+class ScorerSpec(Spec):
+    """The judge of texts: a registered kind and its folder; `digest` is that of the folder's files."""
+
+    kind: str = identity("trust")
+    version: int = identity(0, description="of the kind's code, set by the plan")
+    path: str | None = runtime(None)
+    digest: str = identity("")
+    name: str = recorded("", description="how boards call it")
+    train: SourceSpec | None = runtime(None, description="labelled text to train one on where no folder is given")
+
+
+class BootstrapSpec(Spec):
+    """How intervals are computed. Belongs to a board, never to a cell or a record."""
+
+    resamples: int = identity(2000, ge=100)
+    confidence: float = identity(0.95, gt=0.5, lt=1)
+    seed: int = identity(0, ge=0)
+
+
+class SuiteModel(Spec):
+    """A model of a suite: a folder (relative to the suite's) or a hub id."""
+
+    path: str | None = runtime(None)
+    hub: str | None = recorded(None)
+    revision: str | None = recorded(None)
+    dtype: str = identity("float32", pattern="^(float32|bfloat16|float16)$")
+
+
+class SuiteSpec(Spec):
+    """A whole suite, as its YAML file says it."""
+
+    name: str = identity(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    revision: int = recorded(1, ge=1, description="raised when the suite's data or settings change")
+    description: str = recorded("")
+    embedded: bool = runtime(False, description="the data lie beside the suite's file; --data-root is not asked")
+    models: dict[str, SuiteModel] = runtime({})
+    tasks: dict[str, TaskSpec] = runtime(min_length=1)
+    tracks: dict[str, TrackSpec] = runtime(min_length=1)
+    training: TrainingSpec = runtime(TrainingSpec())
+    variants: dict[str, dict[str, VariantSpec]] = runtime(
+        {}, description="per track, variant name to method and settings; methods without an entry run with defaults"
+    )
+    scorer: ScorerSpec | None = runtime(None)
+    bootstrap: BootstrapSpec = runtime(BootstrapSpec())
+    threads: int = recorded(1, ge=1, description="torch threads of a worker; more than one changes the last bits")
+    folder: str = runtime("", description="folder of the suite's file, set on loading")
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> SuiteSpec:
+        for track, spec in self.tracks.items():
+            for role in (spec.forget_task, spec.retain_task):
+                if role not in self.tasks:
+                    raise ValueError(f"track {track!r} names the task {role!r}.{suggest(role, self.tasks)}")
+        for track in self.variants:
+            if track not in self.tracks:
+                raise ValueError(f"variants are given for the track {track!r}.{suggest(track, self.tracks)}")
+        return self
+
+
+def load_suite(name: str) -> SuiteSpec:
+    """Load a registered suite by name, or a user's own by its YAML file.
+
+    Raises:
+        UserError: unknown name, unreadable file, or a file that does not validate (each wrong key is named).
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = suites.get(name)()
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Suite file {path} cannot be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"Suite file {path} is not YAML: {error}") from error
+    if not isinstance(values, Mapping):
+        raise UserError(f"Suite file {path} must hold a mapping; see `unlearn-bench show micro`.")
+    return SuiteSpec.parse({**values, "folder": str(path.parent.resolve())}, f"Suite file {path.name}")

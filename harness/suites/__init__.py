@@ -1,0 +1,1 @@
+"""Built-in suites; each module registers the path of a YAML file."""

@@ -1,0 +1,135 @@
+"""The base language model of the micro world: a byte-level BPE tokenizer and a small Llama trained from scratch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from .facts import answer_document
+from .world import World
+
+logger = logging.getLogger(__name__)
+
+BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
+VOCABULARY_LIMIT = 4000
+EPOCHS = 28
+BATCH = 128
+LEARNING_RATE = 1e-3
+WARMUP_STEPS = 60
+IGNORE = -100
+
+
+def train_tokenizer(world: World) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that makes nearly every word of the world one token, its leading space included.
+
+    It adds the bos token by itself and no eos token.
+    """
+    texts = [text for epoch in world.pretraining(2) for text in epoch]
+    facts = world.facts.forget + world.facts.utility
+    texts += [answer_document(replace(fact, value=value), 0) for fact in facts for value in fact.pool]
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY_LIMIT,
+            special_tokens=[PAD, BOS, EOS],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    core.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A",
+        pair=f"{BOS} $A {BOS} $B",
+        special_tokens=[(BOS, core.token_to_id(BOS))],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        model_max_length=256,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """The untrained model: twelve layers, heads of 32, tied embeddings."""
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=96,
+            intermediate_size=256,
+            num_hidden_layers=12,
+            num_attention_heads=3,
+            num_key_value_heads=3,
+            head_dim=32,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def batches(documents: Sequence[list[int]], rng: random.Random) -> Iterator[list[list[int]]]:
+    """Batches of documents of like length, in random order."""
+    order = sorted(range(len(documents)), key=lambda index: (len(documents[index]), rng.random()))
+    groups = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    rng.shuffle(groups)
+    for group in groups:
+        yield [documents[index] for index in group]
+
+
+def pad_batch(documents: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and next-token targets, both (batch, length - 1), padded on the right."""
+    length = max(len(document) for document in documents)
+    inputs = torch.tensor([document + [pad] * (length - len(document)) for document in documents])
+    targets = torch.tensor([document + [IGNORE] * (length - len(document)) for document in documents])
+    return inputs[:, :-1], targets[:, 1:]
+
+
+def train_model(world: World, tokenizer: PreTrainedTokenizerFast, epochs: int = EPOCHS) -> LlamaForCausalLM:
+    """Trains the base model on the world's pretraining text: AdamW with warm-up and cosine decay to zero."""
+    model = new_model(tokenizer, world.seed)
+    rng = random.Random(f"{world.seed}:batches")
+    stream = [tokenizer(texts)["input_ids"] for texts in world.pretraining(epochs)]
+    total = sum(math.ceil(len(documents) / BATCH) for documents in stream)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / total)))
+    )
+    model.train()
+    for epoch, documents in enumerate(stream):
+        ended = [[*ids, tokenizer.eos_token_id] for ids in documents]
+        losses: list[float] = []
+        for batch in batches(ended, rng):
+            inputs, targets = pad_batch(batch, tokenizer.pad_token_id)
+            logits = model(input_ids=inputs, use_cache=False).logits
+            loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+        logger.info("epoch %d of %d: loss %.4f", epoch + 1, epochs, sum(losses) / len(losses))
+    return model.eval()
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Writes the model (fp32 safetensors) and the tokenizer to a folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

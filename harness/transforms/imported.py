@@ -1,0 +1,28 @@
+"""A checkpoint that was made elsewhere: kept as a pointer to its folder with the digest of what lies there."""
+
+from __future__ import annotations
+
+from ..errors import UserError
+from ..files import folder_digest
+from ..jobs import MakeJob, Report
+from ..models import MODEL_FILES
+from ..store import Store
+from .base import Made, Transform, register
+
+
+@register("import")
+class Import(Transform):
+    """Point to a folder in Hugging Face layout."""
+
+    summary = "a checkpoint that someone else made"
+
+    def make(self, job: MakeJob, report: Report) -> Made:
+        """Check that the folder still is what the plan saw and point to it."""
+        folder = job.folder
+        if folder is None:
+            raise UserError(f"{job.cell.label} has no folder.")
+        store = Store.open(job.place.store)
+        found = folder_digest(folder, MODEL_FILES, store.digests)
+        if found != job.cell.settings["digest"]:
+            raise UserError(f"{folder} changed while the run was planned; run again.")
+        return Made(imported=(found, str(folder.resolve())))

@@ -1,0 +1,61 @@
+"""The noise null: random weight noise matched in norm, tensor by tensor, to what the methods changed.
+
+The squared norm of a tensor's noise is the mean, over the trained checkpoints it is matched to, of the squared norm of
+their change of that tensor (zero where a method does not touch it). So the noise as a whole is as large as a typical
+method's change, and sits where the methods' changes sit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..deltas import load_delta
+from ..errors import UserError
+from ..jobs import Event, MakeJob, Report
+from ..resident import base_model
+from ..store import Store
+from .base import Made, Transform, register
+
+
+@register("noise")
+class Noise(Transform):
+    """Add Gaussian noise to the base."""
+
+    summary = "random weight noise matched in norm, tensor by tensor, to the methods' deltas"
+
+    def make(self, job: MakeJob, report: Report) -> Made:
+        """Draw the noise from (seed, tensor name) alone and return the changed tensors."""
+        model, _ = base_model(job.model, job.place.device, "float32")
+        base = dict(model.named_parameters())
+        squares = self._mean_squares(job, base)
+        delta, log = {}, []
+        for done, (name, square) in enumerate(sorted(squares.items()), start=1):
+            noise = draw(job.cell.seed or 0, name, tuple(base[name].shape))
+            noise *= square**0.5 / float(noise.norm())
+            delta[name] = (base[name].detach().cpu().float() + noise).to(base[name].dtype)
+            log.append({"tensor": name, "norm": square**0.5})
+            report(Event(job.cell.label, "noise", done, len(squares)))
+        return Made(delta, log, {"norm": sum(squares.values()) ** 0.5, "matched": len(job.cell.parents)})
+
+    def _mean_squares(self, job: MakeJob, base: dict[str, torch.nn.Parameter]) -> dict[str, float]:
+        store = Store.open(job.place.store)
+        squares: dict[str, float] = {}
+        for parent in job.cell.parents:
+            entry = store.entry("cells", parent)
+            if entry.manifest() is None:
+                raise UserError(f"Noise is matched to cell {parent}, which is not finished.")
+            for name, tensor in load_delta(entry).items():
+                change = tensor.double() - base[name].detach().cpu().double()
+                squares[name] = squares.get(name, 0.0) + float(change.square().sum()) / len(job.cell.parents)
+        return squares
+
+
+def draw(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Return standard normal noise that depends on the seed, the tensor's name and its shape only."""
+    key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16], "little")
+    generator = np.random.Generator(np.random.Philox(key=key))
+    return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))

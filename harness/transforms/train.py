@@ -1,0 +1,58 @@
+"""Training by an unlearning method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...methods.base import methods
+from ..data import load_rows, texts
+from ..errors import UserError
+from ..jobs import Event, MakeJob, Report
+from ..resident import base_model
+from ..suite import CorporaSpec, TrainingSpec
+from ..training import Corpora, Trainer
+from .base import Made, Transform, register
+
+
+@register("train")
+class Train(Transform):
+    """Fine-tune the base with a method's objective on the track's corpora."""
+
+    summary = "training by an unlearning method"
+
+    def make(self, job: MakeJob, report: Report) -> Made:
+        """Train and return the changed tensors with the log, one row a step."""
+        settings = job.cell.settings
+        kind = methods.get(settings["method"])
+        method = kind(kind.Settings.parse(settings["settings"], settings["method"]))
+        training = TrainingSpec.parse(settings["training"], "training")
+        model, tokenizer = base_model(job.model, job.place.device, training.precision)
+        corpora = read_corpora(job)
+        trainer = Trainer(model, tokenizer, method, corpora, training, job.cell.seed or 0, job.place.device)
+        try:
+            trainer.run(lambda row: report(Event(job.cell.label, "train", row["step"] + 1, trainer.steps)))
+            delta = {name: tensor.detach().clone() for name, tensor in trainer.delta().items()}
+        finally:
+            trainer.restore()
+        return Made(delta, trainer.log, _summary(trainer.log))
+
+
+def read_corpora(job: MakeJob) -> Corpora:
+    """Read the track's text: forget topics, retain, labelled text for probes."""
+    spec: CorporaSpec | None = job.corpora
+    if spec is None:
+        raise UserError(f"{job.cell.label} needs the corpora of its track.")
+
+    def read(source: Any) -> list[str]:
+        return texts(load_rows(source, job.folder).rows, source)
+
+    probe = None
+    if spec.probe is not None:
+        rows = load_rows(spec.probe, job.folder).rows
+        probe = (texts(rows, spec.probe), [int(row["label"]) for row in rows if str(row["text"]).strip()])
+    return Corpora({topic: read(source) for topic, source in spec.forget.items()}, read(spec.retain), probe)
+
+
+def _summary(log: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the last row of the log: final losses, and alpha where it is learned."""
+    return {key: value for key, value in log[-1].items() if key not in ("step", "topic")} if log else {}

@@ -1,0 +1,113 @@
+"""A board: rows and verdicts with what they cover, and its forms (markdown, JSON, CSV)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..harness.errors import UserError
+from .inputs import BoardSpec, Checkpoint, TaskInfo, TrackRoles
+from .rows import build_rows
+from .schema import SCHEMA, Row, Verdict, decode, encode, rounded
+from .verdicts import build_verdicts
+
+
+@dataclass(frozen=True)
+class Board:
+    """What anyone reads. Rows and verdicts are plain JSON types, rounded, in the order in which they are shown."""
+
+    spec: BoardSpec
+    rows: list[Row]
+    verdicts: list[Verdict]
+
+    def to_json(self) -> str:
+        """Return the board as JSON text (schema 1): the same bytes for the same records in any order."""
+        spec = self.spec
+        return encode(
+            {
+                "schema": SCHEMA,
+                "suite": spec.suite,
+                "revision": spec.revision,
+                "description": spec.description,
+                "command": spec.command,
+                "limit": spec.limit,
+                "facts": dict(spec.facts),
+                "bootstrap": {
+                    "resamples": spec.resamples,
+                    "confidence": rounded(spec.confidence),
+                    "seed": spec.seed,
+                },
+                "tasks": {name: rounded(asdict(info)) for name, info in spec.tasks.items()},
+                "tracks": {name: rounded(asdict(roles)) for name, roles in spec.tracks.items()},
+                "verdicts": self.verdicts,
+                "rows": self.rows,
+            }
+        )
+
+    def to_markdown(self, *, details: bool = False) -> str:
+        """Return the board as markdown, tables within 120 columns; `details` adds what stands behind the numbers."""
+        from .details import to_details
+        from .render import to_markdown
+
+        return to_markdown(self) + ("\n" + to_details(self) if details else "")
+
+    def to_csv(self) -> str:
+        """Return one line a row, nested keys joined by `_`, lists by `; `."""
+        import pandas
+
+        frame = pandas.json_normalize([_flat(row) for row in self.rows], sep="_")
+        return frame.to_csv(index=False, lineterminator="\n")
+
+
+def build_board(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> Board:
+    """Return the board of some checkpoints; neither their order nor that of their records has a say.
+
+    Raises:
+        UserError: checkpoints or records that cannot share a board (what and where is named).
+    """
+    rows = build_rows(spec, checkpoints)
+    return Board(spec, rows, build_verdicts(rows))
+
+
+def load_board(path: str | Path) -> Board:
+    """Read a board from its JSON file.
+
+    Raises:
+        UserError: the file cannot be read, is not a board, or is of another schema.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Board {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        raise UserError(f"Board {path} is not a text file.") from None
+    value = decode(text, f"Board {path}")
+    try:
+        tracks = {
+            name: TrackRoles(**{**roles, "cross_tasks": tuple(roles["cross_tasks"])})
+            for name, roles in value["tracks"].items()
+        }
+        spec = BoardSpec(
+            suite=value["suite"],
+            revision=value["revision"],
+            description=value.get("description", ""),
+            tracks=tracks,
+            tasks={name: TaskInfo(**info) for name, info in value["tasks"].items()},
+            limit=value.get("limit"),
+            facts=value.get("facts", {}),
+            command=value.get("command", ""),
+            **value["bootstrap"],
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"Board {path} does not read as schema {SCHEMA} ({error}); build it again.") from None
+    return Board(spec, value["rows"], value["verdicts"])
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    flat: dict[str, Any] = dict(row)
+    flat["cross"] = {component["task"]: component for component in row["cross"]}
+    for key in ("seeds", "warnings", "cells"):
+        flat[key] = "; ".join(str(value) for value in row[key])
+    return flat

@@ -1,0 +1,91 @@
+"""What stands behind a board's numbers, for `--details`: components, unclipped parts, strata, marks, cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .explain import wrapped
+from .render import interval, name, shorten, table, tables
+from .schema import Component, Row
+
+if TYPE_CHECKING:
+    from .board import Board
+
+
+def to_details(board: Board) -> str:
+    """Return the detailed part of a board as markdown, its tables within 120 columns."""
+    blocks = ["# Details"]
+    for (model, track), rows in tables(board):
+        measured = [row for row in rows if row["s_unlearning"]]
+        blocks.append(f"## {model} · {track} · behind the numbers")
+        if measured:
+            blocks.append(_differences(measured))
+            blocks.append(_unclipped(measured))
+            blocks += [block for block in (_other_scores(measured), _marks(measured)) if block]
+        blocks.append(_cells(rows))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _components(row: Row) -> list[Component]:
+    return [component for component in (row["forget"], row["retain"], *row["cross"]) if component]
+
+
+def _differences(rows: Sequence[Row]) -> str:
+    body = [
+        (
+            name(row),
+            shorten(part["task"], 16),
+            interval(part["delta_base"], sign=True),
+            interval(part["delta_noise"], sign=True),
+            str(part["n_clusters"]),
+        )
+        for row in rows
+        for part in _components(row)
+    ]
+    lead = "Each metric less that of base and of noise (paired), and the clusters that its items lie in."
+    return f"{lead}\n\n" + table(("method", "task", "Δ base", "Δ noise", "clusters"), body)
+
+
+def _unclipped(rows: Sequence[Row]) -> str:
+    body = []
+    for row in rows:
+        parts, place = row["unclipped"], row["rank"]
+        if parts:
+            group = str(place["group"]) if place else "–"
+            body.append((name(row), interval(parts["forget"]), interval(parts["retain"]), group, row["speaks_of"]))
+    lead = (
+        "The parts of S before they are cut to [0, 1], the tie group (1: not separable from the highest S), and "
+        "whether an interval speaks of a checkpoint (items) or of a method (training seeds too)."
+    )
+    headers = ("method", "Ubar, not clipped", "Rbar, not clipped", "group", "speaks of")
+    return f"{wrapped(lead)}\n\n" + table(headers, body)
+
+
+def _other_scores(rows: Sequence[Row]) -> str | None:
+    lines = []
+    for row in rows:
+        for part in _components(row):
+            found = [f"{key} {value:.3f}" for key, value in part["also"].items()]
+            found += [f"{part['metric']} in {key} {value:.3f}" for key, value in part["strata"].items()]
+            if found:
+                text = f"`{row['variant']}`, {part['task']}: {', '.join(found)}"
+                lines.append(wrapped(text, bullet="- ", indent="  "))
+    lead = "Further scores, and the metric by stratum (means, no intervals)."
+    return f"{lead}\n\n" + "\n".join(lines) if lines else None
+
+
+def _marks(rows: Sequence[Row]) -> str | None:
+    body = [
+        (name(row), shorten(task, 16), mark, f"{share:.1%}")
+        for row in rows
+        for task, marks in row["marks"].items()
+        for mark, share in marks.items()
+    ]
+    lead = "Marks: mean share of an item's answers that give reason for doubt."
+    return f"{lead}\n\n" + table(("method", "task", "mark", "share"), body) if body else None
+
+
+def _cells(rows: Sequence[Row]) -> str:
+    lines = [f"`{row['variant']}` ({row['status']}): {', '.join(row['cells'])}" for row in rows]
+    return "Cells:\n\n" + "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)

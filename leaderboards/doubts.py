@@ -1,0 +1,109 @@
+"""Reasons to doubt a row, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .inputs import BoardSpec, Checkpoint
+from .schema import Component, Row
+
+MANY = 0.10  # share of answers from which a mark is worth a warning
+CUT = 0.01  # the same for truncated prompts
+
+_MARKS = {
+    "gibberish": "{share} of the answers to {task} are gibberish: its value is no evidence of what the model would say",
+    "tie": "{share} of the questions of {task} end in exact ties between choices, where the first one counts",
+    "truncated": "{share} of the prompts of {task} were cut to fit the model",
+}
+
+
+def doubts(
+    spec: BoardSpec, row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, str], *, constant: bool
+) -> list[str]:
+    """Return the warnings of a row.
+
+    Args:
+        spec: the board's.
+        row: with its numbers filled in.
+        members: all checkpoints of the row.
+        lacking: cell to a task of which it has no score.
+        constant: whether S is the same in every resample.
+    """
+    found = [*_unfinished(row, members, lacking)]
+    for component in _components(row):
+        found += _component_doubts(row, component)
+    if row["s_unlearning"] is not None:
+        found += _utility_doubts(spec, row)
+        if row["s_unlearning"]["low"] is None:
+            found.append("no interval: too few items or clusters with a score to resample")
+        elif constant:
+            found.append("all resamples agree, so the interval has no width and says too little")
+        if row["finished"] == 2:
+            found.append("two training seeds: the interval holds items only, a method's needs three seeds")
+    return found + _said(members)
+
+
+def _components(row: Row) -> list[Component]:
+    return [component for component in (row["forget"], row["retain"], *row["cross"]) if component is not None]
+
+
+def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, str]) -> list[str]:
+    found = []
+    for checkpoint in members:
+        who = "" if checkpoint.seed is None or len(members) == 1 else f"seed {checkpoint.seed} "
+        if checkpoint.status == "failed":
+            found.append(f"{who}failed: {checkpoint.failure or 'no cause was recorded'}")
+        elif checkpoint.cell in lacking:
+            found.append(f"{who}has no score of {lacking[checkpoint.cell]}")
+    pending = sum(checkpoint.status == "pending" for checkpoint in members)
+    if pending:
+        found.append("not run yet" if pending == len(members) else f"{pending} of {len(members)} seeds not run yet")
+    if 0 < row["finished"] < row["planned"]:
+        found.append(f"fewer seeds than planned: {row['finished']} of {row['planned']}")
+    return found
+
+
+def _component_doubts(row: Row, component: Component) -> list[str]:
+    task, found = component["task"], []
+    for mark, share in row["marks"].get(task, {}).items():
+        if share > (CUT if mark == "truncated" else MANY):
+            text = _MARKS.get(mark, "{share} of the answers to {task} are marked {mark!r}")
+            found.append(text.format(share=f"{share:.0%}", task=task, mark=mark))
+    if component["missing"]:
+        asked = component["n"] + component["missing"]
+        found.append(f"{component['missing']} of {asked} items of {task} have no score and are left out of its mean")
+    return found
+
+
+def _utility_doubts(spec: BoardSpec, row: Row) -> list[str]:
+    retain, found = row["retain"], []
+    if retain is None:
+        return found
+    chance = spec.tasks[retain["task"]].chance
+    if chance > 0 and retain["low"] is not None and retain["high"] is not None and retain["low"] <= chance:
+        below = retain["high"] < chance
+        where = f"lies below {chance:g}" if below else f"includes {chance:g}"
+        found.append(
+            f"{'below' if below else 'at'} chance: the interval of {retain['task']} {where}, what no knowledge scores; "
+            "S is then near 0 whatever was forgotten, and its interval one-sided"
+        )
+    noise = retain["delta_noise"]
+    if noise is not None and noise["high"] is not None and noise["high"] < 0:
+        found.append(
+            f"utility ({retain['task']}) is {-noise['value']:.3f} below that of {row['noise']}: "
+            "S is not evidence of unlearning here, it may be damage"
+        )
+    return found
+
+
+def _said(members: Sequence[Checkpoint]) -> list[str]:
+    """Return what the harness said of the checkpoints, each text once, with its seeds where not all have it."""
+    texts: dict[str, list[Checkpoint]] = {}
+    for checkpoint in members:
+        for text in dict.fromkeys(checkpoint.warnings):
+            texts.setdefault(text, []).append(checkpoint)
+    found = []
+    for text, of in sorted(texts.items()):
+        seeds = ", ".join(str(checkpoint.seed) for checkpoint in of)
+        found.append(text if len(of) == len(members) else f"seed {seeds}: {text}")
+    return found

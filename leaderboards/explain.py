@@ -1,0 +1,101 @@
+"""The words of a board: what its numbers are, what an interval means and does not mean, what was measured."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from .compare import SEEDS_FOR_METHOD
+from .inputs import BoardSpec
+from .schema import Row
+
+WIDTH = 120
+
+
+def wrapped(text: str, *, bullet: str = "", indent: str = "") -> str:
+    """Wrap a paragraph or list item at 120 columns, never inside a word."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=bullet,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def components_line(spec: BoardSpec, track: str) -> str:
+    """Return how S comes from this track's two metrics."""
+    roles = spec.tracks[track]
+    forget, retain = spec.tasks[roles.forget_task], spec.tasks[roles.retain_task]
+    ubar = "1 − " + _corrected(forget.name, forget.chance)
+    rbar = _corrected(retain.name, retain.chance)
+    return (
+        f"S = Ubar × Rbar, Ubar = {ubar} (forget: {forget.name} {forget.metric}, less means more forgotten), "
+        f"Rbar = {rbar} (retain: {retain.name} {retain.metric}, more is better)."
+    )
+
+
+def _corrected(name: str, chance: float) -> str:
+    return f"clip(({name} − {chance:g}) / {1 - chance:g}, 0, 1)" if chance else name
+
+
+def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> str:
+    """Return the explaining lines as a list."""
+    percent = f"{spec.confidence:.0%}"
+    lines = [
+        "**S** (S-unlearning, arXiv 2605.26454) is 1 where the forget task is at chance and utility perfect, 0 where "
+        "nothing was forgotten or nothing was kept. It can reward damage, so a claim needs both differences: "
+        "**Δ base** from the untouched model, **Δ noise** from the base with random weight noise of the same norm.",
+        f"**Intervals** are {percent} percentile intervals of a joint bootstrap over items ({spec.resamples:,} "
+        "resamples, whole clusters within strata, the same draws for every row, S recomputed in each). They say "
+        "how far a value would move with other items of the same kind; they do not cover other settings, data, judges "
+        "or models, and each stands for itself, not for all at once.",
+        f"**Rank** gives the ranks that a row can hold: rows whose simultaneous {percent} intervals for pairwise "
+        "differences (max-t) exclude zero are apart, all others share ranks. Base and noise are not ranked.",
+        "**n** counts items (prompts or questions, not continuations) with a score in every finished seed, as forget / "
+        "retain; missing ones are left out of a mean, never counted as a value.",
+        _about_seeds(rows),
+    ]
+    if spec.command:
+        lines.append(f"Reproduce: `{spec.command}`")
+    return "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)
+
+
+def _about_seeds(rows: Sequence[Row]) -> str:
+    counts = {len(row["seeds"]) for row in rows if row["kind"] == "method" and row["finished"]}
+    if not counts:
+        return "**Seeds**: no method row has been measured."
+    enough = (
+        "a row is the mean over its seeds and, from three on, its interval holds training seeds too: "
+        "half-width = sqrt(item² + (t s / √k)²), k seeds of standard deviation s"
+    )
+    if max(counts) < 2:
+        return (
+            "**Seeds**: one training seed a row. The board speaks of these checkpoints, not of the methods: another "
+            "seed may order them differently."
+        )
+    if min(counts) >= SEEDS_FOR_METHOD:
+        return f"**Seeds**: {enough}."
+    return (
+        f"**Seeds**: {enough}; rows of fewer seeds hold items only and speak of these checkpoints, not of the methods."
+    )
+
+
+def facts(spec: BoardSpec, rows: Sequence[Row]) -> str:
+    """Return what was measured, as a list."""
+    models = sorted({row["model"] for row in rows})
+    seeds = sorted({seed for row in rows for seed in row["seeds"]})
+    known = {
+        "suite": f"{spec.suite}, revision {spec.revision}",
+        "models": ", ".join(models) or "none",
+        "training seeds": ", ".join(str(seed) for seed in seeds) or "none",
+        "items": "all of each task" if spec.limit is None else f"a seeded, stratified sample of {spec.limit} a task",
+    }
+    known.update({key: value for key, value in sorted(spec.facts.items()) if value})
+    lines = [f"{key}: {value}" for key, value in known.items()]
+    for name, info in sorted(spec.tasks.items()):
+        chance = f", chance {info.chance:g}" if info.chance else ""
+        said = f": {info.description}" if info.description else ""
+        lines.append(f"task {name} (version {info.version}, {info.metric}{chance}){said}")
+    return "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)

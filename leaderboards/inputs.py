@@ -1,0 +1,121 @@
+"""What a board is made from: plain types that the harness fills from its store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..harness.errors import UserError, suggest
+from ..harness.records import Record
+
+CheckpointKind = Literal["method", "base", "noise", "import"]
+CheckpointStatus = Literal["ok", "failed", "pending"]
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What a board must know of a task.
+
+    Attributes:
+        name: the task's name in the suite.
+        metric: the key in `Record.scores` that the board reads; its values lie in [0, 1].
+        chance: what no knowledge scores; 0 for a rate.
+        better: whether a model is more useful with a higher or a lower value.
+        version: the task's version.
+        description: one line for the list of facts.
+    """
+
+    name: str
+    metric: str
+    chance: float
+    better: Literal["higher", "lower"]
+    version: int
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class TrackRoles:
+    """The tasks of a track: what is to be forgotten, what is to be kept, and the forget tasks of other tracks."""
+
+    forget_task: str
+    retain_task: str
+    cross_tasks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A measured (or failed, or pending) checkpoint.
+
+    Attributes:
+        model: the base model's name.
+        track: the track it was made for; None: it stands on every track (the base, an import).
+        method: registered name of the method (`base`, `noise` for those kinds).
+        variant: the name on the board.
+        kind: `method` and `import` rows are ranked, `base` and `noise` rows are what they are compared with.
+        seed: training seed; None where nothing was trained.
+        cell: the cell's id.
+        status: `ok` (measured), `failed` or `pending`.
+        failure: why it failed, one line.
+        records: task name to records, one an item.
+        warnings: what the harness has to say about it, in words.
+    """
+
+    model: str
+    track: str | None
+    method: str
+    variant: str
+    kind: CheckpointKind
+    seed: int | None
+    cell: str
+    status: CheckpointStatus = "ok"
+    failure: str | None = None
+    records: Mapping[str, Sequence[Record]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BoardSpec:
+    """What a board covers and how its intervals are computed.
+
+    Attributes:
+        suite, revision, description: the suite's.
+        tracks: track name to its tasks.
+        tasks: task name to what the board must know of it.
+        resamples, confidence, seed: of the bootstrap.
+        limit: items a task, where not all were asked.
+        facts: shown as a list (data, judge, engine, what settings were tuned on ...).
+        command: how to reproduce the board.
+
+    Raises:
+        UserError: a track names an unknown task, a chance level outside [0, 1), or a retain task of which less is
+            better (S-unlearning is not defined for it).
+    """
+
+    suite: str
+    revision: int
+    description: str
+    tracks: Mapping[str, TrackRoles]
+    tasks: Mapping[str, TaskInfo]
+    resamples: int = 2000
+    confidence: float = 0.95
+    seed: int = 0
+    limit: int | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        for track, roles in self.tracks.items():
+            for name in (roles.forget_task, roles.retain_task, *roles.cross_tasks):
+                if name not in self.tasks:
+                    raise UserError(f"Track {track!r} names the task {name!r}.{suggest(name, self.tasks)}")
+            if self.tasks[roles.retain_task].better == "lower":
+                raise UserError(
+                    f"Track {track!r}: the retain task {roles.retain_task!r} is better when lower; "
+                    "S-unlearning needs an accuracy-like retain metric."
+                )
+        for info in self.tasks.values():
+            if not 0 <= info.chance < 1:
+                raise UserError(f"Task {info.name!r}: chance must lie in [0, 1), got {info.chance}.")
+        if self.resamples < 1 or not 0 < self.confidence < 1:
+            raise UserError("A board needs at least one resample and a confidence between 0 and 1.")

@@ -1,0 +1,150 @@
+"""The shape of a board in JSON (schema 1), and reading it back. What does not exist is null."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict
+
+from ..harness.errors import UserError
+
+SCHEMA = 1
+DIGITS = 6
+
+
+Status = Literal["ok", "failed", "partial"]
+
+
+class Interval(TypedDict):
+    """A value with its interval; `low` and `high` are null where the data do not allow an interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class RankInterval(TypedDict):
+    """Ranks that a row may hold, and its tie group."""
+
+    low: int
+    high: int
+    group: int
+
+
+class Component(TypedDict):
+    """A task's number. `n`: items with a score in every finished seed; `missing`: the other items that were asked.
+
+    `also` holds the means of the task's other scores, `strata` those of this score by stratum (forget tasks only).
+    """
+
+    task: str
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    n_clusters: int
+    missing: int
+    delta_base: Interval | None
+    delta_noise: Interval | None
+    also: dict[str, float]
+    strata: dict[str, float]
+
+
+class Unclipped(TypedDict):
+    """Ubar and Rbar before they are cut to [0, 1]."""
+
+    forget: Interval | None
+    retain: Interval | None
+
+
+class Row(TypedDict):
+    """One row of a board: a variant of a model on a track.
+
+    `seeds` are the finished training seeds (empty: not trained), `planned` the number of checkpoints that the row was
+    to have, `speaks_of` what the interval is about: items only (`checkpoint`) or training seeds too (`method`).
+    """
+
+    model: str
+    track: str
+    method: str
+    variant: str
+    kind: str
+    status: Status
+    seeds: list[int]
+    planned: int
+    finished: int
+    speaks_of: Literal["checkpoint", "method"]
+    s_unlearning: Interval | None
+    delta_base: Interval | None
+    delta_noise: Interval | None
+    noise: str | None
+    rank: RankInterval | None
+    forget: Component | None
+    retain: Component | None
+    cross: list[Component]
+    unclipped: Unclipped | None
+    marks: dict[str, dict[str, float]]
+    warnings: list[str]
+    cells: list[str]
+
+
+class Verdict(TypedDict):
+    """What a track shows: the variants that beat base and noise at no loss of utility, and why the others do not."""
+
+    model: str
+    track: str
+    winners: list[str]
+    others: dict[str, str]
+    sentence: str
+
+
+def rounded(value: Any) -> Any:
+    """Return plain JSON types with floats rounded to six digits (no negative zero), for one way of printing."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"a board cannot hold {value}")
+        return round(value, DIGITS) + 0.0
+    if isinstance(value, Mapping):
+        return {str(key): rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return value
+
+
+def encode(value: Any) -> str:
+    """Return JSON text in one way only: sorted keys, two spaces, a newline at the end."""
+    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def decode(text: str, where: str) -> dict[str, Any]:
+    """Parse and check a board's JSON.
+
+    Raises:
+        UserError: not JSON, not a board, another schema, or rows that lack keys (named).
+    """
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is not JSON (line {error.lineno}: {error.msg}).") from None
+    if not isinstance(value, dict) or "schema" not in value or "rows" not in value:
+        raise UserError(f"{where} is not a board: it needs the keys 'schema' and 'rows'.")
+    if value["schema"] != SCHEMA:
+        raise UserError(
+            f"{where} has schema {value['schema']!r}, this version reads {SCHEMA}. "
+            "Build the board again from its store with `unlearn-bench leaderboard`."
+        )
+    _require(value, ("suite", "revision", "tracks", "tasks", "bootstrap", "verdicts"), where)
+    for number, row in enumerate(value["rows"]):
+        _require(row, tuple(Row.__annotations__), f"{where}: row {number}")
+    for number, verdict in enumerate(value["verdicts"]):
+        _require(verdict, tuple(Verdict.__annotations__), f"{where}: verdict {number}")
+    return value
+
+
+def _require(value: Any, keys: tuple[str, ...], where: str) -> None:
+    found = value if isinstance(value, dict) else {}
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise UserError(f"{where} lacks {', '.join(missing)}; build the board again from its store.")

@@ -1,0 +1,79 @@
+"""What a track shows: which methods beat base, and stand above noise, without loss of utility."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from .rows import RANKED
+from .schema import Interval, Row, Verdict
+
+
+def build_verdicts(rows: Sequence[Row]) -> list[Verdict]:
+    """Return one verdict for each (model, track) of sorted rows that has methods or imports."""
+    verdicts = []
+    for (model, track), group in groupby(rows, key=lambda row: (row["model"], row["track"])):
+        table = list(group)
+        ranked = [row for row in table if row["kind"] in RANKED]
+        if ranked:
+            verdicts.append(_verdict(model, track, table, ranked))
+    return verdicts
+
+
+def above_zero(interval: Interval | None) -> bool:
+    """Tell whether an interval lies above zero; what has no interval does not."""
+    return interval is not None and interval["low"] is not None and interval["low"] > 0
+
+
+def below_zero(interval: Interval | None) -> bool:
+    """Tell whether an interval lies below zero; what has no interval does not."""
+    return interval is not None and interval["high"] is not None and interval["high"] < 0
+
+
+def shortfall(row: Row) -> str | None:
+    """Return why a row is no evidence of unlearning, or None: it beats base, and noise, at no loss of utility.
+
+    Beats: the interval of the paired difference of S lies above zero. No loss of utility: the interval of the paired
+    difference of the retain metric from the noise row does not lie below zero.
+    """
+    if row["s_unlearning"] is None:
+        return "failed" if row["status"] == "failed" else "not measured"
+    if row["delta_base"] is None:
+        return "has no base to compare with"
+    if not above_zero(row["delta_base"]):
+        return "falls below base" if below_zero(row["delta_base"]) else "not separable from base"
+    if row["delta_noise"] is None:
+        return "has no noise to compare with"
+    if not above_zero(row["delta_noise"]):
+        return "beats base, falls below noise" if below_zero(row["delta_noise"]) else "beats base, not noise"
+    if row["retain"] is None or below_zero(row["retain"]["delta_noise"]):
+        return "beats base and noise in S, at lower utility than noise"
+    return None
+
+
+def _verdict(model: str, track: str, table: Sequence[Row], ranked: Sequence[Row]) -> Verdict:
+    reasons = {row["variant"]: shortfall(row) for row in ranked}
+    winners = [variant for variant, reason in reasons.items() if reason is None]
+    others = {variant: reason for variant, reason in reasons.items() if reason is not None}
+    if winners:
+        beat, stand = ("beats", "stands") if len(winners) == 1 else ("beat", "stand")
+        sentence = (
+            f"{_names(winners)} {beat} base with an interval that excludes zero and {stand} above noise at equal or "
+            "better utility."
+        )
+    else:
+        sentence = (
+            "No method beats base with an interval that excludes zero and stands above noise at equal or better "
+            "utility."
+        )
+    absent = [kind for kind in ("base", "noise") if not any(r["kind"] == kind and r["s_unlearning"] for r in table)]
+    if absent:
+        sentence += f" The board has no measured row for {' and '.join(absent)}, so nothing can be said against it."
+    rest = {why: [variant for variant in others if others[variant] == why] for why in dict.fromkeys(others.values())}
+    if rest:
+        sentence += " " + "; ".join(f"{_names(names)}: {why}" for why, names in rest.items()) + "."
+    return {"model": model, "track": track, "winners": winners, "others": others, "sentence": sentence}
+
+
+def _names(variants: Iterable[str]) -> str:
+    return ", ".join(f"`{variant}`" for variant in variants)

@@ -1,0 +1,81 @@
+"""AdapRMU: RMU whose target grows with the hidden state (section 3.2 of arXiv 2605.26454; arXiv 2408.06223).
+
+    L_F = mean over tokens of the forget text of || h_l(t) - beta ||h_l^frozen(t)|| u ||^2
+    L_R = mean over tokens of the retain text of || h_l(t) - h_l^frozen(t) ||^2,   L = L_F + alpha * L_R
+
+Readings: the paper's equation takes the norm token by token (`norm: token`, the default: the benchmark implements the
+equation, and a first token of huge norm then scales no other token's target). The reference code takes one scalar a
+topic, the mean token norm of its first batch, and keeps it (`norm: first_batch`; padding does not count here). beta = 5
+and alpha = 1200 are the reference code's. Everything else is read as in RMU: u, layers, parameters, means over tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from .base import Batch, Context, Method, register
+from .representation import LayerSettings, control_vectors, over_tokens, squared_distance
+
+
+class AdapRMUSettings(LayerSettings):
+    """Settings of AdapRMU; scale and alpha are its reference code's."""
+
+    scale: float = Field(5.0, gt=0, description="beta, the target's norm over the frozen hidden state's")
+    norm: Literal["token", "first_batch"] = Field("token", description="the equation's norm, or the reference code's")
+    alpha: float = Field(1200.0, ge=0, description="weight of the retain loss")
+
+
+@register("adap_rmu")
+class AdapRMU(Method):
+    """Steer the hidden states of the forget text to a multiple of their own norm along u."""
+
+    Settings = AdapRMUSettings
+    version = 1
+    citation = "Dang et al. 2024, On Effects of Steering Latent Representation (arXiv 2408.06223); arXiv 2605.26454"
+    summary = "RMU with a target that scales with the frozen activation's norm"
+    settings: AdapRMUSettings
+
+    def trained(self, context: Context) -> list[str]:
+        """Return the parameters of layers l-2, l-1 and l."""
+        return self.settings.trained(context)
+
+    def setup(self, context: Context) -> None:
+        """Draw the control vectors and, for `first_batch`, take each topic's mean token norm."""
+        super().setup(context)
+        self.u = control_vectors(context)
+        self.first_norm: dict[str, Tensor] = {}
+        if self.settings.norm == "first_batch":
+            for step, topic in enumerate(context.topics):
+                batch = context.batch(step)
+                self.first_norm[topic] = over_tokens(self._norms(batch), batch.forget.mask, "mean")
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return L_F with the adaptive target, and L_R (eq. 3)."""
+        s = self.settings
+        norm = self.first_norm[batch.topic] if s.norm == "first_batch" else self._norms(batch).unsqueeze(-1)
+        target = s.scale * norm * self.u[batch.topic]
+        h_f = self.context.hidden(batch.forget, [s.layer])[s.layer]
+        h_r = self.context.hidden(batch.retain, [s.layer])[s.layer]
+        frozen = self.context.frozen_hidden(batch.retain, [s.layer])[s.layer]
+        return {
+            "forget": squared_distance(h_f, target, batch.forget.mask, s.reduction),
+            "retain": squared_distance(h_r, frozen, batch.retain.mask, s.reduction),
+        }
+
+    def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return L_F + alpha * L_R."""
+        return losses["forget"] + self.settings.alpha * losses["retain"]
+
+    def log_setup(self) -> dict[str, float]:
+        """Return each topic's norm where one is kept."""
+        return {f"norm_{topic}": norm.item() for topic, norm in self.first_norm.items()}
+
+    def _norms(self, batch: Batch) -> Tensor:
+        """Return ||h_l^frozen(t)|| of the forget text, (batch, length)."""
+        layer = self.settings.layer
+        return torch.linalg.vector_norm(self.context.frozen_hidden(batch.forget, [layer])[layer].float(), dim=-1)

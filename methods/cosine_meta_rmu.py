@@ -1,0 +1,68 @@
+"""Cosine-meta RMU: cosine distances, alpha learned on the way (eq. 4 and 5 of arXiv 2605.26454).
+
+    eq. 4   L_F = mean over tokens of the forget text of 1 - cos(h_l(t), c u)      (c cancels)
+    eq. 5   L_R = mean over tokens of the retain text of 1 - cos(h_l(t), h_l^frozen(t))
+            L   = L_F + alpha * L_R, alpha by REINFORCE with learning rate 1e-2: see `reinforce.py`
+
+Readings: u, layers, parameters and means over real tokens as in RMU. The paper's two ablations are settings:
+`distance: l2` puts RMU's distances (with its c) in place of the cosine ones, `alpha_mode: fixed` keeps alpha_0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from .base import Batch, Context, register
+from .reinforce import AlphaMethod, AlphaSettings
+from .representation import LayerSettings, control_vectors, cosine_distance, squared_distance
+
+
+class CosineMetaRMUSettings(LayerSettings, AlphaSettings):
+    """Settings of cosine-meta RMU."""
+
+    distance: Literal["cosine", "l2"] = "cosine"
+    steering_coefficient: float = Field(6.5, gt=0, description="c of the l2 ablation; cancels in the cosine")
+
+
+@register("cosine_meta_rmu")
+class CosineMetaRMU(AlphaMethod):
+    """Turn the hidden states of the forget text towards u, hold the direction of those of the retain text."""
+
+    Settings = CosineMetaRMUSettings
+    version = 1
+    citation = "Atil, Gupta, Passonneau 2026 (arXiv 2605.26454), eq. 4 and 5"
+    summary = "RMU with cosine distances and a learned retain weight alpha"
+    settings: CosineMetaRMUSettings
+
+    def trained(self, context: Context) -> list[str]:
+        """Return the parameters of layers l-2, l-1 and l."""
+        return self.settings.trained(context)
+
+    def watched(self, context: Context) -> list[int]:
+        """Return layer l."""
+        return [self.settings.layer]
+
+    def setup(self, context: Context) -> None:
+        """Draw the control vectors and start the policy of alpha."""
+        super().setup(context)
+        self.u = control_vectors(context)
+        self.start_alpha(context)
+
+    def forget_loss(self, h: Mapping[int, Tensor], batch: Batch) -> Tensor:
+        """Return L_F (eq. 4)."""
+        h_l = h[self.settings.layer]
+        target = (self.settings.steering_coefficient * self.u[batch.topic]).expand_as(h_l)
+        return self._distance(h_l, target, batch.forget.mask)
+
+    def retain_loss(self, h: Mapping[int, Tensor], frozen: Mapping[int, Tensor], mask: Tensor) -> Tensor:
+        """Return L_R (eq. 5)."""
+        layer = self.settings.layer
+        return self._distance(h[layer], frozen[layer], mask)
+
+    def _distance(self, h: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        distance = cosine_distance if self.settings.distance == "cosine" else squared_distance
+        return distance(h, target, mask, self.settings.reduction)

@@ -1,0 +1,133 @@
+"""Multi-layer probe unlearning (eq. 6 of arXiv 2605.26454).
+
+    eq. 6   L_F = mean over forget texts x of the sum over layers i in I of (h_i(x)[-1] . w_i)^2
+    eq. 5   L_R = mean over tokens of the retain text of 1 - cos(h_i(t), h_i^frozen(t)), averaged over I
+            L   = L_F + alpha * L_R, alpha by REINFORCE as in cosine-meta RMU: see `reinforce.py`
+
+w_i is the direction of an L2-regularised logistic regression on the frozen model's last-token hidden states of labelled
+text: toxic against neutral, or forget against retain text where a track has no labels.
+
+Readings: [-1] is the last *real* token. Features are standardised for the fit; the direction is mapped back to the raw
+space (divided by the features' standard deviations) and scaled to norm 1, and the intercept is dropped, so L_F pulls
+h . w to 0. The formula sums over layers, the text says averaging: `over_layers`, sum by default. I is three early,
+three middle and three late layers: the middles of nine equal parts of the depth. The paper does not say which
+parameters train: `mlp.down_proj.weight` of the layers in I, as in the RMU family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from .base import Batch, Context, register
+from .reinforce import AlphaMethod, AlphaSettings
+from .representation import cosine_distance, last_token, mean_token, nine_layers
+
+
+class MultiLayerProbeSettings(AlphaSettings):
+    """Settings of multi-layer probe unlearning."""
+
+    layers: tuple[int, ...] | None = Field(None, min_length=1, description="I; None: nine layers by the model's depth")
+    parameters: tuple[str, ...] = Field(("mlp.down_proj.weight",), description="names within a decoder layer")
+    over_layers: Literal["sum", "mean"] = Field("sum", description="of L_F: the paper's formula, or its text")
+    probe_c: float = Field(1.0, gt=0, description="inverse strength of the probes' L2 regularisation")
+    probe_texts: int = Field(4000, ge=8, description="at most this many labelled texts, half of either label")
+    labels: Literal["true", "shuffled"] = Field("true", description="shuffled: a control, probes of nothing")
+
+
+@register("multi_layer_probe")
+class MultiLayerProbe(AlphaMethod):
+    """Take the direction that tells forget from other text out of the hidden states of many layers."""
+
+    Settings = MultiLayerProbeSettings
+    version = 1
+    citation = "Atil, Gupta, Passonneau 2026 (arXiv 2605.26454), eq. 5 and 6"
+    summary = "remove the directions of linear probes at nine layers, alpha learned"
+    settings: MultiLayerProbeSettings
+
+    def trained(self, context: Context) -> list[str]:
+        """Return the parameters of the layers in I."""
+        layers = self.watched(context)
+        return [name for parameter in self.settings.parameters for name in context.layer_parameters(layers, parameter)]
+
+    def watched(self, context: Context) -> list[int]:
+        """Return I, ascending."""
+        chosen = self.settings.layers
+        return nine_layers(context.layers) if chosen is None else sorted(set(chosen))
+
+    def setup(self, context: Context) -> None:
+        """Fit the probes on the frozen model, start the policy of alpha."""
+        super().setup(context)
+        last, mean, labels = self._features(context)
+        if self.settings.labels == "shuffled":
+            labels = context.rng.permutation(labels)
+        fold_seed = int(context.rng.integers(2**31))
+        with threadpool_limits(1):  # more threads would change the last bits, and be slower
+            self.auc = {
+                layer: {
+                    "last": self._auc(last[layer], labels, fold_seed),
+                    "mean": self._auc(mean[layer], labels, fold_seed),
+                }
+                for layer in last
+            }
+            directions = {layer: self._direction(last[layer], labels) for layer in last}
+        self.w = {
+            layer: torch.tensor(direction, dtype=torch.float32, device=context.device)
+            for layer, direction in directions.items()
+        }
+        self.start_alpha(context)
+
+    def forget_loss(self, h: Mapping[int, Tensor], batch: Batch) -> Tensor:
+        """Return L_F (eq. 6)."""
+        projections = [last_token(h[layer], batch.forget.last).float() @ w for layer, w in self.w.items()]
+        squares = torch.stack(projections).square()  # (layers, batch)
+        return (squares.sum(0) if self.settings.over_layers == "sum" else squares.mean(0)).mean()
+
+    def retain_loss(self, h: Mapping[int, Tensor], frozen: Mapping[int, Tensor], mask: Tensor) -> Tensor:
+        """Return L_R (eq. 5), averaged over the layers in I."""
+        return torch.stack([cosine_distance(h[layer], frozen[layer], mask) for layer in self.w]).mean()
+
+    def log_setup(self) -> dict[str, Any]:
+        """Return each layer's held-out AUC on last-token and on mean-pooled states, and L_Rref."""
+        return {**super().log_setup(), "auc": {str(layer): auc for layer, auc in self.auc.items()}}
+
+    def _features(self, context: Context) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray], np.ndarray]:
+        """Return last-token and mean-pooled hidden states by layer, (texts, d), and labels."""
+        layers = self.watched(context)
+        last: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        mean: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        labels = []
+        for tokens, batch_labels in context.labelled(self.settings.probe_texts):
+            for layer, h in context.frozen_hidden(tokens, layers).items():
+                last[layer].append(last_token(h, tokens.last).float().cpu())
+                mean[layer].append(mean_token(h, tokens.mask).cpu())
+            labels.append(batch_labels)
+        joined = [{layer: torch.cat(rows).double().numpy() for layer, rows in part.items()} for part in (last, mean)]
+        return joined[0], joined[1], np.concatenate(labels)
+
+    def _probe(self) -> Any:
+        return make_pipeline(StandardScaler(), LogisticRegression(C=self.settings.probe_c, max_iter=1000))
+
+    def _auc(self, features: np.ndarray, labels: np.ndarray, seed: int) -> float | None:
+        """Return the held-out AUC, mean over at most five folds, or None where a label has only one text."""
+        splits = min(5, int(np.bincount(labels).min()))
+        if splits < 2:
+            return None
+        folds = StratifiedKFold(splits, shuffle=True, random_state=seed)
+        return float(cross_val_score(self._probe(), features, labels, cv=folds, scoring="roc_auc").mean())
+
+    def _direction(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return the probe's direction in the raw space, unit norm, (d,)."""
+        scaler, regression = self._probe().fit(features, labels).named_steps.values()
+        raw = regression.coef_[0] / scaler.scale_
+        return raw / np.linalg.norm(raw)

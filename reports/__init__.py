@@ -1,0 +1,1 @@
+"""Comparison reports from the same rows and records. Free of torch."""

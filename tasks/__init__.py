@@ -1,0 +1,1 @@
+"""Tasks and scorers: what a checkpoint is asked, and what its answers mean."""

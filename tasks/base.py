@@ -1,0 +1,139 @@
+"""The contract of a task: it turns data rows into items, items into requests, outcomes into records.
+
+A task never runs a model and never reads a file: the harness gives it rows, runs its requests on an engine, stores the
+raw outcomes and hands them back to `score`, so that a new judge or metric needs no model.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from ..harness.records import Choices, Generations, Item, Record
+from ..harness.registry import Registry
+from ..harness.specs import Kind, Spec, identity
+
+tasks: Registry[type[Task]] = Registry("task", "unlearn_bench.tasks", "unlearn_bench.tasks")
+register = tasks.register
+
+
+class TaskSettings(Spec):
+    """Settings of a task: every field is part of the identity of its outcomes."""
+
+    default_kind: ClassVar[Kind | None] = Kind.IDENTITY
+
+
+class Decoding(Spec):
+    """How continuations are sampled."""
+
+    samples: int = identity(25, ge=1, description="continuations a prompt")
+    max_new_tokens: int = identity(20, ge=1, description="length limit of a continuation, tokens")
+    top_p: float = identity(0.9, gt=0, le=1, description="nucleus: smallest set of tokens with at least this mass")
+    temperature: float = identity(1.0, ge=0, description="0 is greedy")
+    seed: int = identity(0, ge=0, description="decoding seed, apart from training and bootstrap seeds")
+
+
+@dataclass(frozen=True)
+class ChoiceRequest:
+    """Ask for the log-probability of each choice after a context."""
+
+    item: str
+    context: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """Ask for sampled continuations of a prompt."""
+
+    item: str
+    prompt: str
+
+
+Request = ChoiceRequest | GenerationRequest
+Outcome = Choices | Generations
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a task: the mean of a score over items, resampled by cluster within strata.
+
+    Attributes:
+        score: the key in `Record.scores`.
+        chance: what no knowledge scores; 0 for a rate.
+        better: whether a model is more useful with a higher or a lower value.
+    """
+
+    score: str
+    chance: float
+    better: Literal["higher", "lower"]
+
+
+class Task(ABC):
+    """A benchmark. Subclasses set the class attributes and implement the abstract functions.
+
+    Class attributes:
+        Settings: the pydantic model of the settings.
+        version: raised whenever a change alters outcomes or records from the same inputs.
+        summary: one line for `unlearn-bench list tasks`; `citation`: where it comes from.
+        needs: what an engine must do for it: score choices or generate; `decoding` is asked of the latter.
+        reference: whether continuations are also scored by the base model (`Generations.reference`).
+        judged: whether `score` needs a scorer (a judge of texts).
+        scoring: settings that only `score` reads; changing them needs no model.
+        metrics: the task's numbers, the primary one first.
+    """
+
+    Settings: ClassVar[type[TaskSettings]]
+    version: ClassVar[int]
+    summary: ClassVar[str]
+    citation: ClassVar[str]
+    needs: ClassVar[Literal["choices", "generations"]]
+    reference: ClassVar[bool] = False
+    judged: ClassVar[bool] = False
+    scoring: ClassVar[frozenset[str]] = frozenset()
+    metrics: ClassVar[tuple[Metric, ...]]
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+    @classmethod
+    @abstractmethod
+    def example_rows(cls) -> list[dict[str, Any]]:
+        """Return a few valid data rows in the schema of the task's data set, for the contract test."""
+
+    @abstractmethod
+    def items(self, rows: Sequence[Mapping[str, Any]]) -> list[Item]:
+        """Return the items of the data rows, in their order, with clusters and strata."""
+
+    @abstractmethod
+    def requests(self, items: Sequence[Item]) -> list[Request]:
+        """Return one request an item, in their order."""
+
+    @abstractmethod
+    def score(self, items: Sequence[Item], outcomes: Sequence[Any], scorer: Scorer | None = None) -> list[Record]:
+        """Return one record an item. What cannot be scored is a record with `missing`, never a value."""
+
+
+scorers: Registry[type[Scorer]] = Registry("scorer", "unlearn_bench.tasks.scorers", "unlearn_bench.scorers")
+
+
+class Scorer(ABC):
+    """A judge of texts, loaded from a folder."""
+
+    summary: ClassVar[str]
+    version: ClassVar[int]
+
+    @abstractmethod
+    def __init__(self, folder: str, device: str = "cpu") -> None:
+        """Load the judge; raise a `UserError` that says what is missing."""
+
+    @abstractmethod
+    def score(self, texts: Sequence[str]) -> list[float | None]:
+        """Return the probability that each text is toxic, or None where it could not be judged."""
+
+
+def load_scorer(kind: str, folder: str, device: str = "cpu") -> Scorer:
+    """Load the judge of a registered kind from its folder; raise a `UserError` that says what is missing."""
+    return scorers.get(kind)(folder, device)

@@ -1,0 +1,201 @@
+"""Four-choice questions: documents, prompts and metric are lm-eval's, the forward passes are our engine's.
+
+lm-eval (Gao et al., github.com/EleutherAI/lm-evaluation-harness, 0.4.13) builds every prompt and scores every answer
+through its own `ConfigurableTask`; nothing here concatenates a prompt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from ..harness.errors import UserError
+from ..harness.records import Choices, Item, Record
+from ..harness.specs import digest, identity
+from ._rows import field, identities
+from .base import ChoiceRequest, Metric, Request, Scorer, Task, TaskSettings
+
+LETTERS = ["A", "B", "C", "D"]
+LETTERS_PROMPT = (
+    "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:"
+)
+CONTINUATION_PROMPT = "Question: {{question.strip()}}\nAnswer:"
+TIE = 1e-6
+"""Choices closer than this (nats) to the best one tie with it."""
+KEPT = 4
+_BUILT: dict[str, list[Request]] = {}
+"""Requests of the last few item sets: lm-eval takes a millisecond a prompt, and every checkpoint asks the same."""
+
+
+class MultipleChoiceSettings(TaskSettings):
+    """How questions are asked and answers compared."""
+
+    form: Literal["letters", "continuation"] = identity(
+        "letters", description="letters: choices in the prompt, A to D scored; continuation: the answer texts scored"
+    )
+    describe: bool | None = identity(
+        None, description="put lm-eval's description before the question; None: in the letters form only"
+    )
+    normalize: Literal["none", "tokens"] = identity(
+        "none", description="tokens: compare log-probability per token (continuation form)"
+    )
+
+
+class MultipleChoice(Task):
+    """Base of the four-choice tasks. A subclass says where a question belongs and how lm-eval describes it.
+
+    Record scores: `acc` (lm-eval's: 1 where the most probable choice is right, the first of equal ones),
+    `probability` (softmax of the compared numbers at the right choice) and `position` (the chosen index, for audits of
+    models that always answer alike). Marks: `tie`, `truncated`.
+    """
+
+    Settings: ClassVar[type[TaskSettings]] = MultipleChoiceSettings
+    needs: ClassVar[Literal["choices", "generations"]] = "choices"
+    scoring: ClassVar[frozenset[str]] = frozenset({"normalize"})
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("acc", chance=0.25, better="higher"),)
+    name: ClassVar[str]
+
+    @abstractmethod
+    def description(self, subject: str) -> str:
+        """Return what lm-eval puts before the questions of a subject."""
+
+    def subject(self, row: Mapping[str, Any], number: int) -> str | None:
+        """Return the stratum of a row, or None where the row is not asked."""
+        return str(field(row, "subject", number, self.name))
+
+    def items(self, rows: Sequence[Mapping[str, Any]]) -> list[Item]:
+        """Return an item a question: cluster `fact` or the question itself, stratum the subject.
+
+        Raises:
+            UserError: a row without question, four choices or a valid answer.
+        """
+        docs = [self._doc(row, number) for number, row in enumerate(rows)]
+        names = identities(rows, [[doc["question"], doc["choices"]] for doc in docs], self.name)
+        found = []
+        for number, (row, doc, (name, shared)) in enumerate(zip(rows, docs, names, strict=True)):
+            subject = self.subject(row, number)
+            if subject is not None:
+                found.append(Item(name, str(row.get("fact") or shared), subject, {**doc, "subject": subject}))
+        return found
+
+    def _doc(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
+        question, choices, answer = (field(row, name, number, self.name) for name in ("question", "choices", "answer"))
+        if not isinstance(choices, list | tuple) or len(choices) != 4:
+            raise UserError(f"{self.name}: row {number} needs a list of four choices, not {choices!r:.80}.")
+        if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < 4:
+            raise UserError(f"{self.name}: row {number} needs an answer from 0 to 3, not {answer!r:.40}.")
+        if self.settings.form == "continuation" and not all(str(choice).strip() for choice in choices):
+            raise UserError(f"{self.name}: row {number} has an empty choice, which the continuation form cannot ask.")
+        return {**row, "question": str(question), "choices": [str(choice) for choice in choices], "answer": answer}
+
+    def requests(self, items: Sequence[Item]) -> list[Request]:
+        """Return lm-eval's own requests: one context an item and a continuation a choice, with its leading space."""
+        if not items:
+            return []
+        key = digest([self.name, self.settings.identity(), [[item.id, item.doc] for item in items]])
+        if key not in _BUILT:
+            while len(_BUILT) >= KEPT:
+                _BUILT.pop(next(iter(_BUILT)))
+            _BUILT[key] = self._build(items)
+        return list(_BUILT[key])
+
+    def _build(self, items: Sequence[Item]) -> list[Request]:
+        task = self.lm_eval_task(items)
+        with _quiet():
+            task.build_all_requests()
+        asked: list[list[tuple[str, str]]] = [[] for _ in items]
+        for instance in task.instances:
+            asked[instance.doc_id].append(instance.args)
+        return [
+            ChoiceRequest(item.id, pairs[0][0], tuple(choice for _, choice in pairs))
+            for item, pairs in zip(items, asked, strict=True)
+        ]
+
+    def lm_eval_task(self, items: Sequence[Item]) -> Any:
+        """Return the items as an `lm_eval.api.task.ConfigurableTask`."""
+        letters = self.settings.form == "letters"
+        describe = letters if self.settings.describe is None else self.settings.describe
+        docs = [
+            {
+                **{key: item.doc[key] for key in ("question", "choices", "answer", "subject")},
+                "unlearn_bench_description": self.description(item.stratum) if describe else "",
+            }
+            for item in items
+        ]
+        with _quiet():
+            from datasets import Dataset
+            from lm_eval.api.task import ConfigurableTask
+
+            return ConfigurableTask(
+                config={
+                    "task": f"unlearn_bench_{self.name}",
+                    "custom_dataset": lambda **_: {"test": Dataset.from_list(docs)},
+                    "test_split": "test",
+                    "output_type": "multiple_choice",
+                    "description": "{{unlearn_bench_description}}",
+                    "doc_to_text": LETTERS_PROMPT if letters else CONTINUATION_PROMPT,
+                    "doc_to_choice": LETTERS if letters else "choices",
+                    "doc_to_target": "answer",
+                    "num_fewshot": 0,
+                    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+                }
+            )
+
+    def score(self, items: Sequence[Item], outcomes: Sequence[Choices], scorer: Scorer | None = None) -> list[Record]:
+        """Return a record a question; one without a finite log-probability of every choice is missing."""
+        if not items:
+            return []
+        task = self.lm_eval_task(items)
+        return [self._record(task, item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+
+    def _record(self, task: Any, item: Item, outcome: Choices) -> Record:
+        place = (item.id, item.cluster, item.stratum)
+        missing = _unusable(item, outcome)
+        if missing:
+            return Record(*place, None, missing)
+        per_token = self.settings.normalize == "tokens"
+        values = [v / n if per_token else v for v, n in zip(outcome.logprobs, outcome.tokens, strict=True)]
+        found = task.process_results(item.doc, list(zip(values, outcome.greedy, strict=True)))
+        best = max(values)
+        weights = [math.exp(value - best) for value in values]
+        scores = {
+            "acc": float(found["acc"]),
+            "probability": weights[item.doc["answer"]] / sum(weights),
+            "position": float(values.index(best)),
+        }
+        marks = {
+            "tie": float(sum(best - value <= TIE for value in values) > 1),
+            "truncated": float(outcome.truncated > 0),
+        }
+        return Record(*place, scores, None, marks)
+
+
+def _unusable(item: Item, outcome: Choices) -> str | None:
+    """Say why an outcome cannot be scored, or None where it can."""
+    if outcome.item != item.id:
+        raise ValueError(f"The outcome of {outcome.item} was given for {item.id}.")
+    if len(outcome.logprobs) != len(item.doc["choices"]):
+        return f"{len(outcome.logprobs)} choices were scored of {len(item.doc['choices'])}"
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in outcome.logprobs):
+        return "a log-probability is not finite"
+    if not all(outcome.tokens):
+        return "a choice has no token of its own"
+    return None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep lm-eval's log lines and progress bars off the terminal."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,114 @@
+"""Rows and samples: mapped, filtered, split and drawn as pure functions of their content."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from unlearn_bench.harness.data import load_rows, sample_items, texts
+from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.records import Item
+from unlearn_bench.harness.suite import SourceSpec
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    pairs = [f"bad {i}\tgood {i}" for i in range(60)]
+    (tmp_path / "pairs.tsv").write_text("toxic\tneutral\n" + "\n".join(pairs) + "\n")
+    (tmp_path / "wiki.raw").write_text(" \n = Title = \n A first line. \n\n A second line. \n")
+    rows = [{"question": f"q{i}", "challenging": i % 2 == 0} for i in range(10)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "physics_test.csv").write_text("question,a,b\nwhy,x,y\n")
+    return tmp_path
+
+
+def test_columns_are_mapped_and_files_name_subjects(folder: Path) -> None:
+    source = SourceSpec(path="*_test.csv", columns={"choices": ["a", "b"], "subject": "file"})
+    assert load_rows(source, folder).rows == [{"question": "why", "choices": ["x", "y"], "subject": "physics"}]
+
+
+def test_rows_are_filtered(folder: Path) -> None:
+    assert len(load_rows(SourceSpec(path="rows.jsonl", where={"challenging": True}), folder).rows) == 5
+
+
+def test_plain_text_loses_blank_lines_and_headings(folder: Path) -> None:
+    source = SourceSpec(path="wiki.raw")
+    assert texts(load_rows(source, folder).rows, source) == ["A first line.", "A second line."]
+
+
+def test_parts_of_pairs_are_disjoint_and_complete_whatever_the_columns(folder: Path) -> None:
+    def part(number: int, **options) -> set[str]:
+        source = SourceSpec(path="pairs.tsv", part=f"{number}/3", **options)
+        return {row["text"].split()[1] for row in load_rows(source, folder).rows}
+
+    forget = part(0, columns={"text": "toxic"})
+    probe = part(1, labels={"toxic": 1, "neutral": 0})
+    judge = part(2, labels={"toxic": 1, "neutral": 0})
+    assert not forget & probe
+    assert not forget & judge
+    assert not probe & judge
+    assert len(forget | probe | judge) == 60
+
+
+def test_a_digest_follows_every_row_and_nothing_else(folder: Path) -> None:
+    source = SourceSpec(path="rows.jsonl")
+    before = load_rows(source, folder).digest
+    other = folder / "elsewhere"
+    other.mkdir()
+    (other / "rows.jsonl").write_text((folder / "rows.jsonl").read_text())
+    assert load_rows(source, other).digest == before
+    changed = folder / "changed"
+    changed.mkdir()
+    (changed / "rows.jsonl").write_text((folder / "rows.jsonl").read_text().replace("q3", "Q3"))
+    assert load_rows(source, changed).digest != before
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (SourceSpec(path="absent.jsonl"), "No file matches absent.jsonl"),
+        (SourceSpec(path="rows.jsonl", columns={"text": "body"}), "no column 'body'; it has"),
+        (SourceSpec(path="rows.jsonl", where={"challenging": "maybe"}), "No row is left"),
+        (SourceSpec(), "needs a folder"),
+    ],
+)
+def test_missing_data_is_named(folder: Path, source: SourceSpec, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_rows(source, folder)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_rows(SourceSpec(path="rows.jsonl"), tmp_path / "nowhere")
+
+
+def items(sizes: list[int]) -> list[Item]:
+    return [Item(f"{s}-{i}", f"{s}-{i}", str(s), {}) for s, size in enumerate(sizes) for i in range(size)]
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 120), st.integers(0, 3))
+def test_a_sample_is_stratified_and_exact(sizes: list[int], limit: int, seed: int) -> None:
+    every = items(sizes)
+    chosen = sample_items(every, limit, seed)
+    assert len(chosen) == min(limit, len(every))
+    assert chosen == [item for item in every if item in chosen]
+    for stratum, size in enumerate(sizes):
+        share = limit * size / len(every)
+        count = sum(item.stratum == str(stratum) for item in chosen)
+        assert limit >= len(every) or int(share) <= count <= int(share) + 1
+
+
+@given(st.lists(st.integers(1, 10), min_size=1, max_size=5), st.integers(1, 20), st.randoms())
+def test_a_sample_does_not_depend_on_the_order_of_rows(sizes: list[int], limit: int, random) -> None:
+    every = items(sizes)
+    shuffled = random.sample(every, len(every))
+    assert {item.id for item in sample_items(every, limit)} == {item.id for item in sample_items(shuffled, limit)}
+
+
+def test_a_sample_is_not_the_first_items() -> None:
+    every = items([100])
+    assert sample_items(every, 10) != every[:10]
+    assert sample_items(every, 10, seed=1) != sample_items(every, 10, seed=2)

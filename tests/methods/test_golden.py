@@ -1,0 +1,54 @@
+"""What each built-in method makes from a fixed model and text, by method version.
+
+Stored are rounded statistics of the delta: the norm of the change and its projection on a fixed direction, which move
+with the mathematics and not with the last bits. To renew: `python tests/methods/test_golden.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from unlearn_bench.methods.base import methods
+from unlearn_bench.methods.contract import tiny_model, tiny_trainer
+
+GOLDEN: dict[tuple[str, int], dict[str, float]] = {
+    ("adap_rmu", 1): {"tensors": 3, "norm": 0.08051, "projection": 0.00868, "total": 62.41909},
+    ("cosine_meta_rmu", 1): {"tensors": 3, "norm": 0.16739, "projection": 0.03061, "total": 1.13007},
+    ("multi_layer_probe", 1): {"tensors": 9, "norm": 0.24938, "projection": 0.2785, "total": 12.4191},
+    ("rmu", 1): {"tensors": 3, "norm": 0.06482, "projection": 0.00502, "total": 5.6441},
+}
+
+BUILT_IN = [name for name in methods.names() if methods.origin(name).startswith("unlearn_bench.methods.")]
+
+
+def statistics(name):
+    torch.set_num_threads(1)
+    trainer = tiny_trainer(name, steps=6)
+    trainer.run()
+    base = dict(tiny_model().named_parameters())
+    change = np.concatenate([(new - base[key].detach()).double().flatten() for key, new in trainer.delta().items()])
+    direction = np.cos(np.arange(len(change)))
+    return {
+        "tensors": len(trainer.delta()),
+        "norm": float(np.linalg.norm(change)),
+        "projection": float(change @ direction),
+        "total": trainer.log[-1]["total"],
+    }
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_result_is_that_of_the_methods_version(name):
+    version = methods.get(name).version
+    found = statistics(name)
+    assert (name, version) in GOLDEN, f"no golden result of {name} version {version}: add {found}"
+    assert found == pytest.approx(GOLDEN[name, version], rel=2e-3, abs=2e-4), (
+        f"{name} makes something else than its version {version} did. If that is meant, raise `version` in"
+        f" {methods.origin(name)} (old results then count as another method's) and add the new numbers here."
+    )
+
+
+if __name__ == "__main__":
+    for known in BUILT_IN:
+        rounded = {key: round(value, 5) for key, value in statistics(known).items()}
+        print(f"    ({known!r}, {methods.get(known).version}): {rounded},")

@@ -1,0 +1,141 @@
+"""Every registered method, plugins included, keeps the contract; broken ones do not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from unlearn_bench.methods.base import Method, MethodSettings, methods
+from unlearn_bench.methods.contract import check_declaration, check_method
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_method_keeps_the_contract(name):
+    check_method(name)
+
+
+@pytest.mark.parametrize("name", ["rmu", "multi_layer_probe"])
+def test_method_keeps_the_contract_on_qwen2(name):
+    check_method(name, family="qwen2")
+
+
+class Broken(Method):
+    """A method that keeps the contract; each case below breaks one promise."""
+
+    Settings = MethodSettings
+    version = 1
+    citation = "none"
+    summary = "pull hidden states to a random point"
+
+    def trained(self, context):
+        return context.layer_parameters([0], "mlp.down_proj.weight")
+
+    def setup(self, context):
+        super().setup(context)
+        self.target = torch.tensor(context.rng.random(context.hidden_size), dtype=torch.float32)
+
+    def losses(self, batch):
+        return {"forget": (self.context.hidden(batch.forget, [0])[0] - self.target).square().mean()}
+
+    def combine(self, losses):
+        return losses["forget"]
+
+
+class NoOperation(Broken):
+    def combine(self, losses):
+        return 0 * losses["forget"]
+
+
+class NoLoss(Broken):
+    def losses(self, batch):
+        return {"forget": torch.zeros(())}
+
+
+class GlobalRandomness(Broken):
+    def losses(self, batch):
+        import random
+
+        return {"forget": super().losses(batch)["forget"] * (1 + random.random())}
+
+
+class Forgetful(Broken):
+    steps = 0.0
+
+    def after_step(self, batch, losses):
+        self.steps += 1
+        return {"steps": self.steps}
+
+
+class SeedBlind(Broken):
+    def setup(self, context):
+        super().setup(context)
+        self.target = torch.ones(context.hidden_size)
+
+    def losses(self, batch):
+        from unlearn_bench.methods.base import Tokens
+
+        one = Tokens(torch.ones(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.long))
+        return {"forget": (self.context.hidden(one, [0])[0] - self.target).square().mean()}
+
+
+class Meddling(Broken):
+    def after_step(self, batch, losses):
+        self.context.model.get_input_embeddings().weight.add_(0.1)
+        return {}
+
+
+class NotANumber(Broken):
+    def combine(self, losses):
+        return losses["forget"] * float("nan")
+
+
+class Careless(Broken):
+    class Settings(MethodSettings):
+        model_config = {"extra": "ignore", "frozen": True}  # noqa: RUF012
+
+
+@pytest.fixture
+def registered():
+    """Register a class under a name of its own for one test."""
+    names = []
+
+    def put(kind):
+        name = f"test_{kind.__name__.lower()}"
+        methods.register(name)(kind)
+        names.append(name)
+        return name
+
+    yield put
+    for name in names:
+        del methods._found[name], methods._origin[name]
+
+
+def test_the_kit_accepts_a_method_that_keeps_its_promises(registered):
+    check_method(registered(Broken))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (NoOperation, "returned the base unchanged"),
+        (NoLoss, "base unchanged"),
+        (GlobalRandomness, "two runs with one seed differ"),
+        (Forgetful, "resumed run differs"),
+        (SeedBlind, "another seed gives the same result"),
+        (Meddling, "embed_tokens"),
+        (NotANumber, "total is nan at step 0"),
+        (Careless, "was accepted"),
+    ],
+)
+def test_the_kit_names_the_broken_promise(kind, words, registered):
+    with pytest.raises(AssertionError, match=words):
+        check_method(registered(kind))
+
+
+def test_the_kit_wants_a_version_and_a_citation():
+    class Unversioned(Broken):
+        version = 0
+
+    with pytest.raises(AssertionError, match="version"):
+        check_declaration(Unversioned)
