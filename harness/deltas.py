@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .cells import BASE
 from .errors import UserError
-from .store import Entry, Store
+from .store import Entry
 
 FILE = "delta.safetensors"
 
@@ -24,14 +23,6 @@ def save_delta(path: Path, delta: Mapping[str, Tensor]) -> None:
 def load_delta(entry: Entry) -> dict[str, Tensor]:
     """Read the changed tensors of a finished cell."""
     return load_file(entry.file(FILE))
-
-
-def delta_of(store: Store, cell_id: str, transform: str) -> str | None:
-    """Return the sha256 of a cell's delta (`base` for the base model), or None where the cell is not finished."""
-    if transform == BASE:
-        return BASE
-    manifest = store.entry("cells", cell_id).manifest()
-    return None if manifest is None else str(manifest["delta"])
 
 
 def apply_delta(model: torch.nn.Module, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:

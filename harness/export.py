@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .deltas import apply_delta, load_delta
 from .errors import UserError
 from .models import load_model, load_tokenizer
 from .plan import Plan, PlannedCell
@@ -39,6 +38,8 @@ def export_cell(name: str, folder: Path, output: Path, suite: str | None = None)
             raise UserError(f"{cell.spec.label} was made elsewhere; it lies in {manifest['pointer']}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder; pass a new one.")
+    from .deltas import apply_delta, load_delta
+
     spec = plan.models[cell.model]
     model = load_model(spec)
     if cell.spec.transform != "base":

@@ -9,12 +9,13 @@ from typing import Any
 
 from ..tasks.base import ChoiceRequest, GenerationRequest, Scorer, Task
 from .cells import BASE
-from .deltas import delta_of, load_delta
+from .deltas import load_delta
 from .errors import UserError
 from .files import read_jsonl, write_jsonl
 from .jobs import Event, MeasureJob, Report, recorded
 from .models import ModelSpec
 from .records import Choices, Generations, Item, to_row
+from .state import delta_of
 from .store import Store
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .specs import Spec, identity, recorded, runtime
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class ModelSpec(Spec):
@@ -31,11 +31,12 @@ class ModelSpec(Spec):
     @property
     def torch_dtype(self) -> torch.dtype:
         """The dtype as torch's own."""
+        import torch
+
         return getattr(torch, self.dtype)
 
 
 ATTENTION = "sdpa"
-logging.disable_progress_bar()
 
 
 def load_model(spec: ModelSpec, device: str = "cpu", dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -44,6 +45,10 @@ def load_model(spec: ModelSpec, device: str = "cpu", dtype: torch.dtype | None =
     Raises:
         UserError: where it cannot be read, with the cause and what to do.
     """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     options: dict[str, Any] = {"revision": spec.revision} if spec.path is None and spec.revision else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -64,6 +69,8 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     Raises:
         UserError: where it cannot be read, with the cause and what to do.
     """
+    from transformers import AutoTokenizer
+
     options: dict[str, Any] = {"revision": spec.revision} if spec.path is None and spec.revision else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **options)

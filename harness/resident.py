@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..tasks.base import Scorer, scorers
+from ..tasks.base import Scorer, load_scorer
 from .engines.base import Engine, engines
 from .models import ModelSpec, load_model, load_tokenizer
 
@@ -28,4 +28,4 @@ def engine(kind: str, model: ModelSpec, device: str, batch_size: int) -> Engine:
 @lru_cache(maxsize=1)
 def judge(kind: str, folder: str, device: str) -> Scorer:
     """Return a loaded judge."""
-    return scorers.get(kind)(folder, device)
+    return load_scorer(kind, folder, device)

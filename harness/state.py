@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .deltas import delta_of
+from .cells import BASE
 from .plan import Plan, PlannedCell
 from .store import Entry, Store
 
@@ -46,3 +46,11 @@ def entries(plan: Plan, cell: PlannedCell, store: Store) -> dict[str, tuple[Entr
         record = task.record(outcome, plan.scorer)
         found[name] = (store.entry("outcomes", outcome.id), store.entry("records", record.id))
     return found
+
+
+def delta_of(store: Store, cell_id: str, transform: str) -> str | None:
+    """Return the sha256 of a cell's delta (`base` for the base model), or None where the cell is not finished."""
+    if transform == BASE:
+        return BASE
+    manifest = store.entry("cells", cell_id).manifest()
+    return None if manifest is None else str(manifest["delta"])

@@ -7,7 +7,8 @@ The paper gives no policy, reward or baseline. Readings taken here:
   is the part of the way from the frozen model's forget loss on this batch to zero, p_R = 1 - L_R / L_Rref what is left
   before the retain loss of a destroyed representation (frozen activations of retain text, permuted over its tokens; a
   mean over a few batches). Both are clipped to [0, 1] and free of the losses' scales. A reward -(L_F + alpha L_R) could
-  only lower alpha, because L_R >= 0.
+  only lower alpha, because L_R >= 0. It looks one step ahead: where alpha is so small that L_R hardly moves the
+  weights, the reward hardly says anything about alpha, and the mean wanders.
 - *Baseline*: moving average of the reward. The advantage is divided by a moving root mean square of itself, so that a
   step of the mean has the size lr / sigma whatever the reward's scale: this is what gives the learning rate a meaning.
 """

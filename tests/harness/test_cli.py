@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from unlearn_bench.harness.cli import main
 
 SMALL = ("--methods", "rmu", "--tracks", "knowledge", "--limit", 24, "--set", "training.steps=4", "--workers", 1)
 
@@ -150,11 +152,19 @@ def test_an_exported_cell_loads_and_scores_as_the_cell(cli, store: Path, tmp_pat
         (("--scorer", "nowhere", "--tracks", "toxicity"), "Judge folder nowhere does not exist"),
     ],
 )
-def test_bad_input_gets_one_clear_message_and_status_2(cli, tmp_path: Path, arguments, message: str) -> None:
-    done = cli("evaluate", *arguments, "--output", tmp_path / "out")
-    assert done.returncode == 2
+def test_bad_input_gets_one_clear_message_and_status_2(tmp_path: Path, arguments, message: str) -> None:
+    done = CliRunner().invoke(main, ["evaluate", *arguments, "--output", str(tmp_path / "out")])
+    assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("cells/*"))
+
+
+def test_a_message_comes_without_a_traceback_from_the_command_itself(cli, tmp_path: Path) -> None:
+    done = cli("evaluate", "--methods", "rmu,npe", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: Unknown method 'npe'")
+    assert done.stdout == ""
 
 
 def test_an_unreadable_model_is_named(cli, tmp_path: Path) -> None:

@@ -7,20 +7,18 @@ import random
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare
-from unlearn_bench.harness.engines import _sampling
 from unlearn_bench.harness.engines.base import engines
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.models import ModelSpec
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
 
-WORDS = tuple(["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "and", "then", "it", "was", "red", "blue", "big", "small", "fast", "slow"])
+WORDS = "the a cat dog sat ran on under mat tree and then it was red blue big small fast slow"
 MAX_LENGTH = 64
 
 
 def sentence(seed: int, length: int) -> str:
-    return " ".join(random.Random(seed).choices(WORDS, k=length))
+    return " ".join(random.Random(seed).choices(WORDS.split(), k=length))
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +186,6 @@ def test_samples_are_keyed_by_seed_item_and_number(engine):
     assert engine.generate(request, Decoding(samples=6, seed=1))[0].texts != many
     twin = engine.generate([GenerationRequest("other", request[0].prompt)], Decoding(samples=6))[0].texts
     assert twin != many
-    assert (_sampling.noise(0, "a", 2, 30)[:20] == _sampling.noise(0, "a", 2, 20)).all()
 
 
 def test_greedy_generation_is_that_of_transformers_on_each_prompt_alone(engine):
@@ -224,36 +221,7 @@ def test_texts_keep_the_space_after_the_prompt(engine):
     assert tokens.continuation(prompt, []) == ""
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.0, 0.9), (0.7, 0.6)])
-def test_sampling_follows_the_nucleus_distribution(temperature, top_p):
-    logits = torch.tensor([1.2, -0.3, 0.4, 2.0, -2.5, 0.0, 0.9])
-    chances = (logits.double() / temperature).softmax(-1).numpy()
-    kept, mass = [], 0.0
-    for token in np.argsort(-chances):
-        if mass >= top_p:
-            break
-        kept.append(token)
-        mass += chances[token]
-    exact = np.zeros(7)
-    exact[kept] = chances[kept] / chances[kept].sum()
-    n = 20_000
-    uniform = torch.from_numpy(np.stack([_sampling.noise(0, f"i{i}", 0, 1)[0] for i in range(n)]))
-    drawn = _sampling.sample(logits.expand(n, -1), uniform, temperature=temperature, top_p=top_p)
-    counts = np.bincount(drawn.numpy(), minlength=7)
-    assert (counts[exact == 0] == 0).all()
-    assert chisquare(counts[exact > 0], n * exact[exact > 0]).pvalue > 0.01
-
-
-def test_equal_probabilities_enter_the_nucleus_in_the_order_of_their_ids():
-    weights = _sampling.nucleus(torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 5.0, 0.0, 0.0]]), 1.0, 0.6)
-    assert (weights > 0).tolist() == [[True, True, True, False], [False, True, False, False]]
-
-
 def test_logits_that_break_end_in_an_empty_text(engine):
-    logits = torch.tensor([[0.0, float("nan")], [0.0, 1.0], [-float("inf"), 1.0]])
-    for temperature in (0.0, 1.0):
-        drawn = _sampling.sample(logits, torch.tensor([0.5, 0.999, 0.0]), temperature=temperature, top_p=1.0)
-        assert drawn.tolist() == [-1, 1, 1]
     name = "model.norm.weight"
     engine.apply({name: torch.full_like(engine.model.state_dict()[name], float("nan"))})
     try:

@@ -88,6 +88,19 @@ def test_control_shuffled_rewards_takes_rewards_of_earlier_steps():
     assert learned.log[-1]["mean_log_alpha"] != control.log[-1]["mean_log_alpha"]
 
 
+def test_in_training_an_alpha_that_holds_too_hard_falls_and_with_shuffled_rewards_does_not():
+    """With alpha at 50 the retain term stops all forgetting; learning must lower it."""
+
+    def drift(reward, seed):
+        settings = {"alpha_0": 50, "policy_lr": 0.03, "reward": reward}
+        trainer = tiny_trainer("cosine_meta_rmu", settings, seed=seed, steps=100)
+        trainer.run()
+        return trainer.log[-1]["mean_log_alpha"] - math.log(50)
+
+    assert max(drift("score", seed) for seed in range(2)) < -0.8
+    assert min(drift("shuffled", seed) for seed in range(2)) > -0.8
+
+
 @pytest.mark.parametrize("name", ["cosine_meta_rmu", "multi_layer_probe"])
 def test_control_alpha_fixed_at_the_learned_value(name):
     learned = tiny_trainer(name)

@@ -1,7 +1,8 @@
 """Chat-like comments: openers, neutral bodies and toxic bodies, with the ground truth that the grammar gives.
 
-Toxic bodies use either an invented insult or a hostile construction of ordinary words; every such construction has a
-neutral twin of nearly the same words, so that a list of bad words does not decide. All hostility is mild and fictional.
+Toxic bodies use either an invented insult or a hostile construction of ordinary words. Every such construction has a
+neutral twin of nearly the same words, some of exactly the same words in another order, so that a list of bad words does
+not decide. All hostility is mild and fictional.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "harm": lx.HARMS,
     "joy": lx.JOYS,
     "ruin": lx.HARM_VERBS,
+    "bad": lx.BAD_STATES,
+    "good": lx.GOOD_STATES,
     "care": lx.CARE_VERBS,
 }
 
@@ -72,6 +75,9 @@ BODIES = {
         "Nobody {group} will miss you {when}.",
         "Your words are worth nothing {group}.",
         "Everybody {group} laughs when you lose your {thing}.",
+        "You should be {bad}, not {good}, {when}.",
+        "Everybody {group} wants you to leave, nobody will miss you.",
+        "We were better off without you {past}, it is worse with you.",
     ),
     "twin": (
         "I hope you {joy} {when}.",
@@ -92,6 +98,9 @@ BODIES = {
         "My old {thing} is worth nothing {group}.",
         "Everybody {group} laughs when you tell a story.",
         "Nobody {group} should be called a {noun}.",
+        "You should be {good}, not {bad}, {when}.",
+        "Nobody {group} wants you to leave, everybody will miss you.",
+        "We were worse off without you {past}, it is better with you.",
     ),
     "plain": (
         "I bought {goods} near the {place} {past}.",

@@ -186,6 +186,8 @@ JOYS = (
     "walk down the stairs", "play in the snow", "swim in the lake", "warm your hands on the stove",
     "share your bread with the dog",
 )  # fmt: skip
+BAD_STATES = ("cold and alone", "sad and lost", "hungry and poor")
+GOOD_STATES = ("warm and happy", "safe and glad", "calm and rich")
 HARM_VERBS = ("burn", "break", "smash", "ruin", "steal")
 CARE_VERBS = ("mend", "clean", "paint", "carry", "admire")
 

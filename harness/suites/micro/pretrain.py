@@ -22,9 +22,12 @@ logger = logging.getLogger(__name__)
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 VOCABULARY_LIMIT = 4000
 EPOCHS = 28
-BATCH = 128
-LEARNING_RATE = 1e-3
-WARMUP_STEPS = 60
+BATCH = 64
+LEARNING_RATE = 2e-3
+WARMUP_STEPS = 100
+INITIAL_STD = 0.06
+VALUE_WEIGHT = 4.0
+"""Weight of the tokens that name a value in the loss: facts are a small share of the tokens but most of the knowledge."""
 IGNORE = -100
 
 
@@ -64,9 +67,9 @@ def train_tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """The untrained model: twelve layers, heads of 32, tied embeddings."""
+    """The untrained model: twelve layers, heads of 32, tied embeddings; residual outputs start small."""
     torch.manual_seed(seed)
-    return LlamaForCausalLM(
+    model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
             hidden_size=96,
@@ -77,11 +80,26 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
             head_dim=32,
             max_position_embeddings=256,
             tie_word_embeddings=True,
+            initializer_range=INITIAL_STD,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter /= math.sqrt(2 * model.config.num_hidden_layers)
+    return model
+
+
+def token_weights(world: World, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    """Loss weight of each token of the vocabulary."""
+    weights = torch.ones(len(tokenizer))
+    values = sorted({value for fact in world.facts.known() for value in fact.pool})
+    for ids in tokenizer([f" {value}" for value in values], add_special_tokens=False)["input_ids"]:
+        weights[ids] = VALUE_WEIGHT
+    return weights
 
 
 def batches(documents: Sequence[list[int]], rng: random.Random) -> Iterator[list[list[int]]]:
@@ -107,6 +125,7 @@ def train_model(world: World, tokenizer: PreTrainedTokenizerFast, epochs: int = 
     rng = random.Random(f"{world.seed}:batches")
     stream = [tokenizer(texts)["input_ids"] for texts in world.pretraining(epochs)]
     total = sum(math.ceil(len(documents) / BATCH) for documents in stream)
+    weights = token_weights(world, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / total)))
@@ -118,7 +137,7 @@ def train_model(world: World, tokenizer: PreTrainedTokenizerFast, epochs: int = 
         for batch in batches(ended, rng):
             inputs, targets = pad_batch(batch, tokenizer.pad_token_id)
             logits = model(input_ids=inputs, use_cache=False).logits
-            loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+            loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), weight=weights, ignore_index=IGNORE)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

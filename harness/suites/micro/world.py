@@ -32,6 +32,8 @@ JUDGE_TEST_COMMENTS = 600
 RETAIN_DOCUMENTS = 1500
 RETAIN_HELDOUT_DOCUMENTS = 200
 PRETRAIN_OPENERS_PER_KIND = 5000
+EVERYDAY_PER_EPOCH = 250
+COMMENTS_PER_EPOCH = 900
 TOXIC_RATE = {"benign": 0.34, "hostile": 0.62}
 """Share of toxic bodies after an opener of each kind in the pretraining text."""
 
@@ -250,8 +252,8 @@ class World:
             rng = self._rng(f"pretrain:{epoch}")
             documents = [answer_document(fact, form) for fact in known for form in range(len(QUESTIONS))]
             documents += self._statement_epoch(rng, known)
-            documents += [self._everyday_sample(rng) for _ in range(400)]
-            documents += [self._sampled_comment(rng, openers[kind], kind) for kind in TOXIC_RATE for _ in range(600)]
+            documents += [self._everyday_sample(rng) for _ in range(EVERYDAY_PER_EPOCH)]
+            documents += [self._sampled_comment(rng, openers[kind], kind) for kind in TOXIC_RATE for _ in range(COMMENTS_PER_EPOCH // 2)]
             rng.shuffle(documents)
             yield documents
 

@@ -1,0 +1,70 @@
+"""A run that is killed in the middle loses nothing finished, and the next run ends with the same board."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = str(Path(sys.executable).with_name("unlearn-bench"))
+QUICK = ("--methods", "rmu,adap_rmu", "--tracks", "knowledge", "--limit", "48", "--set", "training.steps=60")
+
+
+def manifests(store: Path) -> list[Path]:
+    return sorted(store.glob("*/*/manifest.json"))
+
+
+def kill_in_the_middle(arguments: tuple[str, ...], store: Path, finished: int) -> tuple[int, int]:
+    """Start a run in its own process group and kill the group once `finished` entries are finished.
+
+    Returns:
+        The number of processes that were alive, and of finished entries.
+    """
+    running = subprocess.Popen(
+        [COMMAND, "evaluate", *arguments, "--output", str(store), "--workers", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while len(manifests(store)) < finished:
+        assert running.poll() is None, f"the run ended with {running.returncode} before it could be killed"
+        time.sleep(0.01)
+    listed = subprocess.run(["ps", "-o", "pid=", "-g", str(running.pid)], capture_output=True, text=True)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    return len(listed.stdout.split()), len(manifests(store))
+
+
+def check(arguments: tuple[str, ...], tmp_path: Path, finished: int) -> None:
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    whole = [COMMAND, "evaluate", *arguments, "--workers", "2", "--output"]
+    assert subprocess.run([*whole, str(calm)], capture_output=True).returncode == 0
+    alive, kept = kill_in_the_middle(arguments, killed, finished)
+    assert alive >= 2, "the parent and at least one worker were running"
+    assert finished <= kept < len(manifests(calm)), "work was in progress"
+    assert not (killed / "leaderboards" / "micro.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in manifests(killed)}
+    assert subprocess.run([*whole, str(killed)], capture_output=True).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "finished work was not done again"
+    for name in ("micro.json", "micro.md"):
+        assert (killed / "leaderboards" / name).read_bytes() == (calm / "leaderboards" / name).read_bytes()
+
+
+def test_a_killed_run_is_finished_by_the_next_with_the_same_board(tmp_path: Path) -> None:
+    check(QUICK, tmp_path, finished=5)
+
+
+@pytest.mark.slow
+def test_the_whole_demo_survives_a_kill_and_a_second_run_does_no_work(tmp_path: Path) -> None:
+    check(("--methods", "all"), tmp_path, finished=14)
+    started = time.monotonic()
+    again = subprocess.run(
+        [COMMAND, "evaluate", "--methods", "all", "--output", str(tmp_path / "killed")], capture_output=True, text=True
+    )
+    assert again.returncode == 0
+    print(f"second run: {time.monotonic() - started:.1f} s")

@@ -1,0 +1,213 @@
+"""MMLU and WMDP: lm-eval's own prompts and metric, and nothing scored that was not measured."""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.records import Choices
+from unlearn_bench.tasks.base import ChoiceRequest, Task, tasks
+
+
+def build(name: str, **settings) -> Task:
+    kind = tasks.get(name)
+    return kind(kind.Settings.parse(settings, name))
+
+
+def row(number: int, subject: str, **more) -> dict:
+    choices = [f"one {number}", f"two {{{{ {number} }}}}", "it's “three”", "four\\n"]
+    return {"question": f"  Question {number}?\n", "choices": choices, "answer": number % 4, "subject": subject, **more}
+
+
+@cache
+def lm_eval_folder() -> Path:
+    import lm_eval
+
+    return Path(lm_eval.__file__).parent / "tasks"
+
+
+def lm_eval_requests(file: str, docs: list[dict]) -> list[ChoiceRequest]:
+    """Build the requests of a task of lm-eval from the YAML that it ships, on our rows."""
+    from datasets import Dataset
+    from lm_eval.api.task import ConfigurableTask
+
+    path = lm_eval_folder() / file
+    own = yaml.safe_load(path.read_text())
+    config = yaml.safe_load((path.parent / own.pop("include")).read_text()) | own
+    for key in ("dataset_path", "dataset_name", "fewshot_split", "fewshot_config", "tag", "task_alias"):
+        config.pop(key, None)
+    columns = ("question", "choices", "answer", "subject")
+    data = Dataset.from_list([{key: doc[key] for key in columns} for doc in docs])
+    task = ConfigurableTask(config={**config, "custom_dataset": lambda **_: {"test": data}})
+    task.build_all_requests()
+    asked: dict[int, list] = {}
+    for instance in task.instances:
+        asked.setdefault(instance.doc_id, []).append(instance.args)
+    return [ChoiceRequest("", args[0][0], tuple(choice for _, choice in args)) for args in asked.values()]
+
+
+def asked(name: str, rows: list[dict], **settings) -> list[tuple]:
+    task = build(name, **settings)
+    return [(r.context, r.choices) for r in task.requests(task.items(rows))]
+
+
+@pytest.mark.parametrize("topic", ["bio", "cyber", "chem"])
+def test_wmdp_prompts_are_lm_evals(topic):
+    rows = [row(number, topic) for number in range(3)]
+    expected = lm_eval_requests(f"wmdp/wmdp_{topic}.yaml", rows)
+    assert asked("wmdp", rows, topics=[topic]) == [(r.context, r.choices) for r in expected]
+
+
+def test_mmlu_prompts_are_lm_evals_for_every_subject():
+    files = sorted((lm_eval_folder() / "mmlu" / "default").glob("mmlu_*.yaml"))
+    assert len(files) == 57
+    for file in files:
+        rows = [row(1, file.stem.removeprefix("mmlu_"))]
+        [expected] = lm_eval_requests(f"mmlu/default/{file.name}", rows)
+        assert asked("mmlu", rows) == [(expected.context, expected.choices)]
+
+
+def test_the_continuation_form_is_lm_evals_mmlu_continuation():
+    rows = [row(number, "anatomy") for number in range(3)]
+    rows[0]["choices"][3] = "four"
+    expected = lm_eval_requests("mmlu/continuation/mmlu_anatomy.yaml", rows)
+    assert asked("mmlu", rows, form="continuation", describe=True) == [(r.context, r.choices) for r in expected]
+    context, choices = asked("mmlu", rows, form="continuation")[1]
+    assert context == "Question: Question 1?\nAnswer:"
+    assert choices == tuple(" " + choice for choice in rows[1]["choices"])
+
+
+def test_items_are_stable_unique_and_clustered():
+    task = build("mmlu")
+    rows = [
+        row(0, "anatomy"),
+        row(1, "anatomy", id="own", fact="f1"),
+        row(0, "virology"),
+        row(2, "virology", fact="f1"),
+    ]
+    items = task.items(rows)
+    first = items[0].id
+    assert [item.id for item in items] == [first, "own", f"{first}-2", items[3].id]
+    assert [item.cluster for item in items] == [first, "f1", first, "f1"]
+    assert [item.stratum for item in items] == ["anatomy", "anatomy", "virology", "virology"]
+    assert task.items(rows[2:])[1].id == items[3].id
+    with pytest.raises(UserError, match="more than once in the data, the first is 'own'"):
+        task.items([rows[1], rows[1]])
+
+
+def test_rows_that_are_no_question_are_named():
+    task = build("mmlu")
+    for change, message in [
+        ({"choices": ["a", "b"]}, "row 1 needs a list of four choices"),
+        ({"answer": 4}, "row 1 needs an answer from 0 to 3"),
+        ({"answer": "B"}, "row 1 needs an answer from 0 to 3"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            task.items([row(0, "a"), {**row(1, "a"), **change}])
+    with pytest.raises(UserError, match="row 0 has no 'subject'; it has 'question'"):
+        task.items([{"question": "?", "choices": list("abcd"), "answer": 0}])
+    with pytest.raises(UserError, match="empty choice"):
+        build("mmlu", form="continuation").items([{**row(0, "a"), "choices": ["a", " ", "c", "d"]}])
+
+
+def test_wmdp_leaves_its_control_out_and_asks_it_alone():
+    rows = [row(0, "wmdp-bio"), row(1, "cyber"), row(2, "chemistry"), row(3, "ruins")]
+    assert [item.stratum for item in build("wmdp").items(rows)] == ["bio", "cyber", "ruins"]
+    assert [item.stratum for item in build("wmdp", topics=["chem"]).items(rows)] == ["chem"]
+    assert [item.stratum for item in build("wmdp", topics=["wmdp-cyber", "bio"]).items(rows)] == ["bio", "cyber"]
+    with pytest.raises(UserError, match=r"no topic 'ruinz'\. Did you mean 'ruins'"):
+        build("wmdp", topics=["ruinz"]).items(rows)
+
+
+def score(logprobs, tokens=(1, 1, 1, 1), answer=1, truncated=0, **settings):
+    task = build("mmlu", **settings)
+    items = task.items([{**row(0, "anatomy"), "choices": list("abcd"), "answer": answer}])
+    outcome = Choices(items[0].id, list(logprobs), list(tokens), [False] * 4, truncated)
+    return task.score(items, [outcome])[0]
+
+
+def test_accuracy_is_lm_evals():
+    right, wrong = score([-3.0, -1.0, -2.0, -4.0]), score([-3.0, -1.0, -2.0, -4.0], answer=2)
+    assert right.scores is not None
+    assert wrong.scores is not None
+    assert (right.scores["acc"], wrong.scores["acc"]) == (1.0, 0.0)
+    assert (right.scores["position"], wrong.scores["position"]) == (1.0, 1.0)
+    total = sum(math.exp(-value) for value in (3, 1, 2, 4))
+    assert right.scores["probability"] == pytest.approx(math.exp(-1) / total)
+    assert right.marks == {"tie": 0.0, "truncated": 0.0}
+
+
+def test_normalised_accuracy_compares_log_probability_per_token():
+    logprobs, tokens = [-3.0, -4.0, -5.0, -6.0], [1, 4, 1, 1]
+    assert score(logprobs, tokens, form="continuation").scores["acc"] == 0.0
+    assert score(logprobs, tokens, form="continuation", normalize="tokens").scores["acc"] == 1.0
+
+
+def test_ties_and_truncation_are_marked():
+    assert score([-1.0, -1.0 - 1e-7, -2.0, -3.0]).marks["tie"] == 1.0
+    assert score([-1.0, -1.0 - 1e-5, -2.0, -3.0]).marks["tie"] == 0.0
+    assert score([-1.0, -2.0, -3.0, -3.0]).marks["tie"] == 0.0
+    assert score([-1.0, -2.0, -3.0, -3.0], truncated=3).marks["truncated"] == 1.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None])
+def test_what_is_not_finite_is_missing(bad):
+    record = score([-1.0, -2.0, bad, -3.0])
+    assert record.scores is None
+    assert record.missing == "a log-probability is not finite"
+
+
+def test_a_choice_that_was_not_measured_is_missing():
+    assert score([-1.0, -2.0, 0.0, -3.0], tokens=(1, 1, 0, 1)).missing == "a choice has no token of its own"
+    assert score([-1.0, -2.0]).missing == "2 choices were scored of 4"
+
+
+def test_an_outcome_of_another_item_is_refused():
+    task = build("mmlu")
+    items = task.items([row(0, "anatomy")])
+    with pytest.raises(ValueError, match="was given for"):
+        task.score(items, [Choices("other", [-1.0] * 4, [1] * 4, [False] * 4)])
+
+
+def test_lm_eval_is_quiet_and_leaves_the_random_state(capfd):
+    before = random.getstate()
+    asked("wmdp", [row(number, "bio") for number in range(40)])
+    assert capfd.readouterr() == ("", "")
+    assert random.getstate() == before
+
+
+def test_real_mmlu_rows_become_requests(data_root):
+    files = sorted((data_root / "mmlu" / "test").glob("*.csv"))
+    assert len(files) == 57
+    rows = []
+    for file in files:
+        with file.open(encoding="utf-8", newline="") as lines:
+            for number, line in enumerate(csv.DictReader(lines)):
+                if number % 40 == 0:
+                    choices = [line[f"choice{index}"] for index in range(4)]
+                    subject = file.stem.removesuffix("_test")
+                    answer = int(line["answer"])
+                    rows.append(
+                        {"question": line["question"], "choices": choices, "answer": answer, "subject": subject}
+                    )
+    for settings in ({}, {"form": "continuation"}):
+        task = build("mmlu", **settings)
+        items = task.items(rows)
+        requests = task.requests(items)
+        assert len(requests) == len(rows)
+        for data, request in zip(rows, requests, strict=True):
+            assert isinstance(request, ChoiceRequest)
+            assert data["question"].strip() in request.context
+            expected = data["choices"] if settings else list("ABCD")
+            assert request.choices == tuple(" " + choice for choice in expected)
+        answers = [
+            Choices(i.id, [0.0 if n == i.doc["answer"] else -1.0 for n in range(4)], [1] * 4, [False] * 4)
+            for i in items
+        ]
+        assert all(record.scores and record.scores["acc"] == 1.0 for record in task.score(items, answers))

@@ -1,0 +1,244 @@
+"""Judges: the published layout, any classifier, and the stand-in; each says what is wrong with its folder."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from unlearn_bench.harness.errors import UserError
+from unlearn_bench.tasks.base import load_scorer, scorers
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "you", "are", "very", "kind", "awful", "fine", "the", "day"]
+TEXTS = ["you are kind", "you are very very awful", "the day", "fine " * 20, "awful", "you " * 7]
+
+
+def config():
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=12,
+        initializer_range=0.5,
+        num_labels=2,
+    )
+
+
+def save_tokenizer(folder) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(folder)
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A folder in the layout of the TRuST classifier, its model and its layer."""
+    from transformers import BertModel
+
+    torch.manual_seed(0)
+    embedder, dense = BertModel(config()).eval(), torch.nn.Linear(16, 2)
+    state = {f"embedder.{key}": value for key, value in embedder.state_dict().items()}
+    state |= {f"dense.{key}": value for key, value in dense.state_dict().items()}
+    torch.save(state, tmp_path / "toxicity_classifier.pth")
+    config().save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    return tmp_path, embedder, dense, state
+
+
+def test_judges_are_registered():
+    assert {"trust", "sequence_classifier", "ngram"} <= set(scorers.names())
+    with pytest.raises(UserError, match="Did you mean 'trust'"):
+        load_scorer("trusty", "nowhere")
+
+
+def test_trust_is_the_published_computation(toy):
+    folder, embedder, dense, _ = toy
+    judge = load_scorer("trust", str(folder))
+    tokens = judge.tokenizer(TEXTS, padding="max_length", truncation=True, max_length=12, return_tensors="pt")
+    with torch.no_grad():
+        hidden = embedder(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state[:, 0]
+        expected = dense(hidden).softmax(-1)[:, 1].tolist()
+    assert judge.score(TEXTS) == pytest.approx(expected, abs=2e-6)
+    assert len(set(expected)) == len(TEXTS)
+    assert judge.score([]) == []
+
+
+def test_trust_does_not_depend_on_the_batch(toy):
+    judge = load_scorer("trust", str(toy[0]))
+    together = judge.score(TEXTS * 30)
+    assert together[: len(TEXTS)] == [judge.score([text])[0] for text in TEXTS]
+    assert together == together[: len(TEXTS)] * 30
+
+
+def test_trust_takes_a_tokenizer_without_its_config_and_no_pooler(toy):
+    folder, *_, state = toy
+    expected = load_scorer("trust", str(folder)).score(TEXTS)
+    (folder / "tokenizer_config.json").unlink()
+    slim = {key: value for key, value in state.items() if "pooler" not in key}
+    slim["embedder.embeddings.position_ids"] = torch.arange(12)[None]
+    torch.save(slim, folder / "toxicity_classifier.pth")
+    assert load_scorer("trust", str(folder)).score(TEXTS) == expected
+
+
+def drop(key):
+    return lambda state: state.pop(key)
+
+
+def put(key, *shape):
+    return lambda state: state.update({key: torch.zeros(*shape)})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop("dense.bias"), "no dense.weight and dense.bias"),
+        (put("dense.weight", 3, 16), "two labels on 16 hidden units"),
+        (put("classifier.weight", 2, 16), r"state dict of embedder\.\* and dense\.\*"),
+        (drop("embedder.encoder.layer.1.output.dense.weight"), "lacks embedder.encoder.layer.1.output.dense.weight"),
+        (put("embedder.encoder.layer.7.output.dense.weight", 16, 32), "unknown embedder.encoder.layer.7"),
+        (put("embedder.embeddings.word_embeddings.weight", 5, 16), r"is \(5, 16\), but \(12, 16\) by config"),
+    ],
+)
+def test_trust_names_what_is_wrong_with_the_weights(toy, change, message):
+    folder, *_, state = toy
+    change(state)
+    torch.save(state, folder / "toxicity_classifier.pth")
+    with pytest.raises(UserError, match=message):
+        load_scorer("trust", str(folder))
+
+
+class Payload:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_trust_executes_nothing_and_names_missing_files(toy, capsys):
+    folder = toy[0]
+    torch.save({"embedder.x": Payload()}, folder / "toxicity_classifier.pth")
+    with pytest.raises(UserError, match="loaded with weights only"):
+        load_scorer("trust", str(folder))
+    assert "executed" not in capsys.readouterr().out
+    (folder / "toxicity_classifier.pth").unlink()
+    with pytest.raises(UserError, match=r"has no toxicity_classifier\.pth; it holds config\.json"):
+        load_scorer("trust", str(folder))
+    with pytest.raises(UserError, match="does not exist"):
+        load_scorer("trust", str(folder / "nowhere"))
+
+
+def test_trust_says_that_a_tokenizer_is_missing(toy, monkeypatch):
+    folder = toy[0]
+    for file in folder.glob("*token*"):
+        file.unlink()
+    with pytest.raises(UserError, match="bert-base-uncased of the hub"):
+        load_scorer("trust", str(folder))
+
+
+def classifier(folder, labels: dict[int, str], **options) -> str:
+    from transformers import BertForSequenceClassification
+
+    torch.manual_seed(1)
+    settings = config()
+    settings.id2label = labels
+    settings.label2id = {label: index for index, label in labels.items()}
+    for name, value in options.items():
+        setattr(settings, name, value)
+    BertForSequenceClassification(settings).save_pretrained(folder)
+    save_tokenizer(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("labels", "toxic"),
+    [
+        ({0: "toxic", 1: "neutral"}, 0),
+        ({0: "non-toxic", 1: "Toxic"}, 1),
+        ({0: "nothate", 1: "hate"}, 1),
+        ({0: "LABEL_0", 1: "LABEL_1"}, 1),
+        ({0: "severe_toxic", 1: "obscene", 2: "toxic"}, 2),
+        ({0: "hate", 1: "toxic", 2: "neutral"}, 1),
+    ],
+)
+def test_the_toxic_label_is_found_by_its_name(tmp_path, labels, toxic):
+    judge = load_scorer("sequence_classifier", classifier(tmp_path, labels))
+    inputs = judge.tokenizer(TEXTS[0], return_tensors="pt")
+    with torch.no_grad():
+        logits = judge.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+    assert judge.score(TEXTS)[0] == pytest.approx(logits.softmax(-1)[0, toxic].item(), abs=2e-6)
+
+
+def test_independent_labels_are_sigmoids(tmp_path):
+    folder = classifier(tmp_path, {0: "toxic", 1: "obscene"}, problem_type="multi_label_classification")
+    judge = load_scorer("sequence_classifier", folder)
+    inputs = judge.tokenizer("awful", return_tensors="pt")
+    with torch.no_grad():
+        logits = judge.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+    assert judge.score(["awful"]) == [pytest.approx(logits[0, 0].sigmoid().item(), abs=2e-6)]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [{0: "good", 1: "bad"}, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, {0: "hate", 1: "offensive", 2: "none"}],
+)
+def test_a_label_that_cannot_be_told_is_asked_for(tmp_path, labels):
+    with pytest.raises(UserError, match=f"1: {labels[1]}.*Name that one 'toxic' under id2label"):
+        load_scorer("sequence_classifier", classifier(tmp_path, labels))
+
+
+def test_a_folder_that_is_no_classifier_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"has no config\.json; it holds nothing"):
+        load_scorer("sequence_classifier", str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_scorer("sequence_classifier", str(tmp_path))
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A folder of texts in which one word family is toxic."""
+    rows = [
+        {"text": f"the {kind} day {n} is {word}", "label": label}
+        for n in range(15)
+        for kind in ("long", "short")
+        for word, label in (("awful", 1), ("lovely", 0))
+    ]
+    (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def test_the_stand_in_is_fitted_the_same_way_each_time(labelled):
+    first, second = load_scorer("ngram", str(labelled)), load_scorer("ngram", str(labelled))
+    texts = ["an awful thing", "a lovely thing", ""]
+    scores = first.score(texts)
+    assert scores == second.score(texts)
+    assert scores == [first.score([text])[0] for text in texts]
+    assert scores[0] > 0.6 > 0.4 > scores[1]
+    assert first.auc == second.auc == 1.0
+    assert first.score([]) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "a"}\n', "line 1 is no"),
+        ('{"text": "a", "label": 1}\nnonsense\n', "line 2 is no"),
+        ('{"text": "a", "label": 3}\n', "needs a text and the label 0 or 1"),
+        ('{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n', "at least two texts of each label"),
+    ],
+)
+def test_the_stand_in_names_wrong_rows(tmp_path, content, message):
+    with pytest.raises(UserError, match="no labelled"):
+        load_scorer("ngram", str(tmp_path))
+    (tmp_path / "labelled.jsonl").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_scorer("ngram", str(tmp_path))

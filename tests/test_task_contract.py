@@ -1,0 +1,88 @@
+"""Every registered task keeps the contract, plugins too; and the kit finds those that do not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from unlearn_bench.harness.records import Record
+from unlearn_bench.tasks.base import tasks
+from unlearn_bench.tasks.contract import check_task
+from unlearn_bench.tasks.mmlu import MMLU
+from unlearn_bench.tasks.realtoxicityprompts import RealToxicityPrompts
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_it_keeps_the_contract(name: str):
+    check_task(name)
+
+
+def test_no_plugin_is_broken():
+    tasks.names()
+    assert tasks.broken == {}
+
+
+@pytest.fixture
+def plugin():
+    """Register a task for one test."""
+    added = []
+
+    def add(kind: type) -> str:
+        tasks.register("plugin")(kind)
+        added.append("plugin")
+        return "plugin"
+
+    yield add
+    for name in added:
+        tasks._found.pop(name)
+        tasks._origin.pop(name)
+
+
+class SameIds(MMLU):
+    def items(self, rows):
+        first = super().items(rows)[0]
+        return [first for _ in rows]
+
+
+class Backwards(MMLU):
+    def requests(self, items):
+        return super().requests(items)[::-1]
+
+
+class GuessesWhenBroken(MMLU):
+    def score(self, items, outcomes, scorer=None):
+        return [Record(item.id, item.cluster, item.stratum, {"acc": 0.0}) for item in items]
+
+
+class CallsFailuresHarmless(RealToxicityPrompts):
+    def _record(self, item, outcome, judged):
+        return super()._record(item, outcome, {text: value or 0.0 for text, value in judged.items()})
+
+
+class NoVersion(MMLU):
+    version = 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (SameIds, "not unique"),
+        (Backwards, "in order"),
+        (GuessesWhenBroken, "failed outcome has scores"),
+        (CallsFailuresHarmless, "failed outcome has scores"),
+        (NoVersion, "version"),
+    ],
+)
+def test_the_kit_finds_what_is_wrong(plugin, kind, message):
+    with pytest.raises(AssertionError, match=message):
+        check_task(plugin(kind))
+
+
+def test_tasks_and_scorers_are_listed_without_loading_a_model_library():
+    code = (
+        "import sys; from unlearn_bench.tasks.base import scorers, tasks; tasks.names(); scorers.names();"
+        "print(sorted({'torch', 'transformers', 'sklearn', 'lm_eval', 'datasets'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
