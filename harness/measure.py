@@ -10,6 +10,7 @@ from typing import Any
 from ..tasks.base import ChoiceRequest, GenerationRequest, Scorer, Task
 from .cells import BASE
 from .deltas import load_delta
+from .engines.base import Engine
 from .errors import UserError
 from .files import read_jsonl, write_jsonl
 from .jobs import Event, MeasureJob, Report, recorded
@@ -70,7 +71,7 @@ def answer(
     """Let the checkpoint answer; the engine holds the base model again afterwards."""
     from . import resident
 
-    def engine_of(model: ModelSpec) -> Any:
+    def engine_of(model: ModelSpec) -> Engine:
         return resident.engine(job.engine, model, job.place.device, job.place.batch_size)
 
     done = 0
@@ -98,7 +99,7 @@ def answer(
     return with_reference(engine_of(job.model), requests, generations) if task.reference else generations
 
 
-def with_reference(engine: Any, requests: Sequence[GenerationRequest], answers: list[Generations]) -> list[Generations]:
+def with_reference(engine: Engine, requests: Sequence[GenerationRequest], answers: list[Generations]) -> list[Generations]:
     """Add the log-probability that the engine's base model gives to each continuation after its prompt."""
     asked = [
         ChoiceRequest(f"{request.item}/{number}", request.prompt, (text,))

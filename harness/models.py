@@ -60,7 +60,7 @@ def load_model(spec: ModelSpec, device: str = "cpu", dtype: torch.dtype | None =
         )
     except Exception as error:
         raise UserError(unreadable(spec, error)) from error
-    return model.to(device).eval()
+    return model.to(device).eval()  # pyright: ignore[reportArgumentType]
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:

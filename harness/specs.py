@@ -49,6 +49,9 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     default_kind: ClassVar[Kind | None] = None
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
     @classmethod
     def kind_of(cls, field: str) -> Kind | None:
         """Return the declared kind of a field, or None where it has none (a test fails for those)."""

@@ -20,9 +20,9 @@ from . import judge as judge_module
 from . import lexicon, measure, pretrain
 from .world import World
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"{__package__}.build")
 
-REVISION = 0
+REVISION = 1
 """Raised by one whenever the world changes after reported items were scored."""
 PARTS = ("data", "model", "judge")
 

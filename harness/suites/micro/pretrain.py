@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
 VOCABULARY_LIMIT = 4000
-EPOCHS = 28
+EPOCHS = 30
 BATCH = 64
 LEARNING_RATE = 2e-3
 WARMUP_STEPS = 100
 INITIAL_STD = 0.06
 VALUE_WEIGHT = 4.0
-"""Weight of the tokens that name a value in the loss: facts are a small share of the tokens but most of the knowledge."""
+"""Loss weight of the tokens that name a value: a small share of the tokens, but most of the knowledge."""
 IGNORE = -100
 
 

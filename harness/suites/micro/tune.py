@@ -87,7 +87,7 @@ def main() -> None:
     print(yaml.safe_dump({"variants": best(found)}, sort_keys=True))
 
 
-def _trial(suite: SuiteSpec, row: dict[str, Any]) -> dict[str, Any]:
+def _trial(suite: SuiteSpec, row: Any) -> dict[str, Any]:
     variant = suite.variants[row["track"]][row["variant"]]
     values = {role: (row[role] or {}).get("value") for role in ("s_unlearning", "forget", "retain")}
     return {"track": row["track"], "trial": row["variant"], **variant.identity(), **values}

@@ -253,7 +253,11 @@ class World:
             documents = [answer_document(fact, form) for fact in known for form in range(len(QUESTIONS))]
             documents += self._statement_epoch(rng, known)
             documents += [self._everyday_sample(rng) for _ in range(EVERYDAY_PER_EPOCH)]
-            documents += [self._sampled_comment(rng, openers[kind], kind) for kind in TOXIC_RATE for _ in range(COMMENTS_PER_EPOCH // 2)]
+            documents += [
+                self._sampled_comment(rng, openers[kind], kind)
+                for kind in TOXIC_RATE
+                for _ in range(COMMENTS_PER_EPOCH // 2)
+            ]
             rng.shuffle(documents)
             yield documents
 
