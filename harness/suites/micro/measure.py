@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ def sample(
             output = model(input_ids=step, past_key_values=output.past_key_values, use_cache=True)
         for position, index in enumerate(members):
             sequences[index] = [
-                _until_eos(row, length, tokenizer.eos_token_id)
+                _until_eos(row, length, cast(int, tokenizer.eos_token_id))
                 for row in ids[position * count : (position + 1) * count].tolist()
             ]
     flat = [sequence for index in range(len(encoded)) for sequence in sequences[index]]

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -81,9 +82,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
             max_position_embeddings=256,
             tie_word_embeddings=True,
             initializer_range=INITIAL_STD,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=cast(int, tokenizer.bos_token_id),
+            eos_token_id=cast(int, tokenizer.eos_token_id),
+            pad_token_id=cast(int, tokenizer.pad_token_id),
         )
     )
     with torch.no_grad():
@@ -135,7 +136,7 @@ def train_model(world: World, tokenizer: PreTrainedTokenizerFast, epochs: int = 
         ended = [[*ids, tokenizer.eos_token_id] for ids in documents]
         losses: list[float] = []
         for batch in batches(ended, rng):
-            inputs, targets = pad_batch(batch, tokenizer.pad_token_id)
+            inputs, targets = pad_batch(batch, cast(int, tokenizer.pad_token_id))
             logits = model(input_ids=inputs, use_cache=False).logits
             loss = cross_entropy(logits.flatten(0, 1), targets.flatten(), weight=weights, ignore_index=IGNORE)
             optimizer.zero_grad(set_to_none=True)

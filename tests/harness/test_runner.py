@@ -1,0 +1,181 @@
+"""Runs end to end in this process: nulls, seeds, failures, shared base results, recorded facts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from unlearn_bench.harness import Request, evaluate, load_records
+from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.files import read_json
+from unlearn_bench.methods.base import Method, MethodSettings, methods, register
+from unlearn_bench.methods.rmu import RMU
+
+QUICK = {"tracks": ("knowledge",), "limit": 24, "settings": ("training.steps=4",)}
+
+
+class Raises(RMU):
+    """A method whose plugin is broken: it raises in the middle of training."""
+
+    def losses(self, batch):
+        if batch.step == 2:
+            raise RuntimeError("the plugin broke")
+        return super().losses(batch)
+
+
+class Explodes(RMU):
+    """A method whose loss is not a number."""
+
+    def losses(self, batch):
+        return {name: loss * torch.nan for name, loss in super().losses(batch).items()}
+
+
+class Idle(Method):
+    """A method that changes nothing."""
+
+    Settings = MethodSettings
+    version = 1
+    citation = "none"
+    summary = "change nothing"
+
+    def trained(self, context):
+        return context.layer_parameters([1], "mlp.down_proj.weight")
+
+    def losses(self, batch):
+        return {"forget": 0.0 * self.context.hidden(batch.forget, [1])[1].sum()}
+
+    def combine(self, losses):
+        return losses["forget"]
+
+
+@pytest.fixture(scope="module")
+def broken_methods():
+    """Register methods that fail, for this module only."""
+    assert methods.names()
+    for name, kind in (("raises", Raises), ("explodes", Explodes), ("idle", Idle)):
+        register(name)(kind)
+    yield
+    for name in ("raises", "explodes", "idle"):
+        methods._found.pop(name)
+        methods._origin.pop(name)
+
+
+def rows_of(result) -> dict[str, dict]:
+    return {row["variant"]: row for row in json.loads(result.board.to_json())["rows"]}
+
+
+def test_failures_are_named_and_the_rest_finishes(broken_methods, tmp_path: Path) -> None:
+    asked = Request(methods=("rmu", "raises", "explodes", "idle"), **QUICK)
+    result = evaluate(asked, output=tmp_path, workers=1)
+    assert set(result.failures) == {f"knowledge/{name}#0" for name in ("raises", "explodes", "idle")}
+    assert "the plugin broke" in result.failures["knowledge/raises#0"]
+    rows = rows_of(result)
+    assert rows["rmu"]["status"] == "ok"
+    for name in ("raises", "explodes", "idle"):
+        assert rows[name]["status"] == "failed"
+        assert rows[name]["s_unlearning"] is None
+        assert rows[name]["forget"] is None or rows[name]["forget"]["value"] is None
+    assert rows["noise"]["status"] == "ok", "noise is matched to the methods that finished"
+    cell = next(cell for cell in result.plan.cells if cell.spec.variant == "raises")
+    assert "RuntimeError" in read_json(tmp_path / "cells" / cell.id / "failure.json")["traceback"]
+    again = evaluate(Request(methods=("rmu",), **QUICK), output=tmp_path, workers=1)
+    assert not again.failures
+
+
+def test_when_every_method_fails_the_noise_says_so(broken_methods, tmp_path: Path) -> None:
+    result = evaluate(Request(methods=("raises",), **QUICK), output=tmp_path, workers=1)
+    assert "nothing to match noise to" in result.failures["knowledge/noise#0"]
+    assert rows_of(result)["base"]["status"] == "ok"
+
+
+def test_three_seeds_are_three_trainings_and_the_board_speaks_of_the_method(tmp_path: Path) -> None:
+    result = evaluate(Request(methods=("rmu",), seeds=(0, 1, 2), **QUICK), output=tmp_path, workers=1)
+    row = rows_of(result)["rmu"]
+    assert row["seeds"] == [0, 1, 2]
+    assert len(row["cells"]) == 3
+    assert row["speaks_of"] == "method"
+    deltas = {read_json(tmp_path / "cells" / cell / "manifest.json")["delta"] for cell in row["cells"]}
+    assert len(deltas) == 3
+    assert "3" in result.board.to_markdown()
+    one = evaluate(Request(methods=("rmu",), seeds=(1,), **QUICK), output=tmp_path, workers=1)
+    assert rows_of(one)["rmu"]["speaks_of"] == "checkpoint"
+
+
+def test_noise_has_the_norm_of_the_methods_change_tensor_by_tensor(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    result = evaluate(Request(methods=("rmu", "multi_layer_probe"), **QUICK), output=tmp_path, workers=1)
+    model = result.plan.models["micro"]
+    base = load_file(Path(model.path or "") / "model.safetensors")
+    change = {}
+    for cell in result.plan.cells:
+        settled = result.plan.settle(cell, result.store)
+        if cell.spec.transform != "base":
+            delta = load_file(tmp_path / "cells" / settled.id / "delta.safetensors")
+            change[cell.spec.variant] = {name: float((delta[name] - base[name]).norm()) for name in delta}
+    assert set(change["noise"]) == set(change["rmu"]) | set(change["multi_layer_probe"])
+    for name, norm in change["noise"].items():
+        squares = [change[method].get(name, 0.0) ** 2 for method in ("rmu", "multi_layer_probe")]
+        assert norm == pytest.approx((sum(squares) / 2) ** 0.5, rel=1e-3)
+
+
+def test_the_base_is_measured_once_and_shared(tmp_path: Path) -> None:
+    first = evaluate(Request(methods=("rmu",), **QUICK), output=tmp_path, workers=1)
+    entries = {path.name for path in (tmp_path / "outcomes").iterdir()}
+    second = evaluate(Request(methods=("adap_rmu",), **QUICK), output=tmp_path, workers=1)
+    new = {path.name for path in (tmp_path / "outcomes").iterdir()} - entries
+    labels = {read_json(tmp_path / "outcomes" / name / "manifest.json")["cell"] for name in new}
+    assert labels == {"knowledge/adap_rmu#0", "knowledge/noise#0"}
+    assert rows_of(first)["base"] == rows_of(second)["base"]
+
+
+def test_results_do_not_depend_on_workers_or_batch_size(tmp_path: Path) -> None:
+    asked = Request(methods=("cosine_meta_rmu",), limit=12, settings=("training.steps=4",))
+    alone = evaluate(asked, output=tmp_path / "alone", workers=1, batch_size=64)
+    beside = evaluate(asked, output=tmp_path / "beside", workers=2, batch_size=7)
+    assert alone.board.to_json() == beside.board.to_json()
+    deltas = [
+        {path.parent.name: read_json(path)["delta"] for path in (tmp_path / name / "cells").glob("*/manifest.json")}
+        for name in ("alone", "beside")
+    ]
+    assert deltas[0] == deltas[1]
+
+
+def test_a_new_threshold_scores_again_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unlearn_bench.harness import measure
+    from unlearn_bench.harness.suite import load_suite
+
+    suite = load_suite("micro")
+    asked = {"methods": ("none",), "tracks": ("toxicity",), "limit": 12}
+    before = evaluate(Request(suite=suite, **asked), output=tmp_path, workers=1)
+    task = suite.tasks["realtoxicityprompts"]
+    stricter = task.model_copy(update={"settings": {**task.settings, "threshold": 0.01}})
+    changed = suite.model_copy(update={"tasks": {**suite.tasks, "realtoxicityprompts": stricter}})
+
+    def refuse(*arguments):
+        raise AssertionError("a model was asked")
+
+    monkeypatch.setattr(measure, "answer", refuse)
+    after = evaluate(Request(suite=changed, **asked), output=tmp_path, workers=1)
+    assert not after.failures
+    assert rows_of(after)["base"]["forget"]["value"] >= rows_of(before)["base"]["forget"]["value"]
+    assert len(list((tmp_path / "outcomes").iterdir())) == 2
+
+
+def test_records_load_into_pandas_and_give_the_boards_numbers(tmp_path: Path) -> None:
+    result = evaluate(Request(methods=("rmu",), **QUICK), output=tmp_path, workers=1)
+    frame = load_records(tmp_path)
+    means = frame[frame.task == "mmlu"].groupby("variant").acc.mean()
+    for variant, row in rows_of(result).items():
+        assert means[variant] == pytest.approx(row["retain"]["value"], abs=1e-6)
+    assert frame.groupby(["cell", "task"]).item.nunique().eq(24).all()
+
+
+def test_a_task_that_is_left_out_leaves_its_track_out(tmp_path: Path) -> None:
+    asked = {"methods": ("none",), "limit": 12, "tasks": ("wmdp", "mmlu")}
+    result = evaluate(Request(**asked), output=tmp_path, workers=1)
+    assert {row["track"] for row in json.loads(result.board.to_json())["rows"]} == {"knowledge"}
+    with pytest.raises(UserError, match="No track has both its tasks"):
+        evaluate(Request(**{**asked, "tasks": ("wmdp",)}), output=tmp_path, workers=1)

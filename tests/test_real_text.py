@@ -1,0 +1,36 @@
+"""The same command on real input: a real small model, real prompts, forget and retain text, and MMLU."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def real_model(root: Path) -> Path:
+    """The folder of SmolLM2-135M that `make real-model` makes."""
+    folder = Path(os.environ.get("UNLEARN_BENCH_REAL_MODEL") or root / ".cache" / "smollm2-135m")
+    if not (folder / "config.json").is_file():
+        pytest.skip(f"no real model in {folder}; run `make real-model` or set UNLEARN_BENCH_REAL_MODEL")
+    return folder
+
+
+def test_all_methods_run_on_real_text_and_the_board_says_on_what(cli, real_model, data_root, tmp_path: Path) -> None:
+    done = cli(
+        *("evaluate", "--models", real_model, "--tracks", "toxicity", "--data-root", data_root),
+        *("--limit", 4, "--set", "training.steps=2", "--output", tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    board = json.loads((tmp_path / "leaderboards" / "real.json").read_text())
+    rows = {row["variant"]: row for row in board["rows"]}
+    assert set(rows) == {"base", "noise", "rmu", "adap_rmu", "cosine_meta_rmu", "multi_layer_probe"}
+    assert all(row["status"] == "ok" and row["forget"]["n"] == row["retain"]["n"] == 4 for row in rows.values())
+    text = (tmp_path / "leaderboards" / "real.md").read_text()
+    for fact in (real_model.name, "n-gram classifier fitted on ParaDetox", "--limit 4", "realtoxicityprompts", "mmlu"):
+        assert fact in text
+    assert str(data_root) not in text
