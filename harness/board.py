@@ -58,6 +58,8 @@ def _info(plan: Plan, name: str) -> TaskInfo:
 def _facts(plan: Plan) -> dict[str, str]:
     models = "; ".join(f"{name} ({model.dtype}, {model.digest})" for name, model in plan.models.items())
     facts = {"models": models, "engine": plan.engine}
+    if plan.suite.tuning:
+        facts["settings"] = plan.suite.tuning
     if plan.scorer is not None:
         name = plan.scorer.name or plan.scorer.kind
         facts["judge"] = f"{name} ({plan.scorer.kind}, {plan.scorer.digest})"

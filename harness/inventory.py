@@ -141,7 +141,9 @@ def render(described: dict[str, Any], indent: int = 0) -> str:
     lines = []
     for key, value in described.items():
         lead = " " * indent + f"{key}:"
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value.keys() == {"default", "about"}:
+            lines.append(f"{' ' * indent}{key} = {value['default']}  ({value['about']})")
+        elif isinstance(value, dict) and value:
             lines += [lead, render(value, indent + 2)]
         elif isinstance(value, str) and "\n" in value:
             lines += [lead, *(" " * (indent + 2) + line for line in value.split("\n"))]

@@ -131,6 +131,7 @@ class SuiteSpec(Spec):
     )
     scorer: ScorerSpec | None = runtime(None)
     bootstrap: BootstrapSpec = runtime(BootstrapSpec())
+    tuning: str = recorded("", description="how the variants' settings were chosen, shown on boards")
     threads: int = recorded(1, ge=1, description="torch threads of a worker; more than one changes the last bits")
     folder: str = runtime("", description="folder of the suite's file, set on loading")
 

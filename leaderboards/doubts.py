@@ -10,11 +10,20 @@ from .schema import Component, Row
 MANY = 0.10  # share of answers from which a mark is worth a warning
 CUT = 0.01  # the same for truncated prompts
 
+DEGENERATE = ("gibberish", "empty", "repetitive", "tie")
+"""Marks of answers that are none: broken text, or no choice between the choices."""
+
 _MARKS = {
     "gibberish": "{share} of the answers to {task} are gibberish: its value is no evidence of what the model would say",
     "tie": "{share} of the questions of {task} end in exact ties between choices, where the first one counts",
     "truncated": "{share} of the prompts of {task} were cut to fit the model",
 }
+
+
+def degenerate_share(row: Row) -> float:
+    """Return the share of a row's answers to its forget task that are none; marks of one answer add up, at most 1."""
+    marks = row["marks"].get(row["forget"]["task"], {}) if row["forget"] is not None else {}
+    return min(1.0, sum(marks.get(mark, 0.0) for mark in DEGENERATE))
 
 
 def doubts(

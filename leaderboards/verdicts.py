@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from .doubts import MANY, degenerate_share
 from .rows import RANKED
 from .schema import Interval, Row, Verdict
 
@@ -30,11 +31,12 @@ def below_zero(interval: Interval | None) -> bool:
     return interval is not None and interval["high"] is not None and interval["high"] < 0
 
 
-def shortfall(row: Row) -> str | None:
+def shortfall(row: Row, base_degenerate: float = 0.0) -> str | None:
     """Return why a row is no evidence of unlearning, or None: it beats base, and noise, at no loss of utility.
 
     Beats: the interval of the paired difference of S lies above zero. No loss of utility: the interval of the paired
-    difference of the retain metric from the noise row does not lie below zero.
+    difference of the retain metric from the noise row does not lie below zero. And it still answers: the share of
+    gibberish, empty, repetitive or tied answers to the forget task is at most 10 points above the base's.
     """
     if row["s_unlearning"] is None:
         return "failed" if row["status"] == "failed" else "not measured"
@@ -48,11 +50,15 @@ def shortfall(row: Row) -> str | None:
         return "beats base, falls below noise" if below_zero(row["delta_noise"]) else "beats base, not noise"
     if row["retain"] is None or below_zero(row["retain"]["delta_noise"]):
         return "beats base and noise in S, at lower utility than noise"
+    broken = degenerate_share(row)
+    if broken - base_degenerate > MANY:
+        return f"beats base and noise in S, with {broken:.0%} of its answers broken"
     return None
 
 
 def _verdict(model: str, track: str, table: Sequence[Row], ranked: Sequence[Row]) -> Verdict:
-    reasons = {row["variant"]: shortfall(row) for row in ranked}
+    base_degenerate = max((degenerate_share(row) for row in table if row["kind"] == "base"), default=0.0)
+    reasons = {row["variant"]: shortfall(row, base_degenerate) for row in ranked}
     winners = [variant for variant, reason in reasons.items() if reason is None]
     others = {variant: reason for variant, reason in reasons.items() if reason is not None}
     if winners:

@@ -3,8 +3,10 @@
     python -m unlearn_bench.harness.suites.micro.tune --store FOLDER [--trials 12]
 
 A trial is a full training scored by S-unlearning on validation questions and prompts, which share no fact with the
-reported ones. Every method gets the same number of trials, steps and search dimensions' ranges for what they share;
-all trials go to `tuning.json`, and the best of each method and track is printed as the `variants` of `suite.yaml`.
+reported ones. Every method gets the same number of trials and steps, and the same ranges of what methods share; all
+trials go to `tuning.json`. The best of each method and track is printed as the `variants` of `suite.yaml`: the highest
+S-unlearning among trials of which at most a tenth of the answers to the forget task is broken (gibberish, empty,
+repetitive or tied), since S credits a model that can no longer speak.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ....leaderboards.doubts import MANY, degenerate_share
 from ...api import evaluate
 from ...files import write_json
 from ...planning import Request
@@ -90,13 +93,17 @@ def main() -> None:
 def _trial(suite: SuiteSpec, row: Any) -> dict[str, Any]:
     variant = suite.variants[row["track"]][row["variant"]]
     values = {role: (row[role] or {}).get("value") for role in ("s_unlearning", "forget", "retain")}
-    return {"track": row["track"], "trial": row["variant"], **variant.identity(), **values}
+    broken = round(degenerate_share(row), 6)
+    return {"track": row["track"], "trial": row["variant"], **variant.identity(), **values, "broken": broken}
 
 
 def best(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the trial with the highest S-unlearning of each track and method, in the form of `suite.yaml`."""
+    """Return the trial with the highest S-unlearning of each track and method, in the form of `suite.yaml`.
+
+    Trials with more than a tenth of their answers broken come last.
+    """
     chosen: dict[str, dict[str, Any]] = {}
-    for trial in sorted(found, key=lambda trial: (-(trial["s_unlearning"] or 0.0), trial["trial"])):
+    for trial in sorted(found, key=lambda t: (t["broken"] > MANY, -(t["s_unlearning"] or 0.0), t["trial"])):
         keys = ("method", "settings", "training")
         chosen.setdefault(trial["track"], {}).setdefault(trial["method"], {key: trial[key] for key in keys})
     return chosen
