@@ -22,7 +22,7 @@ test-full: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # Rebuild the embedded world, its base model and its judge from the seed.
 micro: $(VENV)/.installed
