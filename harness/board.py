@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..leaderboards import Board, build_board
 from ..leaderboards.inputs import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from .errors import UserError
-from .files import read_jsonl, write_text
-from .plan import Plan, PlannedCell, build_task
+from .files import read_json, read_jsonl, write_text
+from .plan import Plan, build_task
 from .records import Record
-from .state import state_of
+from .state import CellState, entries, state_of
 from .store import Store
 
 KINDS: dict[str, Any] = {"base": "base", "noise": "noise", "import": "import"}
 
 
+RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers")
+"""What was recorded beside results and must not differ within a table unsaid."""
+
+
 def board_of(plan: Plan, store: Store) -> Board:
     """Build the board of a plan from what the store holds."""
-    return build_board(board_spec(plan), [checkpoint(plan, cell, store) for cell in plan.cells])
+    states = [state_of(plan, cell, store) for cell in plan.cells]
+    circumstances = [recorded(plan, state, store) for state in states]
+    usual = {
+        key: Counter(value for found in circumstances for value in found.get(key, ())).most_common(1)[0][0]
+        for key in RECORDED
+        if any(key in found for found in circumstances)
+    }
+    checkpoints = [
+        checkpoint(state, [word for key, value in usual.items() for word in _unusual(key, value, found)])
+        for state, found in zip(states, circumstances, strict=True)
+    ]
+    facts = {"measured with": ", ".join(f"{key} {value}" for key, value in usual.items())} if usual else {}
+    return build_board(board_spec(plan, facts), checkpoints)
 
 
-def board_spec(plan: Plan) -> BoardSpec:
+def recorded(plan: Plan, state: CellState, store: Store) -> dict[str, list[str]]:
+    """Return the distinct values of what was recorded when a cell was made and measured."""
+    finished = [outcome for outcome, _ in entries(plan, state.cell, store).values()]
+    made = store.entry("cells", state.cell.id)
+    manifests = [entry.file("manifest.json") for entry in (made, *finished)]
+    found: dict[str, set[str]] = {}
+    for path in filter(Path.is_file, manifests):
+        beside = read_json(path).get("recorded", {})
+        for key in RECORDED:
+            if key in beside:
+                found.setdefault(key, set()).add(str(beside[key]))
+    return {key: sorted(values) for key, values in found.items()}
+
+
+def _unusual(key: str, usual: str, found: dict[str, list[str]]) -> list[str]:
+    others = [value for value in found.get(key, ()) if value != usual]
+    return [f"made or measured with {key} {', '.join(others)}, most rows with {usual}"] if others else []
+
+
+def board_spec(plan: Plan, facts: dict[str, str]) -> BoardSpec:
     """Return what the board covers: tracks with both their tasks, and the facts that a reader must know."""
     suite = plan.suite
     roles = {name: suite.tracks[name] for name in plan.tracks}
@@ -43,7 +81,7 @@ def board_spec(plan: Plan) -> BoardSpec:
         confidence=suite.bootstrap.confidence,
         seed=suite.bootstrap.seed,
         limit=plan.limit,
-        facts=_facts(plan),
+        facts={**_facts(plan), **facts},
         command=plan.command,
     )
 
@@ -75,12 +113,11 @@ def _facts(plan: Plan) -> dict[str, str]:
     return facts
 
 
-def checkpoint(plan: Plan, cell: PlannedCell, store: Store) -> Checkpoint:
+def checkpoint(state: CellState, warnings: Sequence[str]) -> Checkpoint:
     """Return a planned cell as the board sees it: its records where it is measured, else why not."""
-    state = state_of(plan, cell, store)
     spec = state.cell.spec
     return Checkpoint(
-        model=cell.model,
+        model=state.cell.model,
         track=spec.track,
         method=spec.method,
         variant=spec.variant,
@@ -93,6 +130,7 @@ def checkpoint(plan: Plan, cell: PlannedCell, store: Store) -> Checkpoint:
             name: [Record(**row) for row in read_jsonl(entry.file("records.jsonl"))]
             for name, entry in state.records.items()
         },
+        warnings=tuple(warnings),
     )
 
 

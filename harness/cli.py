@@ -35,6 +35,9 @@ class Group(click.Group):
         except UserError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.status)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What is finished is kept; the same command goes on from there.", err=True)
+            ctx.exit(130)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -111,7 +111,7 @@ def recorded(place: Place, started: float) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "threads": torch.get_num_threads(),
-        "device": place.device,
+        "device": torch.cuda.get_device_name(place.device) if place.device != "cpu" else "cpu",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "machine": platform.machine(),

@@ -41,7 +41,7 @@ def measure(job: MeasureJob, report: Report) -> None:
                 {
                     "outcome": outcome.model_dump(mode="json"),
                     "cell": job.cell.label,
-                    "recorded": recorded(job.place, started),
+                    "recorded": {**recorded(job.place, started), **_engine(job, job.model).recorded()},
                 },
             )
         kind = Choices if task.needs == "choices" else Generations
@@ -65,15 +65,16 @@ def _judge(job: MeasureJob) -> Scorer:
     return judge(job.scorer.kind, job.scorer.path, job.place.device)
 
 
+def _engine(job: MeasureJob, model: ModelSpec) -> Engine:
+    from .resident import engine
+
+    return engine(job.engine, model, job.place.device, job.place.batch_size)
+
+
 def answer(
     job: MeasureJob, name: str, task: Task, items: Sequence[Item], report: Report
 ) -> Sequence[Choices | Generations]:
     """Let the checkpoint answer; the engine holds the base model again afterwards."""
-    from . import resident
-
-    def engine_of(model: ModelSpec) -> Engine:
-        return resident.engine(job.engine, model, job.place.device, job.place.batch_size)
-
     done = 0
 
     def progress(count: int) -> None:
@@ -84,9 +85,9 @@ def answer(
     entry = Store.open(job.place.store).entry("cells", job.cell.id)
     if job.cell.transform == "import":
         folder = (entry.manifest() or {}).get("pointer", "")
-        engine = engine_of(job.model.model_copy(update={"path": folder, "hub": None}))
+        engine = _engine(job, job.model.model_copy(update={"path": folder, "hub": None}))
     else:
-        engine = engine_of(job.model)
+        engine = _engine(job, job.model)
     requests: Any = task.requests(items)
     try:
         if job.cell.transform not in (BASE, "import"):
@@ -98,7 +99,7 @@ def answer(
         engine.restore()
     if not task.reference:
         return generations
-    return with_reference(engine_of(job.model), requests, generations)
+    return with_reference(_engine(job, job.model), requests, generations)
 
 
 def with_reference(

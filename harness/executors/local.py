@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
@@ -15,8 +16,10 @@ _queue: Any = None
 
 
 def _start(queue: Any) -> None:
+    """Prepare a worker: progress goes to the queue, and an interrupt is the parent's business."""
     global _queue
     _queue = queue
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _work(job: Job) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from unlearn_bench.harness import Request, evaluate, load_records
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.files import read_json
+from unlearn_bench.harness.files import read_json, write_json
 from unlearn_bench.methods.base import Method, MethodSettings, methods, register
 from unlearn_bench.methods.rmu import RMU
 
@@ -171,6 +171,21 @@ def test_records_load_into_pandas_and_give_the_boards_numbers(tmp_path: Path) ->
     for variant, row in rows_of(result).items():
         assert means[variant] == pytest.approx(row["retain"]["value"], abs=1e-6)
     assert frame.groupby(["cell", "task"]).item.nunique().eq(24).all()
+
+
+def test_rows_made_under_other_circumstances_are_told_apart(tmp_path: Path) -> None:
+    asked = Request(methods=("rmu",), **QUICK)
+    result = evaluate(asked, output=tmp_path, workers=1)
+    assert "threads 1" in result.board.to_markdown()
+    assert not any("threads" in warning for row in rows_of(result).values() for warning in row["warnings"])
+    cell = next(cell for cell in result.plan.cells if cell.spec.variant == "rmu")
+    manifest = tmp_path / "cells" / cell.id / "manifest.json"
+    facts = read_json(manifest)
+    facts["recorded"]["threads"] = 2
+    write_json(manifest, facts)
+    again = rows_of(evaluate(asked, output=tmp_path, workers=1))
+    assert again["rmu"]["warnings"][-1] == "made or measured with threads 2, most rows with 1"
+    assert not any("threads" in warning for warning in again["base"]["warnings"])
 
 
 def test_a_task_that_is_left_out_leaves_its_track_out(tmp_path: Path) -> None:
