@@ -14,7 +14,7 @@ test: $(VENV)/.installed
 
 # The long tests that the gate has time for: the whole demo, killed in the middle and finished; real text.
 test-long: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(WORKERS) -m "slow and not full"
+	$(BIN)/python -m pytest -n 0 -s -m "slow and not full"
 
 test-full: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS)

@@ -51,10 +51,10 @@ def _names(ctx: click.Context, option: click.Parameter, value: str | None) -> tu
 
 
 def _numbers(ctx: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
-    try:
-        return tuple(dict.fromkeys(int(part) for part in value.split(",")))
-    except ValueError:
-        raise click.BadParameter(f"takes whole numbers separated by commas, not {value!r}") from None
+    parts = [part.strip() for part in value.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"takes whole numbers from 0 separated by commas, not {value!r}")
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:

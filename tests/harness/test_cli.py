@@ -148,6 +148,7 @@ def test_an_exported_cell_loads_and_scores_as_the_cell(cli, store: Path, tmp_pat
         (("--checkpoint", "mine=nowhere"), "no config.json"),
         (("--data-root", "nowhere", "--models", "nowhere"), "Data folder nowhere does not exist"),
         (("--seeds", "a"), "whole numbers"),
+        (("--seeds", "-1"), "whole numbers"),
         (("--engine", "vlm"), "Unknown engine"),
         (("--scorer", "nowhere", "--tracks", "toxicity"), "Judge folder nowhere does not exist"),
     ],
