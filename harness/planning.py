@@ -7,21 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..methods.base import methods
-from ..tasks.base import scorers
 from .cells import CellSpec
 from .data import load_rows, sample_items
 from .errors import UserError, suggest
-from .files import folder_digest, write_jsonl
+from .files import folder_digest
+from .judges import resolve_judge
 from .models import MODEL_FILES, ModelSpec, unreadable
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, build_task
 from .specs import digest
 from .store import Store
-from .suite import ScorerSpec, SourceSpec, SuiteSpec, TrainingSpec, VariantSpec, load_suite
-
-SCORER_FILES = ("*.pth", "*.json", "*.jsonl", "*.safetensors", "vocab.txt")
+from .suite import SourceSpec, SuiteSpec, TrainingSpec, VariantSpec, load_suite
+from .variants import choose_variants, overrides
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def make_plan(request: Request, store: Store | None) -> Plan:
     if not folder.is_dir():
         raise UserError(f"Data folder {folder} does not exist; pass an existing one with --data-root.")
     tracks = _chosen("track", request.tracks, suite.tracks)
-    variants = _variants(request, suite, tracks)
+    variants = choose_variants(request.methods, request.settings, suite, tracks)
     models = _models(request, suite, store)
     planned = _tasks(request, suite, tracks, folder)
     data = {track: _corpora_digests(suite, track, folder) for track in tracks}
@@ -89,7 +86,7 @@ def make_plan(request: Request, store: Store | None) -> Plan:
         seeds=tuple(request.seeds),
         limit=request.limit,
         engine=resolve_engine(request.engine),
-        scorer=resolve_scorer(request, suite, folder, store) if judged else None,
+        scorer=resolve_judge(request.scorer, suite, folder, store) if judged else None,
         data_folder=str(folder),
         command=request.command,
     )
@@ -112,57 +109,6 @@ def _chosen(kind: str, wanted: Sequence[str] | None, known: Mapping[str, Any]) -
     return list(wanted or known)
 
 
-def _variants(request: Request, suite: SuiteSpec, tracks: Sequence[str]) -> dict[str, dict[str, VariantSpec]]:
-    """Return per track the variants to run, with the overrides of `--set` in their settings and names."""
-    every = request.methods == ("all",) or "all" in request.methods
-    wanted = set() if every else {name for name in request.methods if name != "none"}
-    offered = {track: dict(suite.variants.get(track, {})) for track in tracks}
-    for track in tracks:
-        covered = {variant.method for variant in offered[track].values()}
-        offered[track] |= {name: VariantSpec(method=name) for name in methods.names() if name not in covered}
-    known = {name for track in tracks for label, v in offered[track].items() for name in (label, v.method)}
-    for name in sorted(wanted - known):
-        methods.get(name)
-        raise UserError(f"The method {name!r} serves none of the tracks {', '.join(tracks)}.")
-    overrides = _overrides(request.settings)
-    chosen = {
-        track: {
-            _label(label, overrides.get(variant.method, {})): variant.model_copy(
-                update={"settings": {**variant.settings, **overrides.get(variant.method, {})}}
-            )
-            for label, variant in sorted(offered[track].items())
-            if every or label in wanted or variant.method in wanted
-        }
-        for track in tracks
-    }
-    running = {variant.method for group in chosen.values() for variant in group.values()}
-    for name in overrides:
-        if name != "training" and name not in running:
-            methods.get(name)
-            raise UserError(
-                f"--set {name}.…: {name} is not among the methods of this run ({', '.join(sorted(running))})."
-            )
-    return chosen
-
-
-def _overrides(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for setting in settings:
-        target, separator, value = setting.partition("=")
-        name, dot, key = target.partition(".")
-        if not (separator and dot and key):
-            raise UserError(f"--set takes METHOD.KEY=VALUE or training.KEY=VALUE, not {setting!r}.")
-        if name != "training":
-            methods.get(name)
-        found.setdefault(name, {})[key] = yaml.safe_load(value)
-    return found
-
-
-def _label(label: str, overrides: Mapping[str, Any]) -> str:
-    inside = ",".join(f"{key}={value}" for key, value in sorted(overrides.items()))
-    return f"{label}[{inside}]" if inside else label
-
-
 def _train_cell(
     model: ModelSpec,
     track: str,
@@ -175,7 +121,7 @@ def _train_cell(
 ) -> CellSpec:
     kind = methods.get(variant.method)
     settings = kind.Settings.parse(variant.settings, variant.method)
-    changed = {**suite.training.identity(), **variant.training, **_overrides(request.settings).get("training", {})}
+    changed = {**suite.training.identity(), **variant.training, **overrides(request.settings).get("training", {})}
     training = TrainingSpec.parse(changed, "training")
     return CellSpec(
         model=model.digest,
@@ -299,47 +245,3 @@ def _tasks(request: Request, suite: SuiteSpec, tracks: Sequence[str], folder: Pa
             folder=str(folder),
         )
     return planned
-
-
-def resolve_scorer(request: Request, suite: SuiteSpec, folder: Path, store: Store | None) -> ScorerSpec:
-    """Return the judge: the folder the user named, the suite's own, or one trained on its labelled text."""
-    if request.scorer is not None:
-        if not request.scorer.is_dir():
-            raise UserError(f"Judge folder {request.scorer} does not exist.")
-        kind = next((kind for file, kind in _KINDS.items() if (request.scorer / file).is_file()), None)
-        if kind is None:
-            raise UserError(f"{request.scorer} holds no judge; expected one of {', '.join(_KINDS)}.")
-        chosen = ScorerSpec(
-            kind=kind, path=str(request.scorer.resolve()), name=f"{request.scorer.resolve().name} ({kind})"
-        )
-    elif suite.scorer is None:
-        raise UserError(f"Suite {suite.name} needs a judge of texts; pass one with --scorer FOLDER.")
-    elif suite.scorer.path is not None:
-        chosen = suite.scorer.model_copy(update={"path": str(Path(suite.folder) / suite.scorer.path), "train": None})
-    else:
-        return _trained_scorer(suite.scorer, folder, store)
-    files = folder_digest(Path(chosen.path or ""), SCORER_FILES)
-    return chosen.model_copy(update={"digest": files, "version": scorers.get(chosen.kind).version})
-
-
-_KINDS = {
-    "toxicity_classifier.pth": "trust",
-    "labelled.jsonl": "ngram",
-    "config.json": "sequence_classifier",
-}
-"""The file that gives a judge's kind away, the telling ones first."""
-
-
-def _trained_scorer(scorer: ScorerSpec, folder: Path, store: Store | None) -> ScorerSpec:
-    """Put the labelled text of a judge that is fitted when loaded into the store, and point to it."""
-    if scorer.train is None:
-        raise UserError("The suite's judge has neither a folder nor labelled text; pass --scorer FOLDER.")
-    rows = load_rows(scorer.train, folder)
-    path = None
-    if store is not None:
-        target = store.root / "scorers" / rows.digest
-        target.mkdir(parents=True, exist_ok=True)
-        write_jsonl(target / "labelled.jsonl", [{"text": row["text"], "label": row["label"]} for row in rows.rows])
-        path = str(target)
-    version = scorers.get(scorer.kind).version
-    return scorer.model_copy(update={"path": path, "digest": rows.digest, "version": version, "train": None})
