@@ -34,7 +34,7 @@ real-model: $(VENV)/.installed
 
 # Search every method's settings on validation items with the same budget.
 tune: $(VENV)/.installed
-	$(BIN)/python -m unlearn_bench.harness.suites.micro.tune --store build/tuning --trials 16
+	$(BIN)/python -m unlearn_bench.harness.suites.micro.tune --store build/tuning
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -24,7 +24,7 @@ from .representation import LayerSettings, control_vectors, cosine_distance, squ
 class CosineMetaRMUSettings(LayerSettings, AlphaSettings):
     """Settings of cosine-meta RMU."""
 
-    distance: Literal["cosine", "l2"] = "cosine"
+    distance: Literal["cosine", "l2"] = Field("cosine", description="eq. 4 and 5, or RMU's (the paper's ablation)")
     steering_coefficient: float = Field(6.5, gt=0, description="c of the l2 ablation; cancels in the cosine")
 
 

@@ -42,7 +42,7 @@ class MultiLayerProbeSettings(AlphaSettings):
     over_layers: Literal["sum", "mean"] = Field("sum", description="of L_F: the paper's formula, or its text")
     probe_c: float = Field(1.0, gt=0, description="inverse strength of the probes' L2 regularisation")
     probe_texts: int = Field(4000, ge=8, description="at most this many labelled texts, half of either label")
-    labels: Literal["true", "shuffled"] = Field("true", description="shuffled: a control, probes of nothing")
+    labels: Literal["given", "shuffled"] = Field("given", description="shuffled: a control, probes of nothing")
 
 
 @register("multi_layer_probe")

@@ -34,11 +34,11 @@ HISTORY = 256  # rewards kept for the control with shuffled rewards
 class AlphaSettings(MethodSettings):
     """How alpha is found. The paper's ablation without learning is `alpha_mode: fixed`."""
 
-    alpha_mode: Literal["learned", "fixed"] = "learned"
+    alpha_mode: Literal["learned", "fixed"] = Field("learned", description="fixed: alpha stays alpha_0 (ablation)")
     alpha_0: float = Field(1.0, gt=0, description="alpha at the start, or for good; the paper gives none")
     sigma: float = Field(0.5, gt=0, description="standard deviation of log alpha")
     policy_lr: float = Field(1e-2, gt=0, description="the paper's learning rate of REINFORCE")
-    baseline_decay: float = Field(0.9, ge=0, lt=1)
+    baseline_decay: float = Field(0.9, ge=0, lt=1, description="of the moving average of rewards")
     eps: float = Field(0.05, gt=0, description="keeps the logarithm of the score finite")
     reward: Literal["score", "shuffled"] = Field("score", description="shuffled: a control, rewards of earlier steps")
     reference_batches: int = Field(4, ge=1, description="batches that measure L_Rref")

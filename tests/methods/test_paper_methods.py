@@ -69,12 +69,12 @@ def test_probe_directions_separate_and_have_unit_norm():
 
 
 def test_shuffled_probe_labels_change_the_result_and_lose_the_auc():
-    true, shuffled = (tiny_trainer("multi_layer_probe", {"labels": labels}) for labels in ("true", "shuffled"))
-    for trainer in (true, shuffled):
+    given, shuffled = (tiny_trainer("multi_layer_probe", {"labels": labels}) for labels in ("given", "shuffled"))
+    for trainer in (given, shuffled):
         trainer.run()
-    means = [np.mean([layer["last"] for layer in t.log[0]["setup"]["auc"].values()]) for t in (true, shuffled)]
+    means = [np.mean([layer["last"] for layer in t.log[0]["setup"]["auc"].values()]) for t in (given, shuffled)]
     assert means[0] > 0.75 > 0.65 > means[1]
-    assert any(not torch.equal(tensor, shuffled.delta()[key]) for key, tensor in true.delta().items())
+    assert any(not torch.equal(tensor, shuffled.delta()[key]) for key, tensor in given.delta().items())
 
 
 @pytest.mark.parametrize("name", ["rmu", "adap_rmu", "cosine_meta_rmu"])

@@ -1,6 +1,6 @@
 """Settings for the suite's methods: random search with the same budget for each, on validation items only.
 
-    python -m unlearn_bench.harness.suites.micro.tune --store FOLDER [--trials 12]
+    python -m unlearn_bench.harness.suites.micro.tune --store FOLDER [--trials 16]
 
 A trial is a full training scored by S-unlearning on validation questions and prompts, which share no fact with the
 reported ones. Every method gets the same number of trials and steps, and the same ranges of what methods share; all
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument(
         "--store", type=Path, required=True, help="folder of the trials' store; finished ones are reused"
     )
-    parser.add_argument("--trials", type=int, default=12, help="trials a method and track")
+    parser.add_argument("--trials", type=int, default=16, help="trials a method and track")
     asked = parser.parse_args()
     suite = validation_suite(asked.trials)
     result = evaluate(Request(suite=suite), output=asked.store)

@@ -202,7 +202,7 @@ class World:
     @cached_property
     def judge_training(self) -> list[tuple[str, int]]:
         """Labelled text for the judge: comments, bodies, bodies cut short, bodies with a tail of the opener, and
-        neutral text of every other sort, random words included. It is drawn after `data` and repeats none of it.
+        neutral text of every other sort, random words included. Drawn after `data`, it repeats none of its comments.
         """
         _ = self.data
         rng = self._rng("judge")
