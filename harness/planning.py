@@ -93,7 +93,7 @@ def make_plan(request: Request, store: Store | None) -> Plan:
 
 
 def resolve_engine(name: str) -> str:
-    """Return the engine for `auto`: vLLM where it is registered and usable, else transformers."""
+    """Return a registered engine's name; `auto` is transformers, the only one so far."""
     from .engines.base import engines
 
     if name == "auto":

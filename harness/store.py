@@ -15,6 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,7 +76,16 @@ class Entry:
 
 
 def _matches(path: Path, facts: Mapping[str, Any]) -> bool:
-    return path.is_file() and path.stat().st_size == facts["bytes"] and file_sha256(path) == facts["sha256"]
+    if not path.is_file():
+        return False
+    stat = path.stat()
+    return stat.st_size == facts["bytes"] and _sha256(path, stat.st_size, stat.st_mtime_ns) == facts["sha256"]
+
+
+@lru_cache(maxsize=65536)
+def _sha256(path: Path, size: int, modified: int) -> str:
+    """Return a file's sha256, read once a process while its size and time of modification (ns) stay."""
+    return file_sha256(path)
 
 
 @dataclass(frozen=True)

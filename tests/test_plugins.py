@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,41 +12,15 @@ from pathlib import Path
 
 import pytest
 
-METHOD = '''"""Repel: push the hidden states of the forget text away from where they were."""
-
-from {base} import Method, MethodSettings, register
-
-
-class RepelSettings(MethodSettings):
-    """Settings of repel."""
-
-    layer: int = 2
-    alpha: float = 1.0
-
-
-@register("{name}")
-class Repel(Method):
-    """Maximise the distance to the frozen hidden states on forget text, keep it on retain text."""
-
-    Settings = RepelSettings
-    version = 1
-    citation = "none"
-    summary = "push forget activations away from the frozen ones"
-
-    def trained(self, context):
-        return context.layer_parameters([self.settings.layer], "mlp.down_proj.weight")
-
-    def losses(self, batch):
-        layer = self.settings.layer
-        def distance(tokens):
-            change = self.context.hidden(tokens, [layer])[layer] - self.context.frozen_hidden(tokens, [layer])[layer]
-            return (change + 1e-3).square().mean()
-        return {{"forget": -distance(batch.forget).clamp(max=1.0), "retain": distance(batch.retain)}}
-
-    def combine(self, losses):
-        return losses["forget"] + self.settings.alpha * losses["retain"]
-'''
+EXAMPLE = re.compile(r"```python\n(from \.base import .*?)```", re.DOTALL)
 BROKEN = "raise RuntimeError('this plugin is broken')\n"
+
+
+def example(name: str, base: str = ".base") -> str:
+    """Return the README's example of a method, under another name and base."""
+    found = EXAMPLE.search((Path(__file__).parent.parent / "README.md").read_text())
+    assert found is not None
+    return found.group(1).replace("from .base", f"from {base}").replace('"repel"', f'"{name}"')
 
 
 def run(paths: list[Path], code: str) -> subprocess.CompletedProcess[str]:
@@ -76,7 +51,7 @@ def check_method_everywhere(paths: list[Path], name: str, output: Path) -> None:
 def plugin(tmp_path_factory) -> Path:
     """Two installed packages: one with a method, one that cannot be imported."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
-    for name, text in (("repel", METHOD.format(base="unlearn_bench.methods.base", name="repel")), ("wreck", BROKEN)):
+    for name, text in (("repel", example("repel", "unlearn_bench.methods.base")), ("wreck", BROKEN)):
         home = source / name
         home.mkdir()
         (home / f"unlearn_{name}.py").write_text(text)
@@ -111,7 +86,7 @@ def test_a_method_is_one_new_file_in_the_folder(root: Path, tmp_path: Path) -> N
     home = tmp_path / "copy" / "unlearn_bench"
     for folder in ("harness", "methods", "tasks", "leaderboards", "reports"):
         shutil.copytree(root / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (home / "methods" / "shove.py").write_text(METHOD.format(base=".base", name="shove"))
+    (home / "methods" / "shove.py").write_text(example("shove"))
     check_method_everywhere([home.parent], "shove", tmp_path / "out")
 
 
