@@ -31,7 +31,10 @@ DEFAULT_OUTPUT = Path("unlearn-bench-results")
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to: the plan, its store, the board, and the cause of failure by cell label."""
+    """What a run came to: the plan, its store, the board, and the cause of failure by cell label.
+
+    With several models the label stands after the model's name.
+    """
 
     plan: Plan
     store: Store
@@ -65,7 +68,7 @@ def evaluate(
         def on_cell(cell: PlannedCell, cause: str | None) -> None:
             display.cell(cell.spec.label)
             if cause is not None:
-                failures[cell.spec.label] = cause
+                failures[cell.spec.label if len(plan.models) == 1 else f"{cell.model} {cell.spec.label}"] = cause
 
         open_cells = sum(not state.finished for state in states(plan, store))
         count = min(workers or default_workers(plan, place), max(open_cells, 1))

@@ -76,12 +76,20 @@ class Runner:
         while self._running:
             done, _ = wait(self._running, return_when=FIRST_COMPLETED)
             for future in done:
-                cell, _ = self._running.pop(future)
-                error = future.exception()
+                cell, job = self._running.pop(future)
+                error = future.exception() or self._left_undone(cell, job)
                 if error is None:
                     self._advance(cell)
                 else:
                     self._failed(cell, error)
+
+    def _left_undone(self, cell: PlannedCell, job: Job) -> Exception | None:
+        """Return an error where a job ended well and the store still lacks what it was for; it is not run again."""
+        state = state_of(self.plan, cell, self.store)
+        if state.finished or (isinstance(job, MakeJob) and state.made):
+            return None
+        lacking = "its checkpoint" if not state.made else f"records of {', '.join(state.missing)}"
+        return RuntimeError(f"the job ended, but the store holds not {lacking}")
 
     def _failed(self, cell: PlannedCell, error: BaseException) -> None:
         cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

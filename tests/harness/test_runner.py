@@ -194,3 +194,15 @@ def test_a_task_that_is_left_out_leaves_its_track_out(tmp_path: Path) -> None:
     assert {row["track"] for row in json.loads(result.board.to_json())["rows"]} == {"knowledge"}
     with pytest.raises(UserError, match="No track has both its tasks"):
         evaluate(Request(**{**asked, "tasks": ("wmdp",)}), output=tmp_path, workers=1)
+
+
+def test_a_job_that_leaves_nothing_behind_is_a_failure_and_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unlearn_bench.harness.executors import local
+
+    ran = []
+    monkeypatch.setattr(local, "run_job", lambda job, report: ran.append(job))
+    result = evaluate(Request(methods=("none",), **QUICK), output=tmp_path, workers=1)
+    assert len(ran) == 1
+    assert "the store holds not records of wmdp, mmlu" in result.failures["base"]
