@@ -189,8 +189,9 @@ def evaluate(
     click.echo(result.board.to_json() if as_json else result.board.to_markdown(), nl=False)
     board = output / "leaderboards" / f"{result.plan.suite.name}.md"
     click.echo(f"\nWrote {board} and .json after {time.perf_counter() - started:.0f} s.", err=True)
-    for label, cause in result.failures.items():
-        click.echo(f"Failed: {label}: {cause}", err=True)
+    for cause in dict.fromkeys(result.failures.values()):
+        labels = [label for label, other in result.failures.items() if other == cause]
+        click.echo(f"Failed: {', '.join(labels)}: {cause}", err=True)
     if result.failures:
         ctx.exit(1)
 

@@ -193,8 +193,7 @@ def _models(request: Request, suite: SuiteSpec, store: Store | None) -> dict[str
 def _pin(spec: ModelSpec, store: Store | None) -> ModelSpec:
     if spec.path is not None:
         folder = Path(spec.path)
-        if not (folder / "config.json").is_file():
-            raise UserError(f"Model folder {folder} has no config.json; pass a folder in Hugging Face layout.")
+        _check_layout(f"Model folder {folder}", folder)
         return spec.model_copy(update={"digest": folder_digest(folder, MODEL_FILES, store.digests if store else None)})
     from huggingface_hub import HfApi
 
@@ -205,13 +204,20 @@ def _pin(spec: ModelSpec, store: Store | None) -> ModelSpec:
     return spec.model_copy(update={"revision": commit, "digest": f"{spec.hub}@{commit}"})
 
 
+def _check_layout(what: str, folder: Path) -> None:
+    """Raise a `UserError` where a folder is no model in Hugging Face layout."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{what} has no config.json; pass a folder in Hugging Face layout.")
+    if not any(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)):
+        raise UserError(f"{what} holds no weights (*.safetensors or *.bin); pass a folder in Hugging Face layout.")
+
+
 def _imports(request: Request, name: str, model: ModelSpec, models: int, store: Store | None) -> list[PlannedCell]:
     if request.checkpoints and models > 1:
         raise UserError("--checkpoint belongs to one model; choose it with --models.")
     cells = []
     for label, folder in request.checkpoints.items():
-        if not (folder / "config.json").is_file():
-            raise UserError(f"Checkpoint {label}: {folder} has no config.json; pass a folder in Hugging Face layout.")
+        _check_layout(f"Checkpoint {label}: {folder}", folder)
         content = folder_digest(folder, MODEL_FILES, store.digests if store else None)
         spec = CellSpec(
             model=model.digest, transform="import", settings={"digest": content}, method="import", variant=label

@@ -172,9 +172,15 @@ def test_an_unreadable_model_is_named(cli, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llama"}')
+    empty = CliRunner().invoke(main, ["evaluate", "--models", str(folder), "--output", str(tmp_path / "out")])
+    assert empty.exit_code == 2
+    assert "holds no weights" in empty.stderr
+    (folder / "model.safetensors").write_bytes(b"not a tensor")
     done = cli("evaluate", *SMALL, "--models", folder, "--output", tmp_path / "out")
-    assert done.returncode in (1, 2)
-    assert "cannot be loaded" in done.stderr
+    assert done.returncode == 1
+    causes = [line for line in done.stderr.splitlines() if "cannot be loaded" in line]
+    assert len(causes) == 1
+    assert causes[0].startswith("Failed: base, knowledge/rmu#0: Model folder")
     assert "Traceback" not in done.stderr
 
 
