@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,28 @@ from click.core import ParameterSource
 
 from .errors import UserError
 
-OUTPUT = click.option(
+
+def option(flag: str, text: str, variable: str | None = None, **options: Any) -> Callable[[Any], Any]:
+    """Declare an option that an environment variable stands in for: UNLEARN_BENCH_ and its name, if none is given."""
+    variable = variable or "UNLEARN_BENCH_" + flag.removeprefix("--").replace("-", "_").upper()
+    return click.option(
+        flag, help=text, envvar=variable, show_envvar=True, show_default="default" in options, **options
+    )
+
+
+OUTPUT = option(
     "--output",
+    "Folder of the store: checkpoints, answers, records, boards.",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("unlearn-bench-results"),
-    show_default=True,
-    envvar="UNLEARN_BENCH_OUTPUT",
-    help="Folder of the store: checkpoints, answers, records, boards.",
 )
-SUITE = click.option("--suite", envvar="UNLEARN_BENCH_SUITE", help="Name of a suite, or a YAML file.")
+SUITE = option("--suite", "Name of a suite, or a YAML file.")
+DATA_ROOT = option(
+    "--data-root",
+    "Folder of real data; without --suite it selects the suite `real`.",
+    "UNLEARN_BENCH_DATA",
+    type=click.Path(path_type=Path),
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
@@ -69,20 +83,13 @@ def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
 
 @main.command()
 @SUITE
-@click.option(
+@option(
     "--methods",
+    "Methods or variants of the suite, separated by commas; `none` for base and checkpoints only.",
     default="all",
-    show_default=True,
     callback=_names,
-    envvar="UNLEARN_BENCH_METHODS",
-    help="Methods or variants of the suite, separated by commas; `none` for base and checkpoints only.",
 )
-@click.option(
-    "--models",
-    callback=_names,
-    envvar="UNLEARN_BENCH_MODELS",
-    help="Models of the suite, folders or hub ids, separated by commas.",
-)
+@option("--models", "Models of the suite, folders or hub ids, separated by commas.", callback=_names)
 @click.option(
     "--checkpoint",
     "checkpoints",
@@ -91,22 +98,12 @@ def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
     metavar="NAME=FOLDER",
     help="Score a checkpoint made elsewhere as a row of its own (repeatable).",
 )
-@click.option("--tracks", callback=_names, envvar="UNLEARN_BENCH_TRACKS", help="Tracks, separated by commas.")
-@click.option("--tasks", callback=_names, envvar="UNLEARN_BENCH_TASKS", help="Tasks, separated by commas.")
-@click.option(
-    "--seeds",
-    default="0",
-    show_default=True,
-    callback=_numbers,
-    envvar="UNLEARN_BENCH_SEEDS",
-    help="Training seeds, separated by commas: one training a method and seed.",
+@option("--tracks", "Tracks, separated by commas.", callback=_names)
+@option("--tasks", "Tasks, separated by commas.", callback=_names)
+@option(
+    "--seeds", "Training seeds, separated by commas: one training a method and seed.", default="0", callback=_numbers
 )
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    envvar="UNLEARN_BENCH_LIMIT",
-    help="At most this many items a task: a seeded, stratified sample.",
-)
+@option("--limit", "At most this many items a task: a seeded, stratified sample.", type=click.IntRange(min=1))
 @click.option(
     "--set",
     "settings",
@@ -114,46 +111,20 @@ def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
     metavar="METHOD.KEY=VALUE",
     help="Change a setting of a method, or of training with `training.KEY=VALUE` (repeatable).",
 )
-@click.option(
-    "--engine", default="auto", show_default=True, envvar="UNLEARN_BENCH_ENGINE", help="What runs the models."
-)
-@click.option(
-    "--executor", default="local", show_default=True, envvar="UNLEARN_BENCH_EXECUTOR", help="What runs the cells."
-)
-@click.option(
+@option("--engine", "What runs the models.", default="auto")
+@option("--executor", "What runs the cells.", default="local")
+@option(
     "--workers",
+    "Processes side by side; default: as many as the processors hold, one on a GPU.",
     type=click.IntRange(min=1),
-    envvar="UNLEARN_BENCH_WORKERS",
-    help="Processes side by side; default: as many as the processors hold, one on a GPU.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    envvar="UNLEARN_BENCH_DEVICE",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    envvar="UNLEARN_BENCH_BATCH_SIZE",
-    help="Sequences that are evaluated together; changes no result.",
+@option("--device", "Where models run.", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@option(
+    "--batch-size", "Sequences that are evaluated together; changes no result.", type=click.IntRange(min=1), default=64
 )
 @OUTPUT
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    envvar="UNLEARN_BENCH_DATA",
-    help="Folder of real data; without --suite it selects the suite `real`.",
-)
-@click.option(
-    "--scorer",
-    type=click.Path(path_type=Path),
-    envvar="UNLEARN_BENCH_SCORER",
-    help="Folder of a judge of texts, in place of the suite's.",
-)
+@DATA_ROOT
+@option("--scorer", "Folder of a judge of texts, in place of the suite's.", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Print what is done and what remains; run nothing.")
 @JSON
 @click.pass_context
@@ -338,7 +309,7 @@ def export(cell: str, folder: Path, output: Path, suite: str | None) -> None:
 
 @main.command()
 @OUTPUT
-@click.option("--data-root", type=click.Path(path_type=Path), envvar="UNLEARN_BENCH_DATA")
+@DATA_ROOT
 @JSON
 def doctor(output: Path, data_root: Path | None, as_json: bool) -> None:
     """Check versions, engines, the embedded suite, the output folder and the data; say what to do."""
