@@ -111,7 +111,7 @@ def _read_hub(source: SourceSpec, folder: Path | None) -> list[Row]:
     try:
         return list(load_dataset(source.hub, source.config, split=source.split, revision=source.revision))  # pyright: ignore
     except Exception as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
         looked = f"No file matches {source.path} below {folder}, and the" if source.path and folder else "The"
         raise UserError(
             f"{looked} data set {source.hub} cannot be loaded from the hub: {cause} Check the network and, where it is"

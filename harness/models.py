@@ -85,7 +85,7 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
 def unreadable(spec: ModelSpec, error: Exception) -> str:
     """Say why a model cannot be loaded and what to do."""
-    cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+    cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
     if spec.path is not None:
         if not Path(spec.path).is_dir():
             return f"Model folder {spec.path} does not exist. Pass one in Hugging Face layout."
