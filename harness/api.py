@@ -85,8 +85,7 @@ def make_place(plan: Plan, store: Store, device: str, batch_size: int) -> Place:
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder = Path(plan.data_folder) if plan.data_folder else None
-    return Place(store.root, folder, device, plan.suite.threads, batch_size)
+    return Place(store.root, device, plan.suite.threads, batch_size)
 
 
 def default_workers(plan: Plan, place: Place) -> int:

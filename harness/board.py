@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..leaderboards import Board, build_board
-from ..leaderboards.inputs import BoardSpec, Checkpoint, TaskInfo, TrackRoles
+from ..leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, TaskInfo, TrackRoles
 from .errors import UserError
 from .files import read_json, read_jsonl, write_text
 from .plan import Plan, build_task
@@ -16,8 +15,8 @@ from .records import Record
 from .state import CellState, entries, state_of
 from .store import Store
 
-KINDS: dict[str, Any] = {"base": "base", "noise": "noise", "import": "import"}
-
+KINDS: dict[str, CheckpointKind] = {"base": "base", "noise": "noise", "import": "import", "train": "method"}
+"""Transform to the board's word for what it makes."""
 
 RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers")
 """What was recorded beside results and must not differ within a table unsaid."""
@@ -121,7 +120,7 @@ def checkpoint(state: CellState, warnings: Sequence[str]) -> Checkpoint:
         track=spec.track,
         method=spec.method,
         variant=spec.variant,
-        kind=KINDS.get(spec.transform, "method"),
+        kind=KINDS[spec.transform],
         seed=spec.seed,
         cell=state.cell.id,
         status="ok" if state.finished else "failed" if state.failure else "pending",

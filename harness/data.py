@@ -14,7 +14,7 @@ from typing import Any
 from .errors import UserError
 from .records import Item
 from .specs import canonical
-from .suite import SourceSpec
+from .suite import CorporaSpec, SourceSpec
 
 Row = dict[str, Any]
 
@@ -58,6 +58,15 @@ def texts(rows: Iterable[Row], where: SourceSpec) -> list[str]:
         return [row["text"] for row in rows if str(row["text"]).strip()]
     except KeyError:
         raise UserError(f"{_name(where)} has no column 'text'; map one with columns: {{text: NAME}}.") from None
+
+
+def corpora_digests(corpora: CorporaSpec, folder: Path | None) -> dict[str, Any]:
+    """Return the digests of a track's text: forget topics, retain, probe (None where it has none)."""
+    return {
+        "forget": {topic: load_rows(source, folder).digest for topic, source in corpora.forget.items()},
+        "retain": load_rows(corpora.retain, folder).digest,
+        "probe": load_rows(corpora.probe, folder).digest if corpora.probe is not None else None,
+    }
 
 
 def _name(source: SourceSpec) -> str:

@@ -6,19 +6,9 @@ from pathlib import Path
 
 from .errors import UserError
 from .models import load_model, load_tokenizer
-from .plan import Plan, PlannedCell
+from .plan import Plan
+from .state import find_cell
 from .store import Store
-
-
-def find_cell(plan: Plan, store: Store, name: str) -> PlannedCell:
-    """Return the plan's cell with this id (or the start of it), label or variant; a `UserError` where it is not one."""
-    cells = [plan.settle(cell, store) for cell in plan.cells]
-    found = [cell for cell in cells if name in (cell.id, cell.spec.label, cell.spec.label.split("#")[0])]
-    found = found or [cell for cell in cells if cell.id.startswith(name) or cell.spec.variant == name]
-    if len(found) != 1:
-        labels = ", ".join(f"{cell.id} ({cell.model}: {cell.spec.label})" for cell in found or cells)
-        raise UserError(f"{name!r} names {len(found)} cells of this run. Cells: {labels}.")
-    return found[0]
 
 
 def export_cell(name: str, folder: Path, output: Path, suite: str | None = None) -> None:

@@ -36,7 +36,6 @@ class Place:
     """Where and how jobs run; no say in any result but through what is recorded."""
 
     store: Path
-    data: Path | None
     device: str
     threads: int
     batch_size: int

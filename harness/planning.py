@@ -9,7 +9,7 @@ from typing import Any
 
 from ..methods.base import methods
 from .cells import CellSpec
-from .data import load_rows, sample_items
+from .data import corpora_digests, load_rows, sample_items
 from .errors import UserError, suggest
 from .files import folder_digest
 from .judges import resolve_judge
@@ -17,7 +17,7 @@ from .models import MODEL_FILES, ModelSpec, unreadable
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, build_task
 from .specs import digest
 from .store import Store
-from .suite import SourceSpec, SuiteSpec, TrainingSpec, VariantSpec, load_suite
+from .suite import SuiteSpec, TrainingSpec, VariantSpec, load_suite
 from .variants import choose_variants, overrides
 
 
@@ -62,7 +62,7 @@ def make_plan(request: Request, store: Store | None) -> Plan:
     variants = choose_variants(request.methods, request.settings, suite, tracks)
     models = _models(request, suite, store)
     planned = _tasks(request, suite, tracks, folder)
-    data = {track: _corpora_digests(suite, track, folder) for track in tracks}
+    data = {track: corpora_digests(suite.tracks[track].corpora, folder) for track in tracks}
     cells: list[PlannedCell] = []
     for name, model in models.items():
         cells.append(PlannedCell(model=name, spec=base_cell(model)))
@@ -152,16 +152,6 @@ def _noise_cell(model: ModelSpec, track: str, seed: int, trained: Sequence[Plann
         method="noise",
         variant="noise",
     )
-
-
-def _corpora_digests(suite: SuiteSpec, track: str, folder: Path) -> dict[str, Any]:
-    corpora = suite.tracks[track].corpora
-
-    def of(source: SourceSpec | None) -> str | None:
-        return None if source is None else load_rows(source, folder).digest
-
-    forget = {topic: of(source) for topic, source in corpora.forget.items()}
-    return {"forget": forget, "retain": of(corpora.retain), "probe": of(corpora.probe)}
 
 
 def _models(request: Request, suite: SuiteSpec, store: Store | None) -> dict[str, ModelSpec]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .cells import BASE
+from .errors import UserError
 from .plan import Plan, PlannedCell
 from .store import Entry, Store
 
@@ -54,3 +55,14 @@ def delta_of(store: Store, cell_id: str, transform: str) -> str | None:
         return BASE
     manifest = store.entry("cells", cell_id).manifest()
     return None if manifest is None else str(manifest["delta"])
+
+
+def find_cell(plan: Plan, store: Store, name: str) -> PlannedCell:
+    """Return the plan's cell with this id (or the start of it), label or variant; a `UserError` where it is not one."""
+    cells = [plan.settle(cell, store) for cell in plan.cells]
+    found = [cell for cell in cells if name in (cell.id, cell.spec.label, cell.spec.label.split("#")[0])]
+    found = found or [cell for cell in cells if cell.id.startswith(name) or cell.spec.variant == name]
+    if len(found) != 1:
+        labels = ", ".join(f"{cell.id} ({cell.model}: {cell.spec.label})" for cell in found or cells)
+        raise UserError(f"{name!r} names {len(found)} cells of this run. Cells: {labels}.")
+    return found[0]

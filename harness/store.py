@@ -127,14 +127,6 @@ class Store:
         """Return an entry by section and id, whether it exists or not."""
         return Entry(self.root / section / ident)
 
-    def find(self, section: Section, prefix: str) -> Entry:
-        """Return the one entry whose id starts with `prefix`; raise a `UserError` where there is none or several."""
-        found = sorted(path for path in (self.root / section).glob(f"{prefix}*") if path.is_dir())
-        if len(found) != 1:
-            names = ", ".join(path.name for path in found[:5])
-            raise UserError(f"{prefix!r} names {len(found)} {section} of {self.root}{': ' + names if names else ''}.")
-        return Entry(found[0])
-
     @property
     def digests(self) -> Path:
         """The cache of file digests, by size and modification time."""

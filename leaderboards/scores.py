@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,14 +133,3 @@ def mean_scores(columns: Sequence[Sequence[Record]]) -> dict[str, float]:
             if values:
                 means.setdefault(name, []).append(math.fsum(values) / len(values))
     return {name: math.fsum(values) / len(values) for name, values in sorted(means.items())}
-
-
-def missing_reasons(columns: Sequence[Sequence[Record]], score: str) -> Mapping[str, int]:
-    """Return why scores are missing and how often, the most frequent first."""
-    reasons: dict[str, int] = {}
-    for records in columns:
-        for record in records:
-            if score_of(record, score) is None:
-                reason = record.missing or f"no finite score {score!r}"
-                reasons[reason] = reasons.get(reason, 0) + 1
-    return dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0])))

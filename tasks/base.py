@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ..harness.records import Choices, Generations, Item, Record
+from ..harness.records import Item, Record
 from ..harness.registry import Registry
 from ..harness.specs import Kind, Spec, identity
 
@@ -53,7 +53,6 @@ class GenerationRequest:
 
 
 Request = ChoiceRequest | GenerationRequest
-Outcome = Choices | Generations
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...methods.base import methods
-from ..data import load_rows, texts
+from ..data import corpora_digests, load_rows, texts
 from ..errors import UserError
 from ..jobs import Event, MakeJob, Report
 from ..resident import base_model
@@ -31,17 +31,24 @@ class Train(Transform):
         trainer = Trainer(model, tokenizer, method, corpora, training, job.cell.seed or 0, job.place.device)
         try:
             trainer.run(lambda row: report(Event(job.cell.label, "train", row["step"] + 1, trainer.steps)))
-            delta = {name: tensor.detach().clone() for name, tensor in trainer.delta().items()}
+            delta = trainer.delta()
         finally:
             trainer.restore()
         return Made(delta, trainer.log, _summary(trainer.log))
 
 
 def read_corpora(job: MakeJob) -> Corpora:
-    """Read the track's text: forget topics, retain, labelled text for probes."""
+    """Read the track's text: forget topics, retain, labelled text for probes.
+
+    Raises:
+        UserError: there is none, or it is not the text that the cell's identity speaks of.
+    """
     spec: CorporaSpec | None = job.corpora
     if spec is None:
         raise UserError(f"{job.cell.label} needs the corpora of its track.")
+
+    if corpora_digests(spec, job.folder) != job.cell.settings["data"]:
+        raise UserError(f"The text for {job.cell.label} changed while the run was planned; run again.")
 
     def read(source: Any) -> list[str]:
         return texts(load_rows(source, job.folder).rows, source)

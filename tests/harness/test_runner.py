@@ -206,3 +206,18 @@ def test_a_job_that_leaves_nothing_behind_is_a_failure_and_not_run_again(
     result = evaluate(Request(methods=("none",), **QUICK), output=tmp_path, workers=1)
     assert len(ran) == 1
     assert "the store holds not records of wmdp, mmlu" in result.failures["base"]
+
+
+def test_text_that_changed_after_the_plan_is_not_trained_on() -> None:
+    from unlearn_bench.harness.jobs import MakeJob, Place
+    from unlearn_bench.harness.planning import make_plan
+    from unlearn_bench.harness.transforms.train import read_corpora
+
+    plan = make_plan(Request(methods=("rmu",), tracks=("knowledge",)), None)
+    cell = next(cell.spec for cell in plan.cells if cell.spec.variant == "rmu")
+    corpora, folder = plan.suite.tracks["knowledge"].corpora, Path(plan.data_folder or "")
+    place = Place(Path(), "cpu", 1, 1)
+    assert set(read_corpora(MakeJob(place, plan.models["micro"], cell, corpora, folder)).forget) == set(corpora.forget)
+    other = cell.model_copy(update={"settings": {**cell.settings, "data": {"forget": {}, "retain": "", "probe": None}}})
+    with pytest.raises(UserError, match="changed while the run was planned"):
+        read_corpora(MakeJob(place, plan.models["micro"], other, corpora, folder))

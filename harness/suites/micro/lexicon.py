@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-RELATIONS_PER_SUBJECT = 6
 VALUES_PER_POOL = 16
 
 
