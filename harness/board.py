@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..leaderboards import Board, build_board
-from ..leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, TaskInfo, TrackRoles
+from ..leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
+from ..tasks.base import tasks as registered
 from .errors import UserError
 from .files import read_json, read_jsonl, write_text
-from .plan import Plan, build_task
+from .plan import Plan
 from .records import Record
 from .state import CellState, entries, state_of
 from .store import Store
+from .suite import PublishedSpec, ScorerSpec
 
 KINDS: dict[str, CheckpointKind] = {"base": "base", "noise": "noise", "import": "import", "train": "method"}
 """Transform to the board's word for what it makes."""
 
-RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers")
+RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers", "vllm")
 """What was recorded beside results and must not differ within a table unsaid."""
 
 
@@ -31,12 +35,31 @@ def board_of(plan: Plan, store: Store) -> Board:
         for key in RECORDED
         if any(key in found for found in circumstances)
     }
+    spec = board_spec(plan)
+    controls = _controls_only(spec)
     checkpoints = [
-        checkpoint(state, [word for key, value in usual.items() for word in _unusual(key, value, found)])
+        checkpoint(
+            state, store, controls, [word for key, value in usual.items() for word in _unusual(key, value, found)]
+        )
         for state, found in zip(states, circumstances, strict=True)
     ]
     facts = {"measured with": ", ".join(f"{key} {value}" for key, value in usual.items())} if usual else {}
-    return build_board(board_spec(plan, facts), checkpoints)
+    return build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)
+
+
+def _controls_only(spec: BoardSpec) -> set[str]:
+    """Return the tasks that no track's S is made of."""
+    controls = {task for roles in spec.tracks.values() for task in roles.controls}
+    return controls - {task for roles in spec.tracks.values() for task in (roles.forget_task, roles.retain_task)}
+
+
+def _final_alpha(state: CellState, store: Store) -> float | None:
+    """Return alpha at the end of training: the centre of its policy where it is learned, not the last draw from it."""
+    manifest = store.entry("cells", state.cell.id).manifest() or {}
+    summary = manifest.get("summary", {})
+    if "mean_log_alpha" in summary:
+        return math.exp(summary["mean_log_alpha"])
+    return summary.get("alpha")
 
 
 def recorded(plan: Plan, state: CellState, store: Store) -> dict[str, list[str]]:
@@ -58,7 +81,7 @@ def _unusual(key: str, usual: str, found: dict[str, list[str]]) -> list[str]:
     return [f"made or measured with {key} {', '.join(others)}, most rows with {usual}"] if others else []
 
 
-def board_spec(plan: Plan, facts: dict[str, str]) -> BoardSpec:
+def board_spec(plan: Plan) -> BoardSpec:
     """Return what the board covers: tracks with both their tasks, and the facts that a reader must know."""
     suite = plan.suite
     roles = {name: suite.tracks[name] for name in plan.tracks}
@@ -67,7 +90,12 @@ def board_spec(plan: Plan, facts: dict[str, str]) -> BoardSpec:
         raise UserError("No track has both its tasks; name a forget task and its retain task in --tasks.")
     forget = [role.forget_task for role in complete.values()]
     tracks = {
-        name: TrackRoles(role.forget_task, role.retain_task, tuple(task for task in forget if task != role.forget_task))
+        name: TrackRoles(
+            role.forget_task,
+            role.retain_task,
+            tuple(task for task in forget if task != role.forget_task),
+            tuple(task for task in role.controls if task in plan.tasks),
+        )
         for name, role in complete.items()
     }
     return BoardSpec(
@@ -80,14 +108,19 @@ def board_spec(plan: Plan, facts: dict[str, str]) -> BoardSpec:
         confidence=suite.bootstrap.confidence,
         seed=suite.bootstrap.seed,
         limit=plan.limit,
-        facts={**_facts(plan), **facts},
+        facts=_facts(plan),
         command=plan.command,
+        published=_published(suite.published),
     )
+
+
+def _published(spec: PublishedSpec | None) -> Published | None:
+    return None if spec is None else Published(spec.source, spec.values, spec.alpha)
 
 
 def _info(plan: Plan, name: str) -> TaskInfo:
     planned = plan.tasks[name]
-    metric = build_task(planned.spec).metrics[0]
+    metric = registered.get(planned.spec.task).metrics[0]
     described = f"{planned.spec.task}, {planned.count} items, data {planned.data}"
     return TaskInfo(name, metric.score, metric.chance, metric.better, planned.version, described)
 
@@ -97,9 +130,17 @@ def _facts(plan: Plan) -> dict[str, str]:
     facts = {"models": models, "engine": plan.engine}
     if plan.suite.tuning:
         facts["settings"] = plan.suite.tuning
-    if plan.scorer is not None:
-        name = plan.scorer.name or plan.scorer.kind
-        facts["judge"] = f"{name} ({plan.scorer.kind}, {plan.scorer.digest})"
+    chatting = [name for name, model in plan.models.items() if model.chat]
+    if chatting:
+        facts["chat template"] = "on" if len(chatting) == len(plan.models) else f"on for {', '.join(chatting)}"
+    if plan.notes:
+        facts["notes"] = "; ".join(plan.notes)
+    judges: dict[str, list[str]] = {}
+    for task, planned in plan.tasks.items():
+        if planned.scorer is not None:
+            judges.setdefault(_judge(planned.scorer), []).append(task)
+    for judge, tasks in judges.items():
+        facts["judge" if len(judges) == 1 else f"judge of {', '.join(tasks)}"] = judge
     for track in plan.tracks:
         data = next(
             (c.spec.settings["data"] for c in plan.cells if c.spec.track == track and c.spec.settings.get("data")), None
@@ -112,9 +153,18 @@ def _facts(plan: Plan) -> dict[str, str]:
     return facts
 
 
-def checkpoint(state: CellState, warnings: Sequence[str]) -> Checkpoint:
-    """Return a planned cell as the board sees it: its records where it is measured, else why not."""
+def _judge(scorer: ScorerSpec) -> str:
+    note = f"; {scorer.note}" if scorer.note else ""
+    return f"{scorer.name or scorer.kind} ({scorer.kind}, {scorer.digest}){note}"
+
+
+def checkpoint(state: CellState, store: Store, controls: Collection[str], warnings: Sequence[str]) -> Checkpoint:
+    """Return a planned cell as the board sees it: its records where it is measured, else why not.
+
+    A cell that lacks only some `controls` is measured: they have no say in S.
+    """
     spec = state.cell.spec
+    measured = state.made and set(state.missing) <= set(controls)
     return Checkpoint(
         model=state.cell.model,
         track=spec.track,
@@ -123,13 +173,14 @@ def checkpoint(state: CellState, warnings: Sequence[str]) -> Checkpoint:
         kind=KINDS[spec.transform],
         seed=spec.seed,
         cell=state.cell.id,
-        status="ok" if state.finished else "failed" if state.failure else "pending",
+        status="ok" if measured else "failed" if state.failure else "pending",
         failure=state.failure,
         records={
             name: [Record(**row) for row in read_jsonl(entry.file("records.jsonl"))]
             for name, entry in state.records.items()
         },
         warnings=tuple(warnings),
+        alpha=_final_alpha(state, store),
     )
 
 

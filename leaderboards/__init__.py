@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .bootstrap import bootstrap_means, bootstrap_weights
     from .compare import Estimate, estimate, rank_intervals
     from .details import to_details
-    from .inputs import BoardSpec, Checkpoint, TaskInfo, TrackRoles
+    from .inputs import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
     from .metrics import forget_part, retain_part, s_unlearning
     from .render import to_markdown
 
@@ -19,6 +19,7 @@ _HOMES = {
     "BoardSpec": "inputs",
     "Checkpoint": "inputs",
     "Estimate": "compare",
+    "Published": "inputs",
     "TaskInfo": "inputs",
     "TrackRoles": "inputs",
     "bootstrap_means": "bootstrap",
@@ -38,6 +39,7 @@ __all__ = [
     "BoardSpec",
     "Checkpoint",
     "Estimate",
+    "Published",
     "TaskInfo",
     "TrackRoles",
     "bootstrap_means",

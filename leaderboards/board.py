@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..harness.errors import UserError
-from .inputs import BoardSpec, Checkpoint, TaskInfo, TrackRoles
+from .inputs import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
 from .rows import build_rows
 from .schema import SCHEMA, Row, Verdict, decode, encode, rounded
 from .verdicts import build_verdicts
@@ -41,6 +41,7 @@ class Board:
                 },
                 "tasks": {name: rounded(asdict(info)) for name, info in spec.tasks.items()},
                 "tracks": {name: rounded(asdict(roles)) for name, roles in spec.tracks.items()},
+                "published": None if spec.published is None else rounded(asdict(spec.published)),
                 "verdicts": self.verdicts,
                 "rows": self.rows,
             }
@@ -68,7 +69,7 @@ def build_board(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> Board:
         UserError: checkpoints or records that cannot share a board (what and where is named).
     """
     rows = build_rows(spec, checkpoints)
-    return Board(spec, rows, build_verdicts(rows))
+    return Board(spec, rows, build_verdicts(spec, rows))
 
 
 def load_board(path: str | Path) -> Board:
@@ -86,7 +87,9 @@ def load_board(path: str | Path) -> Board:
     value = decode(text, f"Board {path}")
     try:
         tracks = {
-            name: TrackRoles(**{**roles, "cross_tasks": tuple(roles["cross_tasks"])})
+            name: TrackRoles(
+                **{**roles, "cross_tasks": tuple(roles["cross_tasks"]), "controls": tuple(roles.get("controls", ()))}
+            )
             for name, roles in value["tracks"].items()
         }
         spec = BoardSpec(
@@ -98,6 +101,7 @@ def load_board(path: str | Path) -> Board:
             limit=value.get("limit"),
             facts=value.get("facts", {}),
             command=value.get("command", ""),
+            published=Published(**value["published"]) if value.get("published") else None,
             **value["bootstrap"],
         )
     except (AttributeError, KeyError, TypeError) as error:
@@ -107,7 +111,10 @@ def load_board(path: str | Path) -> Board:
 
 def _flat(row: Row) -> dict[str, Any]:
     flat: dict[str, Any] = dict(row)
-    flat["cross"] = {component["task"]: component for component in row["cross"]}
+    for key in ("cross", "controls"):
+        flat[key] = {component["task"]: component for component in row[key]}
+    if row["alpha"]:
+        flat["alpha"] = {**row["alpha"], "values": "; ".join(str(value) for value in row["alpha"]["values"])}
     for key in ("seeds", "warnings", "cells"):
         flat[key] = "; ".join(str(value) for value in row[key])
     return flat

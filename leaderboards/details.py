@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .explain import wrapped
-from .render import interval, name, shorten, table, tables
-from .schema import Component, Row
+from .render import interval, name, squeeze, table, tables
+from .schema import Row, components
 
 if TYPE_CHECKING:
     from .board import Board
@@ -22,26 +22,22 @@ def to_details(board: Board) -> str:
         if measured:
             blocks.append(_differences(measured))
             blocks.append(_unclipped(measured))
-            blocks += [block for block in (_other_scores(measured), _marks(measured)) if block]
+            blocks += [block for block in (_other_scores(measured), _marks(measured), _alphas(measured)) if block]
         blocks.append(_cells(rows))
     return "\n\n".join(blocks) + "\n"
-
-
-def _components(row: Row) -> list[Component]:
-    return [component for component in (row["forget"], row["retain"], *row["cross"]) if component]
 
 
 def _differences(rows: Sequence[Row]) -> str:
     body = [
         (
             name(row),
-            shorten(part["task"], 16),
+            squeeze(part["task"], 16),
             interval(part["delta_base"], sign=True),
             interval(part["delta_noise"], sign=True),
             str(part["n_clusters"]),
         )
         for row in rows
-        for part in _components(row)
+        for part in components(row)
     ]
     lead = "Each metric less that of base and of noise (paired), and the clusters that its items lie in."
     return f"{lead}\n\n" + table(("method", "task", "Δ base", "Δ noise", "clusters"), body)
@@ -65,7 +61,7 @@ def _unclipped(rows: Sequence[Row]) -> str:
 def _other_scores(rows: Sequence[Row]) -> str | None:
     lines = []
     for row in rows:
-        for part in _components(row):
+        for part in components(row):
             found = [f"{key} {value:.3f}" for key, value in part["also"].items()]
             found += [f"{part['metric']} in {key} {value:.3f}" for key, value in part["strata"].items()]
             if found:
@@ -77,13 +73,24 @@ def _other_scores(rows: Sequence[Row]) -> str | None:
 
 def _marks(rows: Sequence[Row]) -> str | None:
     body = [
-        (name(row), shorten(task, 16), mark, f"{share:.1%}")
+        (name(row), squeeze(task, 16), mark, f"{share:.1%}")
         for row in rows
         for task, marks in row["marks"].items()
         for mark, share in marks.items()
     ]
     lead = "Marks: mean share of an item's answers that give reason for doubt."
     return f"{lead}\n\n" + table(("method", "task", "mark", "share"), body) if body else None
+
+
+def _alphas(rows: Sequence[Row]) -> str | None:
+    lines = [
+        f"`{row['variant']}`: {', '.join(f'{value:.3g}' for value in row['alpha']['values'])}"
+        for row in rows
+        if row["alpha"] and row["alpha"]["values"]
+    ]
+    lead = "Final alpha, the weight of the retain loss, by seed (where it is learned: the centre of its policy)."
+    bullets = "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)
+    return f"{lead}\n\n{bullets}" if lines else None
 
 
 def _cells(rows: Sequence[Row]) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .inputs import BoardSpec, Checkpoint
-from .schema import Component, Row
+from .schema import Component, Row, components
+from .scores import answer_shares
 
 MANY = 0.10  # share of answers from which a mark is worth a warning
 CUT = 0.01  # the same for truncated prompts
+ALIKE = 0.80  # share of the questions answered with one position from which that is worth a warning
 
 DEGENERATE = ("gibberish", "empty", "repetitive", "tie")
 """Marks of answers that are none: broken text, or no choice between the choices."""
@@ -26,8 +28,23 @@ def degenerate_share(row: Row) -> float:
     return min(1.0, sum(marks.get(mark, 0.0) for mark in DEGENERATE))
 
 
+def at_chance(spec: BoardSpec, component: Component | None) -> bool:
+    """Tell whether the interval of a metric includes what no knowledge scores (0 for a rate), or lies below it."""
+    return (
+        component is not None
+        and component["low"] is not None
+        and component["low"] <= spec.tasks[component["task"]].chance
+    )
+
+
 def doubts(
-    spec: BoardSpec, row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, str], *, constant: bool
+    spec: BoardSpec,
+    row: Row,
+    members: Sequence[Checkpoint],
+    lacking: Mapping[str, str],
+    uncontrolled: Mapping[str, Sequence[str]],
+    *,
+    constant: bool,
 ) -> list[str]:
     """Return the warnings of a row.
 
@@ -35,12 +52,14 @@ def doubts(
         spec: the board's.
         row: with its numbers filled in.
         members: all checkpoints of the row.
-        lacking: cell to a task of which it has no score.
+        lacking: cell to a task of its track's S of which it has no score.
+        uncontrolled: measured cell to the control tasks of which it has no score.
         constant: whether S is the same in every resample.
     """
-    found = [*_unfinished(row, members, lacking)]
-    for component in _components(row):
+    found = [*_unfinished(row, members, lacking), *_uncontrolled(members, uncontrolled)]
+    for component in components(row):
         found += _component_doubts(row, component)
+        found += _alike(members, component["task"])
     if row["s_unlearning"] is not None:
         found += _utility_doubts(spec, row)
         if row["s_unlearning"]["low"] is None:
@@ -52,14 +71,10 @@ def doubts(
     return found + _said(members)
 
 
-def _components(row: Row) -> list[Component]:
-    return [component for component in (row["forget"], row["retain"], *row["cross"]) if component is not None]
-
-
 def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, str]) -> list[str]:
     found = []
     for checkpoint in members:
-        who = "" if checkpoint.seed is None or len(members) == 1 else f"seed {checkpoint.seed} "
+        who = _who(checkpoint, members)
         if checkpoint.status == "failed":
             found.append(f"{who}failed: {checkpoint.failure or 'no cause was recorded'}")
         elif checkpoint.cell in lacking:
@@ -70,6 +85,31 @@ def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, s
     if 0 < row["finished"] < row["planned"]:
         found.append(f"fewer seeds than planned: {row['finished']} of {row['planned']}")
     return found
+
+
+def _who(checkpoint: Checkpoint, members: Sequence[Checkpoint]) -> str:
+    return "" if checkpoint.seed is None or len(members) == 1 else f"seed {checkpoint.seed} "
+
+
+def _uncontrolled(members: Sequence[Checkpoint], uncontrolled: Mapping[str, Sequence[str]]) -> list[str]:
+    found = []
+    for checkpoint in members:
+        if checkpoint.cell in uncontrolled:
+            tasks = ", ".join(uncontrolled[checkpoint.cell])
+            cause = f" ({checkpoint.failure})" if checkpoint.failure else ""
+            found.append(f"{_who(checkpoint, members)}has no score of the control task {tasks}{cause}")
+    return found
+
+
+def _alike(members: Sequence[Checkpoint], task: str) -> list[str]:
+    """Return which checkpoints answer nearly every question with the same position."""
+    return [
+        f"{_who(checkpoint, members)}answers {chr(ord('A') + place)!r} to {share:.0%} of the questions of {task}"
+        for checkpoint in members
+        if checkpoint.status == "ok"
+        for place, share in answer_shares(checkpoint.records.get(task, ())).items()
+        if share >= ALIKE
+    ]
 
 
 def _component_doubts(row: Row, component: Component) -> list[str]:
@@ -89,8 +129,8 @@ def _utility_doubts(spec: BoardSpec, row: Row) -> list[str]:
     if retain is None:
         return found
     chance = spec.tasks[retain["task"]].chance
-    if chance > 0 and retain["low"] is not None and retain["high"] is not None and retain["low"] <= chance:
-        below = retain["high"] < chance
+    if chance > 0 and at_chance(spec, retain):
+        below = retain["high"] is not None and retain["high"] < chance
         where = f"lies below {chance:g}" if below else f"includes {chance:g}"
         found.append(
             f"{'below' if below else 'at'} chance: the interval of {retain['task']} {where}, what no knowledge scores; "

@@ -31,14 +31,14 @@ class Evidence:
         self.checkpoints = sorted(checkpoints, key=_order)
         self.tables: dict[str, Table] = {}
         self.means: dict[str, Floats] = {}
+        self._strata: dict[tuple[str, str], Floats] = {}
         for name, info in sorted(spec.tasks.items()):
             try:
                 table = collect([self.records(k, name) for k in range(len(self.checkpoints))], info.metric)
             except UserError as error:
                 raise UserError(f"Task {name!r}: {error}") from None
-            rng = np.random.default_rng([spec.seed, int(digest(name), 16)])
             self.tables[name] = table
-            self.means[name] = bootstrap_means(table, spec.resamples, rng)
+            self.means[name] = self._resample(table, name)
 
     def records(self, index: int, task: str) -> Sequence[Record]:
         """Return a checkpoint's records of a task; empty where it has none or did not finish."""
@@ -47,8 +47,18 @@ class Evidence:
 
     def draws(self, task: str, columns: Sequence[int]) -> Floats:
         """Return the means of some checkpoints [B + 1, k]; those without any score of the task are left out."""
-        means = self.means[task][:, list(columns)]
-        return means[:, ~np.isnan(means[0])]
+        return _present(self.means[task][:, list(columns)])
+
+    def stratum_draws(self, task: str, stratum: str, columns: Sequence[int]) -> Floats:
+        """Return the same within one stratum; its clusters are drawn for themselves, once for all checkpoints."""
+        key = (task, stratum)
+        if key not in self._strata:
+            self._strata[key] = self._resample(self.tables[task].stratum(stratum), list(key))
+        return _present(self._strata[key][:, list(columns)])
+
+    def scored(self, task: str, columns: Sequence[int]) -> list[int]:
+        """Return those of some checkpoints that have a score of the task."""
+        return [k for k in columns if not np.isnan(self.means[task][0, k])]
 
     def s_draws(self, track: str, columns: Sequence[int]) -> Floats:
         """Return S-unlearning of some checkpoints, recomputed whole in each resample [B + 1, k]."""
@@ -70,6 +80,10 @@ class Evidence:
                 return task
         return None
 
+    def _resample(self, table: Table, key: str | list[str]) -> Floats:
+        rng = np.random.default_rng([self.spec.seed, int(digest(key), 16)])
+        return bootstrap_means(table, self.spec.resamples, rng)
+
     def _roles(self, track: str, columns: Sequence[int]) -> tuple[Floats, Floats]:
         roles = self.spec.tracks[track]
         return self.means[roles.forget_task][:, list(columns)], self.means[roles.retain_task][:, list(columns)]
@@ -77,6 +91,10 @@ class Evidence:
     def _chances(self, track: str) -> tuple[float, float]:
         roles = self.spec.tracks[track]
         return self.spec.tasks[roles.forget_task].chance, self.spec.tasks[roles.retain_task].chance
+
+
+def _present(means: Floats) -> Floats:
+    return means[:, ~np.isnan(means[0])]
 
 
 def _order(checkpoint: Checkpoint) -> tuple:

@@ -36,11 +36,38 @@ class TaskInfo:
 
 @dataclass(frozen=True)
 class TrackRoles:
-    """The tasks of a track: what is to be forgotten, what is to be kept, and the forget tasks of other tracks."""
+    """The tasks of a track: what is to be forgotten, what is to be kept, and what is shown without a say in S.
+
+    Attributes:
+        forget_task, retain_task: those that S is made of.
+        cross_tasks: the forget tasks of other tracks.
+        controls: further tasks, such as a topic without forget text or the same questions in another form.
+    """
 
     forget_task: str
     retain_task: str
     cross_tasks: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks of the track, each once."""
+        return tuple(dict.fromkeys((self.forget_task, self.retain_task, *self.cross_tasks, *self.controls)))
+
+
+@dataclass(frozen=True)
+class Published:
+    """What someone else reports: bare values, without intervals or seeds.
+
+    Attributes:
+        source: where they stand.
+        values: model, track and row (variant or `base`) to S.
+        alpha: model, track and variant to the final alpha.
+    """
+
+    source: str
+    values: Mapping[str, Mapping[str, Mapping[str, float]]]
+    alpha: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,8 +83,9 @@ class Checkpoint:
         seed: training seed; None where nothing was trained.
         cell: the cell's id.
         status: `ok` (measured), `failed` or `pending`.
-        failure: why it failed, one line.
+        failure: why it failed, or why a control task has no score, one line.
         records: task name to records, one an item.
+        alpha: the weight of the retain loss at the end of training, where the method has one that may move.
         warnings: what the harness has to say about it, in words.
     """
 
@@ -72,6 +100,7 @@ class Checkpoint:
     failure: str | None = None
     records: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    alpha: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +115,7 @@ class BoardSpec:
         limit: items a task, where not all were asked.
         facts: shown as a list (data, judge, engine, what settings were tuned on ...).
         command: how to reproduce the board.
+        published: values of others, shown beside.
 
     Raises:
         UserError: a track names an unknown task, a chance level outside [0, 1), or a retain task of which less is
@@ -103,10 +133,11 @@ class BoardSpec:
     limit: int | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
+    published: Published | None = None
 
     def __post_init__(self) -> None:
         for track, roles in self.tracks.items():
-            for name in (roles.forget_task, roles.retain_task, *roles.cross_tasks):
+            for name in roles.tasks:
                 if name not in self.tasks:
                     raise UserError(f"Track {track!r} names the task {name!r}.{suggest(name, self.tasks)}")
             if self.tasks[roles.retain_task].better == "lower":

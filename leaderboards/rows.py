@@ -12,10 +12,12 @@ from .doubts import doubts
 from .evidence import Evidence
 from .inputs import BoardSpec, Checkpoint
 from .metrics import Floats
-from .schema import Component, Interval, RankInterval, Row, Status, rounded
+from .schema import Alpha, Component, Interval, RankInterval, Row, Status, rounded
 from .scores import mark_shares, mean_scores
 
 RANKED = ("method", "import")
+STRATA = range(2, 7)
+"""Numbers of strata of a forget task of which each gets an interval of its own."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,9 @@ def _row(
         "forget": None,
         "retain": None,
         "cross": [],
+        "controls": [],
+        "published": _published(evidence.spec, model, track, group),
+        "alpha": _alpha(evidence.spec, model, track, group, finished),
         "unclipped": None,
         "marks": {},
         "warnings": [],
@@ -136,7 +141,12 @@ def _row(
         for k in group.members
         if evidence.checkpoints[k].status == "ok" and (task := evidence.lacking(track, k))
     }
-    row["warnings"] = doubts(evidence.spec, row, members, lacking, constant=constant)
+    uncontrolled = {
+        evidence.checkpoints[k].cell: unscored
+        for k in group.columns
+        if (unscored := [task for task in evidence.spec.tracks[track].controls if not evidence.scored(task, [k])])
+    }
+    row["warnings"] = doubts(evidence.spec, row, members, lacking, uncontrolled, constant=constant)
     return row
 
 
@@ -159,13 +169,15 @@ def _fill(evidence: Evidence, row: Row, track: str, group: Group, base: Group | 
     row["retain"] = _component(evidence, roles.retain_task, group, base, noise)
     cross = [_component(evidence, task, group, base, noise, strata=True) for task in roles.cross_tasks]
     row["cross"] = [component for component in cross if component is not None]
+    controls = [_component(evidence, task, group, base, noise) for task in roles.controls]
+    row["controls"] = [component for component in controls if component is not None]
     forget, retain = evidence.unclipped_draws(track, group.columns)
     row["unclipped"] = {
         "forget": _interval(estimate(forget, confidence=spec.confidence)),
         "retain": _interval(estimate(retain, confidence=spec.confidence)),
     }
-    for task in (roles.forget_task, roles.retain_task, *roles.cross_tasks):
-        shares = mark_shares([evidence.records(k, task) for k in group.columns])
+    for task in roles.tasks:
+        shares = mark_shares([evidence.records(k, task) for k in evidence.scored(task, group.columns)])
         if shares:
             row["marks"][task] = shares
     return own is not None and own.constant
@@ -175,12 +187,13 @@ def _component(
     evidence: Evidence, task: str, group: Group, base: Group | None, noise: Group | None, *, strata: bool = False
 ) -> Component | None:
     spec, info, table = evidence.spec, evidence.spec.tasks[task], evidence.tables[task]
-    draws = evidence.draws(task, group.columns)
+    columns = evidence.scored(task, group.columns)
+    draws = evidence.draws(task, columns)
     found = estimate(draws, confidence=spec.confidence, bounds=(0.0, 1.0))
     if found is None:
         return None
-    n, clusters, missing = table.complete(group.columns)
-    also = mean_scores([evidence.records(k, task) for k in group.columns])
+    n, clusters, missing = table.complete(columns)
+    also = mean_scores([evidence.records(k, task) for k in columns])
     also.pop(info.metric, None)
     return {
         "task": task,
@@ -194,8 +207,33 @@ def _component(
         "delta_base": _difference(draws, evidence.draws(task, base.columns), spec) if base else None,
         "delta_noise": _difference(draws, evidence.draws(task, noise.columns), spec) if noise else None,
         "also": also,
-        "strata": table.stratum_means(group.columns) if strata and len(table.names) > 1 else {},
+        "strata": table.stratum_means(columns) if strata and len(table.names) > 1 else {},
+        "strata_intervals": _strata(evidence, task, columns) if strata and len(table.names) in STRATA else {},
     }
+
+
+def _strata(evidence: Evidence, task: str, columns: Sequence[int]) -> dict[str, Interval]:
+    found = {}
+    for name in evidence.tables[task].names:
+        draws = evidence.stratum_draws(task, name, columns)
+        mean = _interval(estimate(draws, confidence=evidence.spec.confidence, bounds=(0.0, 1.0)))
+        if mean is not None:
+            found[name] = mean
+    return found
+
+
+def _published(spec: BoardSpec, model: str, track: str, group: Group) -> float | None:
+    if spec.published is None or group.first.kind not in ("base", "method"):
+        return None
+    return spec.published.values.get(model, {}).get(track, {}).get(group.variant)
+
+
+def _alpha(spec: BoardSpec, model: str, track: str, group: Group, finished: Sequence[Checkpoint]) -> Alpha | None:
+    values = [checkpoint.alpha for checkpoint in finished if checkpoint.alpha is not None]
+    published = None
+    if spec.published is not None and group.first.kind == "method":
+        published = spec.published.alpha.get(model, {}).get(track, {}).get(group.variant)
+    return {"values": values, "published": published} if values or published is not None else None
 
 
 def _difference(plus: Floats, minus: Floats, spec: BoardSpec) -> Interval | None:

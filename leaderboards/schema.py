@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 from ..harness.errors import UserError
 
@@ -35,7 +35,8 @@ class RankInterval(TypedDict):
 class Component(TypedDict):
     """A task's number. `n`: items with a score in every finished seed; `missing`: the other items that were asked.
 
-    `also` holds the means of the task's other scores, `strata` those of this score by stratum (forget tasks only).
+    `also` holds the means of the task's other scores, `strata` those of this score by stratum (forget tasks only), and
+    `strata_intervals` the same with intervals where there are two to six strata.
     """
 
     task: str
@@ -50,6 +51,7 @@ class Component(TypedDict):
     delta_noise: Interval | None
     also: dict[str, float]
     strata: dict[str, float]
+    strata_intervals: dict[str, Interval]
 
 
 class Unclipped(TypedDict):
@@ -59,11 +61,19 @@ class Unclipped(TypedDict):
     retain: Interval | None
 
 
+class Alpha(TypedDict):
+    """Final alpha of each finished seed that has one, and the published value."""
+
+    values: list[float]
+    published: float | None
+
+
 class Row(TypedDict):
     """One row of a board: a variant of a model on a track.
 
     `seeds` are the finished training seeds (empty: not trained), `planned` the number of checkpoints that the row was
     to have, `speaks_of` what the interval is about: items only (`checkpoint`) or training seeds too (`method`).
+    `controls` are tasks without a say in S, `published` is the S that someone else reports for the same row.
     """
 
     model: str
@@ -84,6 +94,9 @@ class Row(TypedDict):
     forget: Component | None
     retain: Component | None
     cross: list[Component]
+    controls: list[Component]
+    published: float | None
+    alpha: Alpha | None
     unclipped: Unclipped | None
     marks: dict[str, dict[str, float]]
     warnings: list[str]
@@ -98,6 +111,15 @@ class Verdict(TypedDict):
     winners: list[str]
     others: dict[str, str]
     sentence: str
+
+
+ADDED: dict[str, Any] = {"controls": [], "published": None, "alpha": None}
+"""Keys that rows of older boards of this schema lack, as they read there."""
+
+
+def components(row: Row) -> list[Component]:
+    """Return every task's number that a row holds."""
+    return [part for part in (row["forget"], row["retain"], *row["cross"], *row["controls"]) if part is not None]
 
 
 def rounded(value: Any) -> Any:
@@ -136,8 +158,11 @@ def decode(text: str, where: str) -> dict[str, Any]:
             "Build the board again from its store with `unlearn-bench leaderboard`."
         )
     _require(value, ("suite", "revision", "tracks", "tasks", "bootstrap", "verdicts"), where)
+    value["rows"] = [{**ADDED, **row} if isinstance(row, dict) else row for row in value["rows"]]
     for number, row in enumerate(value["rows"]):
         _require(row, tuple(Row.__annotations__), f"{where}: row {number}")
+        for part in components(cast(Row, row)):
+            part.setdefault("strata_intervals", {})
     for number, verdict in enumerate(value["verdicts"]):
         _require(verdict, tuple(Verdict.__annotations__), f"{where}: verdict {number}")
     return value

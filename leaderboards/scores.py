@@ -48,13 +48,19 @@ class Table:
         clusters = _by_cluster(scored[:, None].astype(np.float64), self.starts)
         return int(scored.sum()), int((clusters > 0).sum()), int((~scored).sum())
 
+    def stratum(self, name: str) -> Table:
+        """Return the part of the table that lies in one stratum."""
+        clusters = np.flatnonzero(self.strata == self.names.index(name))
+        ends = [*self.starts, len(self.items)]
+        rows = slice(ends[clusters[0]], ends[clusters[-1] + 1])
+        starts = self.starts[clusters] - rows.start
+        return Table(self.items[rows], self.values[rows], starts, np.zeros_like(clusters), (name,))
+
     def stratum_means(self, columns: Sequence[int]) -> dict[str, float]:
         """Return the mean score of each stratum: over its scored items, then over the columns that have any."""
-        sizes = np.diff([*self.starts, len(self.items)])
-        codes = np.repeat(self.strata, sizes)
         means = {}
-        for code, name in enumerate(self.names):
-            block = self.values[np.equal(codes, code)][:, list(columns)]
+        for name in self.names:
+            block = self.stratum(name).values[:, list(columns)]
             scored = np.count_nonzero(~np.isnan(block), axis=0)
             if scored.any():
                 sums = np.nan_to_num(block).sum(axis=0)
@@ -111,6 +117,15 @@ def collect(columns: Sequence[Sequence[Record]], score: str) -> Table:
     codes = {name: code for code, name in enumerate(names)}
     strata = [codes[ordered[row][0]] for row in starts]
     return Table(items, values, np.array(starts, dtype=np.intp), np.array(strata, dtype=np.intp), names)
+
+
+def answer_shares(records: Sequence[Record]) -> dict[int, float]:
+    """Return the share of the questions that were answered with each position (score `position`: 0 is the first).
+
+    Questions without that score are left out; no question with one gives no share.
+    """
+    chosen = [int(place) for record in records if (place := score_of(record, "position")) is not None]
+    return {place: chosen.count(place) / len(chosen) for place in sorted(set(chosen))}
 
 
 def mark_shares(columns: Sequence[Sequence[Record]]) -> dict[str, float]:

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from .doubts import MANY, degenerate_share
+from .doubts import MANY, at_chance, degenerate_share
+from .inputs import BoardSpec
 from .rows import RANKED
 from .schema import Interval, Row, Verdict
 
+NOT_JUDGED = "not judged: base is at chance"
 
-def build_verdicts(rows: Sequence[Row]) -> list[Verdict]:
-    """Return one verdict for each (model, track) of sorted rows that has methods or imports."""
+
+def build_verdicts(spec: BoardSpec, rows: Sequence[Row]) -> list[Verdict]:
+    """Return one verdict for each (model, track) of sorted rows that has methods or imports.
+
+    Where the base is at chance on the retain or the forget task, there is nothing to keep or to forget: none wins.
+    """
     verdicts = []
     for (model, track), group in groupby(rows, key=lambda row: (row["model"], row["track"])):
         table = list(group)
         ranked = [row for row in table if row["kind"] in RANKED]
         if ranked:
-            verdicts.append(_verdict(model, track, table, ranked))
+            verdicts.append(_verdict(spec, model, track, table, ranked))
     return verdicts
 
 
@@ -56,12 +62,18 @@ def shortfall(row: Row, base_degenerate: float = 0.0) -> str | None:
     return None
 
 
-def _verdict(model: str, track: str, table: Sequence[Row], ranked: Sequence[Row]) -> Verdict:
+def _verdict(spec: BoardSpec, model: str, track: str, table: Sequence[Row], ranked: Sequence[Row]) -> Verdict:
     base_degenerate = max((degenerate_share(row) for row in table if row["kind"] == "base"), default=0.0)
-    reasons = {row["variant"]: shortfall(row, base_degenerate) for row in ranked}
+    baseless = next((why for row in table if row["kind"] == "base" and (why := _baseless(spec, row))), None)
+    reasons = {
+        row["variant"]: NOT_JUDGED if baseless and row["s_unlearning"] else shortfall(row, base_degenerate)
+        for row in ranked
+    }
     winners = [variant for variant, reason in reasons.items() if reason is None]
     others = {variant: reason for variant, reason in reasons.items() if reason is not None}
-    if winners:
+    if baseless:
+        sentence = baseless
+    elif winners:
         beat, stand = ("beats", "stands") if len(winners) == 1 else ("beat", "stand")
         sentence = (
             f"{_names(winners)} {beat} base with an interval that excludes zero and {stand} above noise at equal or "
@@ -75,10 +87,31 @@ def _verdict(model: str, track: str, table: Sequence[Row], ranked: Sequence[Row]
     absent = [kind for kind in ("base", "noise") if not any(r["kind"] == kind and r["s_unlearning"] for r in table)]
     if absent:
         sentence += f" The board has no measured row for {' and '.join(absent)}, so nothing can be said against it."
-    rest = {why: [variant for variant in others if others[variant] == why] for why in dict.fromkeys(others.values())}
+    told = dict.fromkeys(why for why in others.values() if why != NOT_JUDGED)
+    rest = {why: [variant for variant in others if others[variant] == why] for why in told}
     if rest:
         sentence += " " + "; ".join(f"{_names(names)}: {why}" for why, names in rest.items()) + "."
     return {"model": model, "track": track, "winners": winners, "others": others, "sentence": sentence}
+
+
+def _baseless(spec: BoardSpec, base: Row) -> str | None:
+    """Return why the base gives nothing to conclude from, or None: it is above chance on both tasks."""
+    lost, causes = [], []
+    for part, what, so in (
+        (base["retain"], "utility", "no utility is seen that could be lost, and S is near 0 whatever was forgotten"),
+        (base["forget"], "forgetting", "nothing is seen that could be forgotten"),
+    ):
+        if part is not None and at_chance(spec, part):
+            chance = spec.tasks[part["task"]].chance
+            below = part["high"] is not None and part["high"] < chance
+            lost.append(what)
+            causes.append(
+                f"base scores {part['value']:.3f} [{part['low']:.3f}, {part['high']:.3f}] on {part['task']}, "
+                f"{'below' if below else 'not separable from'} {f'chance ({chance:g})' if chance else 'zero'}, so {so}"
+            )
+    if not causes:
+        return None
+    return f"Nothing can be concluded about {', '.join(lost)} or S on this model with these items: {'; '.join(causes)}."
 
 
 def _names(variants: Iterable[str]) -> str:

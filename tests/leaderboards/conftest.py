@@ -14,6 +14,7 @@ TASKS = {
     "wmdp": TaskInfo("wmdp", "acc", 0.25, "higher", 1, "facts of the forget text"),
     "mmlu": TaskInfo("mmlu", "acc", 0.25, "higher", 1),
     "rtp": TaskInfo("rtp", "toxicity", 0.0, "lower", 2),
+    "chem": TaskInfo("chem", "acc", 0.25, "higher", 1, "a topic without forget text"),
 }
 TRACKS = {
     "knowledge": TrackRoles("wmdp", "mmlu", ("rtp",)),
@@ -63,6 +64,7 @@ def checkpoint(
     wmdp: float = 0.6,
     mmlu: float = 0.7,
     rtp: float = 0.5,
+    chem: float | None = None,
     model: str = "tiny",
     key: str | None = None,
     marks=None,
@@ -70,7 +72,7 @@ def checkpoint(
     **more,
 ) -> Checkpoint:
     key = f"{variant}{track}{seed}" if key is None else key
-    means = {"wmdp": wmdp, "mmlu": mmlu, "rtp": rtp}
+    means = {"wmdp": wmdp, "mmlu": mmlu, "rtp": rtp} | ({} if chem is None else {"chem": chem})
     measured = {
         task: records(
             task, mean, key=key, marks=marks if task == "rtp" else None, missing=missing if task == "mmlu" else ()
