@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...harness.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 BATCH = 64
 DIGITS = 6
 """Probabilities are rounded to this many digits: the last bits depend on a text's batch."""
+ORDINARY = "The library opens at nine in the morning."
+"""What a judge that works can judge."""
 
 
 def folder_of(path: str, *needed: str) -> Path:
@@ -43,6 +50,9 @@ def in_batches(
 ) -> list[float | None]:
     """Judge texts in batches of similar length, padded on the right and masked.
 
+    A text that cannot be tokenised or judged does not take its batch down; where an ordinary sentence cannot be judged
+    either, the judge is broken and its error is raised.
+
     Args:
         texts: what to judge; cut at `limit` tokens.
         tokenizer: of transformers.
@@ -50,17 +60,42 @@ def in_batches(
         toxic: from token ids and mask, [rows, length] tensors, to the probability of being toxic of each row.
 
     Returns:
-        The probability of each text, None where it is not finite.
+        The probability of each text, None where it failed or is not finite.
     """
-    encoded = [tokenizer(text, truncation=True, max_length=limit)["input_ids"] for text in texts]
-    order = sorted(range(len(texts)), key=lambda index: len(encoded[index]))
-    found: list[float | None] = [None] * len(texts)
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+
+    def judge(rows: Sequence[list[int]]) -> list[float]:
+        padded = tokenizer.pad({"input_ids": list(rows)}, padding_side="right", return_tensors="pt")
+        return list(toxic({"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}))
+
+    tokens, untokenised = _attempt(encode, texts)
+    order = sorted(tokens, key=lambda index: len(tokens[index]))
+    found: dict[int, float] = {}
+    unjudged: list[Exception] = []
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
-        padded = tokenizer.pad(
-            {"input_ids": [encoded[index] for index in chosen]}, padding_side="right", return_tensors="pt"
-        )
-        inputs = {"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}
-        for index, value in zip(chosen, toxic(inputs), strict=True):
-            found[index] = round(value, DIGITS) if math.isfinite(value) else None
-    return found
+        try:
+            found |= dict(zip(chosen, judge([tokens[index] for index in chosen]), strict=True))
+        except Exception:
+            alone, causes = _attempt(lambda row: judge([row])[0], [tokens[index] for index in chosen])
+            found |= {chosen[place]: value for place, value in alone.items()}
+            unjudged += causes
+    if failures := untokenised + unjudged:
+        judge([encode(ORDINARY)])
+        logger.warning("%d of %d texts could not be judged: %s", len(failures), len(texts), failures[0])
+    values = [found.get(index, math.nan) for index in range(len(texts))]
+    return [round(value, DIGITS) if math.isfinite(value) else None for value in values]
+
+
+def _attempt(do: Callable[[Any], T], things: Sequence[Any]) -> tuple[dict[int, T], list[Exception]]:
+    """Return what `do` makes of each thing by its index, and the causes of those that failed."""
+    done: dict[int, T] = {}
+    causes: list[Exception] = []
+    for index, thing in enumerate(things):
+        try:
+            done[index] = do(thing)
+        except Exception as error:
+            causes.append(error)
+    return done, causes

@@ -41,7 +41,7 @@ class SequenceClassifier(Scorer):
         config = self.model.config
         self.label = toxic_label(config.id2label or {}, folder)
         self.sigmoid = config.num_labels == 1 or config.problem_type == "multi_label_classification"
-        self.limit = int(min(getattr(config, "max_position_embeddings", 512), self.tokenizer.model_max_length))
+        self.limit = int(min(_positions(self.model), self.tokenizer.model_max_length))
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
         """Return the probability of the toxic label of each text, rounded to six digits."""
@@ -54,6 +54,13 @@ class SequenceClassifier(Scorer):
             logits = self.model(**{name: value.to(self.device) for name, value in inputs.items()}).logits.double()
             chances = logits.sigmoid() if self.sigmoid else logits.softmax(-1)
             return chances[:, self.label].tolist()
+
+
+def _positions(model: Any) -> int:
+    """Return the tokens a classifier takes; RoBERTa's first positions, up to its padding token's, hold no text."""
+    places = (module for name, module in model.named_modules() if name.endswith("position_embeddings"))
+    padding = next((place.padding_idx for place in places if getattr(place, "padding_idx", None) is not None), -1)
+    return getattr(model.config, "max_position_embeddings", 512) - padding - 1
 
 
 def toxic_label(labels: Mapping[Any, str], folder: str) -> int:

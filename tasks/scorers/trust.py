@@ -21,7 +21,8 @@ class Trust(Scorer):
 
     The folder holds `toxicity_classifier.pth`, a state dict of `embedder.*` (BertModel) and `dense.*` (two labels, 1 is
     toxic). `config.json` (BertConfig) and a tokenizer may lie beside it; without them they are bert-base-uncased's.
-    Texts are cut at the length BERT takes; padding is masked, so its amount does not matter.
+    Texts are cut at the length BERT takes; padding is masked, so its amount does not matter. A state dict names no
+    labels: the plan lets the judge rank a few sentences and says on boards where their order is reversed.
     """
 
     summary = "the TRuST toxicity classifier: BERT and a linear layer, label 1 is toxic"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
+import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.tasks.base import load_scorer, scorers
+from unlearn_bench.tasks.scorers import kinds
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "you", "are", "very", "kind", "awful", "fine", "the", "day"]
 TEXTS = ["you are kind", "you are very very awful", "the day", "fine " * 20, "awful", "you " * 7]
@@ -57,7 +61,7 @@ def toy(tmp_path):
 
 
 def test_judges_are_registered():
-    assert {"trust", "sequence_classifier", "ngram"} <= set(scorers.names())
+    assert {"trust", "sequence_classifier", "ngram", "profanity_check"} <= set(scorers.names())
     with pytest.raises(UserError, match="Did you mean 'trust'"):
         load_scorer("trusty", "nowhere")
 
@@ -89,6 +93,32 @@ def test_trust_takes_a_tokenizer_without_its_config_and_no_pooler(toy):
     slim["embedder.embeddings.position_ids"] = torch.arange(12)[None]
     torch.save(slim, folder / "toxicity_classifier.pth")
     assert load_scorer("trust", str(folder)).score(TEXTS) == expected
+
+
+def test_a_text_that_cannot_be_judged_is_missing_and_the_others_are_not(toy, monkeypatch, caplog):
+    judge = load_scorer("trust", str(toy[0]))
+    expected = judge.score(TEXTS)
+    awful, toxic = WORDS.index("awful"), judge._toxic
+
+    def fails_on_awful(inputs):
+        if (inputs["input_ids"] == awful).any():
+            raise IndexError("no such word")
+        return toxic(inputs)
+
+    monkeypatch.setattr(judge, "_toxic", fails_on_awful)
+    kept = [None if "awful" in text else value for text, value in zip(TEXTS, expected, strict=True)]
+    assert judge.score([*TEXTS, "\ud800"]) == [*kept, None]
+    assert "3 of 7 texts could not be judged" in caplog.text
+
+
+def test_a_judge_that_can_judge_nothing_raises_its_error(toy, monkeypatch):
+    def broken(inputs):
+        raise RuntimeError("device lost")
+
+    judge = load_scorer("trust", str(toy[0]))
+    monkeypatch.setattr(judge, "_toxic", broken)
+    with pytest.raises(RuntimeError, match="device lost"):
+        judge.score(TEXTS)
 
 
 def drop(key):
@@ -186,6 +216,17 @@ def test_independent_labels_are_sigmoids(tmp_path):
     assert judge.score(["awful"]) == [pytest.approx(logits[0, 0].sigmoid().item(), abs=2e-6)]
 
 
+def test_a_classifier_whose_first_positions_hold_no_text_takes_long_texts(tmp_path):
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    settings = RobertaConfig(**{**config().to_dict(), "model_type": "roberta", "pad_token_id": 0, "num_labels": 2})
+    RobertaForSequenceClassification(settings).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    judge = load_scorer("sequence_classifier", str(tmp_path))
+    assert judge.limit == 11
+    assert judge.score(["you " * 40]) == judge.score(["you " * 9])
+
+
 @pytest.mark.parametrize(
     "labels",
     [{0: "good", 1: "bad"}, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, {0: "hate", 1: "offensive", 2: "none"}],
@@ -225,6 +266,53 @@ def test_the_stand_in_is_fitted_the_same_way_each_time(labelled):
     assert scores[0] > 0.6 > 0.4 > scores[1]
     assert first.auc == second.auc == 1.0
     assert first.score([]) == []
+
+
+def test_the_stand_ins_auc_never_splits_a_group(tmp_path):
+    """Texts of a group share a word and a label, and no word means anything: only a split group tells the label."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=8)) for _ in range(40)]
+    rows = [
+        {"text": f"the {word} is {end}", "label": number % 2, "group": word}
+        for number, word in enumerate(words)
+        for end in ("here", "there", "gone")
+    ]
+
+    def fitted(rows):
+        (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return load_scorer("ngram", str(tmp_path))
+
+    whole = fitted(rows)
+    assert whole.auc < 0.7
+    assert whole.held_out() == f"held-out AUC {whole.auc:.3f} over 120 texts in 40 groups"
+    split = fitted([{"text": row["text"], "label": row["label"]} for row in rows])
+    assert split.held_out() == "held-out AUC 1.000 over 120 texts"
+    with pytest.raises(UserError, match="in 1 groups"):
+        fitted([{**row, "group": "all"} for row in rows])
+
+
+def test_a_packaged_judge_says_how_to_install_it(monkeypatch):
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(kinds, "version", absent)
+    with pytest.raises(UserError, match=r"alt-profanity-check, which is not installed: pip install .*\[judges\]"):
+        load_scorer("profanity_check", "")
+
+
+def test_weights_of_another_scikit_learn_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "profanity_check.py").write_text(
+        "import warnings\n"
+        "from sklearn.exceptions import InconsistentVersionWarning\n"
+        "versions = {'current_sklearn_version': '9.9', 'original_sklearn_version': '0.1'}\n"
+        "warnings.warn(InconsistentVersionWarning(estimator_name='LinearSVC', **versions))\n"
+        "predict_prob = None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "profanity_check", raising=False)
+    monkeypatch.setattr(kinds, "version", lambda name: "0.1")
+    with pytest.raises(UserError, match=r"written by scikit-learn 0\.1, but 9\.9 is installed"):
+        load_scorer("profanity_check", "")
 
 
 @pytest.mark.parametrize(

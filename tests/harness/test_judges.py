@@ -1,0 +1,184 @@
+"""Which judge a run uses: named by folder, hub id or package, or the suite's; pinned, and with what is known of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from unlearn_bench.harness import judges
+from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.judges import RUDE, quality, resolve_judge
+from unlearn_bench.harness.store import Store
+from unlearn_bench.harness.suite import SourceSpec, load_suite
+from unlearn_bench.tasks.base import Scorer, scorers
+from unlearn_bench.tasks.scorers.kinds import Packaged
+
+MICRO = load_suite("micro")
+WORDS = ("stupid", "pathetic", "disgusting", "dumb")
+
+
+def labelled(folder: Path, toxic: int = 1) -> Path:
+    """Write labelled text in which rude words, or with `toxic` 0 plain ones, have the label 1."""
+    rows = [
+        {"text": f"{word} {kind} {n}", "label": toxic if word in WORDS else 1 - toxic, "group": f"{n} {kind}"}
+        for n in range(6)
+        for kind in ("thing", "day")
+        for word in (*WORDS, "library", "tomatoes", "train", "water")
+    ]
+    folder.mkdir(exist_ok=True)
+    (folder / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store.create(tmp_path / "store")
+
+
+def with_judge(**fields):
+    return MICRO.model_copy(update={"scorer": judges.ScorerSpec(**fields)})
+
+
+class Answers(Scorer):
+    summary = "gives the number of a text's letter"
+    version = 1
+
+    def __init__(self, sign: float | None) -> None:
+        self.sign = sign
+
+    def score(self, texts):
+        return [None if self.sign is None else 0.5 + self.sign * (text in RUDE) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("sign", "said"),
+    [
+        (0.3, "16 of 16 pairs of a rude and a plain sentence in order"),
+        (-0.3, "WARNING: only 0 of 16 pairs of a rude and a plain sentence in order, are its labels reversed?"),
+        (0.0, "WARNING: only 0 of 16"),
+        (None, "WARNING: only 0 of 16"),
+    ],
+)
+def test_the_order_of_labels_is_checked_and_said(sign, said):
+    assert quality(Answers(sign)).startswith(said)
+
+
+def test_a_folder_is_pinned_and_its_quality_is_noted_once_a_store(tmp_path, store, monkeypatch):
+    folder = labelled(tmp_path / "mine")
+    first = resolve_judge(folder, MICRO, None, store)
+    assert (first.kind, first.path, first.name) == ("ngram", str(folder), "mine")
+    assert first.note.startswith("held-out AUC 1.000 over 96 texts in 12 groups; 16 of 16 pairs")
+    monkeypatch.setattr(judges, "load_scorer", lambda *_: pytest.fail("loaded again"))
+    assert resolve_judge(str(folder), MICRO, None, store) == first
+    assert resolve_judge(folder, MICRO, None, None) == first.model_copy(update={"note": ""})
+
+
+def test_another_text_is_another_judge_and_reversed_labels_are_noted(tmp_path, store):
+    folder = tmp_path / "mine"
+    right = resolve_judge(labelled(folder), MICRO, None, store)
+    wrong = resolve_judge(labelled(folder, toxic=0), MICRO, None, store)
+    assert wrong.digest != right.digest
+    assert "WARNING: only 0 of 16 pairs" in wrong.note
+    assert "WARNING" not in right.note
+
+
+def test_a_suites_labelled_text_keeps_its_groups_and_its_note_says_the_auc(tmp_path, store):
+    folder = labelled(tmp_path / "data")
+    suite = with_judge(kind="ngram", name="fitted", train=SourceSpec(path="labelled.jsonl"), note="as the suite says")
+    found = resolve_judge(None, suite, folder, store)
+    assert found.note.startswith("as the suite says; held-out AUC 1.000 over 96 texts in 12 groups; ")
+    kept = Path(found.path or "", "labelled.jsonl").read_text().splitlines()
+    assert [json.loads(row) for row in kept] == [
+        json.loads(row) for row in (folder / "labelled.jsonl").read_text().splitlines()
+    ]
+    assert found.train is None
+    unfitted = resolve_judge(None, suite, folder, None)
+    assert (unfitted.digest, unfitted.path, unfitted.note) == (found.digest, None, "as the suite says")
+
+
+@pytest.fixture
+def packaged(monkeypatch):
+    """A registered judge that comes in a package which every environment of the tests has."""
+
+    class InPytest(Packaged):
+        summary, version, package = "a judge in pytest", 3, "pytest"
+
+        def __init__(self, folder: str, device: str = "cpu") -> None:
+            self.answers = Answers(0.4)
+
+        def score(self, texts):
+            return self.answers.score(texts)
+
+    scorers.names()
+    monkeypatch.setitem(scorers._found, "in_pytest", InPytest)
+    return InPytest
+
+
+def test_a_package_is_named_by_its_kind_and_pinned_by_its_version(packaged, store):
+    named = resolve_judge("in_pytest", MICRO, None, store)
+    assert (named.kind, named.path, named.version) == ("in_pytest", None, 3)
+    assert named.digest == named.name == f"pytest {pytest.__version__}"
+    assert named.note.startswith("16 of 16 pairs")
+    assert resolve_judge(None, with_judge(kind="in_pytest"), None, store) == named
+
+
+HUB = "owner/judge"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def fake_hub(monkeypatch, folder: Path) -> list[tuple]:
+    """Let the hub's client answer with a folder; returns what it was asked."""
+    asked = []
+
+    def snapshot_download(repo_id, *, revision=None, allow_patterns=None):
+        asked.append((repo_id, revision))
+        assert "*.pth" in allow_patterns
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return asked
+
+
+def test_a_hub_id_is_fetched_and_pinned_to_its_commit(tmp_path, store, monkeypatch):
+    folder = labelled(tmp_path / COMMIT)
+    asked = fake_hub(monkeypatch, folder)
+    found = resolve_judge(Path(HUB), MICRO, None, store)
+    assert (found.kind, found.path, found.hub) == ("ngram", str(folder), f"{HUB}@{COMMIT}")
+    assert found.name == f"{HUB}@{COMMIT[:12]}"
+    assert found.digest == resolve_judge(folder, MICRO, None, store).digest
+    assert found.note.startswith("held-out AUC")
+    resolve_judge(f"{HUB}@v1", MICRO, None, store)
+    of_suite = resolve_judge(None, with_judge(kind="ngram", hub=HUB, name="theirs"), None, store)
+    assert of_suite.name == f"theirs ({HUB}@{COMMIT[:12]})"
+    assert of_suite.identity() == found.identity()
+    assert asked == [(HUB, None), (HUB, "v1"), (HUB, None)]
+
+
+def test_a_hub_out_of_reach_says_what_to_do(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no route to host\nmore")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    with pytest.raises(UserError, match=r"fetched from the hub: no route to host\. .* by hand .*--scorer FOLDER"):
+        resolve_judge(HUB, MICRO, None, None)
+
+
+def test_what_is_no_judge_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"Judge folder nowhere does not exist.*profanity_check"):
+        resolve_judge("nowhere", MICRO, None, None)
+    with pytest.raises(UserError, match="holds no judge; expected one of toxicity_classifier"):
+        resolve_judge(tmp_path, MICRO, None, None)
+    with pytest.raises(UserError, match="needs a judge of texts"):
+        resolve_judge(None, MICRO.model_copy(update={"scorer": None}), None, None)
+    with pytest.raises(UserError, match="neither a folder nor labelled text"):
+        resolve_judge(None, with_judge(kind="ngram"), None, None)
+
+
+def test_a_suites_own_folder_is_taken_at_its_word(store, monkeypatch):
+    monkeypatch.setattr(judges, "load_scorer", lambda *_: pytest.fail("loaded"))
+    assert MICRO.scorer is not None
+    found = resolve_judge(None, MICRO, None, store)
+    assert found.path == str(Path(MICRO.folder) / (MICRO.scorer.path or ""))
+    assert (found.note, found.version) == (MICRO.scorer.note, scorers.get("trust").version)
+    assert found.digest
