@@ -37,11 +37,18 @@ class Decoding(Spec):
 
 @dataclass(frozen=True)
 class ChoiceRequest:
-    """Ask for the log-probability of each choice after a context."""
+    """Ask for the log-probability of each choice after a context.
+
+    Attributes:
+        system: the start of the context that is the system's message where prompts are put into a chat.
+        delimiter: the start of each choice that joins it to the context, and that a chat has not.
+    """
 
     item: str
     context: str
     choices: tuple[str, ...]
+    system: str = ""
+    delimiter: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,10 @@ class Task(ABC):
         judged: whether `score` needs a scorer (a judge of texts).
         scoring: settings that only `score` reads; changing them needs no model.
         metrics: the task's numbers, the primary one first.
+
+    Attributes:
+        settings: validated settings.
+        examples: data rows that a prompt may show with their answers, in their order; empty where none are given.
     """
 
     Settings: ClassVar[type[TaskSettings]]
@@ -94,8 +105,8 @@ class Task(ABC):
     scoring: ClassVar[frozenset[str]] = frozenset()
     metrics: ClassVar[tuple[Metric, ...]]
 
-    def __init__(self, settings: Any) -> None:
-        self.settings = settings
+    def __init__(self, settings: Any, examples: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.settings, self.examples = settings, examples
 
     @classmethod
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..harness.errors import UserError
@@ -25,12 +25,13 @@ class FixedScorer(Scorer):
         return [self.says for _ in texts]
 
 
-def check_task(name: str, settings: dict[str, Any] | None = None) -> None:
+def check_task(name: str, settings: dict[str, Any] | None = None, examples: Sequence[Mapping[str, Any]] = ()) -> None:
     """Check a registered task with its own example rows; no model is run.
 
     Args:
         name: the registered name.
         settings: settings to check it with; its defaults where None.
+        examples: rows for its few-shot prompts, where the settings ask for some.
 
     Raises:
         AssertionError: the first rule that the task breaks, in words.
@@ -38,7 +39,7 @@ def check_task(name: str, settings: dict[str, Any] | None = None) -> None:
     kind = tasks.get(name)
     _check_class(name, kind)
     _check_settings(name, kind)
-    task = kind(kind.Settings.parse(settings or {}, f"Task {name}"))
+    task = kind(kind.Settings.parse(settings or {}, f"Task {name}"), examples)
     rows = kind.example_rows()
     _require(len(rows) >= 2, f"{name}: example_rows() needs at least two rows.")
     items = task.items(rows)

@@ -12,6 +12,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from ..harness.errors import UserError
@@ -25,6 +26,8 @@ LETTERS_PROMPT = (
     "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nC. {{choices[2]}}\nD. {{choices[3]}}\nAnswer:"
 )
 CONTINUATION_PROMPT = "Question: {{question.strip()}}\nAnswer:"
+DELIMITER = " "
+"""What stands between a question and its answer (lm-eval's `target_delimiter`); in a chat nothing does."""
 TIE = 1e-6
 """Choices closer than this (nats) to the best one tie with it."""
 KEPT = 4
@@ -43,6 +46,11 @@ class MultipleChoiceSettings(TaskSettings):
     )
     normalize: Literal["none", "tokens"] = identity(
         "none", description="tokens: compare log-probability per token (continuation form)"
+    )
+    num_fewshot: int = identity(
+        0,
+        ge=0,
+        description="answered questions before each: the first ones of its subject in the suite's `fewshot` data",
     )
 
 
@@ -72,7 +80,8 @@ class MultipleChoice(Task):
         """Return an item a question: cluster `fact` or the question itself, stratum the subject.
 
         Raises:
-            UserError: a row without question, four choices or a valid answer.
+            UserError: a row without question, four choices or a valid answer; too few few-shot examples of a subject,
+                or one that is itself asked.
         """
         docs = [self._doc(row, number) for number, row in enumerate(rows)]
         names = identities(rows, [[doc["question"], doc["choices"]] for doc in docs], self.name)
@@ -81,7 +90,41 @@ class MultipleChoice(Task):
             subject = self.subject(row, number)
             if subject is not None:
                 found.append(Item(name, str(row.get("fact") or shared), subject, {**doc, "subject": subject}))
+        self._check_examples(found)
         return found
+
+    @cached_property
+    def _shown(self) -> dict[str, list[dict[str, Any]]]:
+        """The examples that prompts show, by subject: lm-eval's `first_n` of its `dev` split."""
+        shown: dict[str, list[dict[str, Any]]] = {}
+        for number, row in enumerate(self.examples if self.settings.num_fewshot else ()):
+            try:
+                doc, subject = self._doc(row, number), self.subject(row, number)
+            except UserError as error:
+                raise UserError(f"Few-shot examples of {error}") from None
+            if subject is not None:
+                shown.setdefault(subject, []).append({**doc, "subject": subject})
+        return {subject: docs[: self.settings.num_fewshot] for subject, docs in shown.items()}
+
+    def _check_examples(self, items: Sequence[Item]) -> None:
+        asked = self.settings.num_fewshot
+        if asked and not self.examples:
+            raise UserError(
+                f"{self.name}: num_fewshot is {asked}, but there are no examples: name their data as `fewshot:` beside"
+                " the task's `data:` in the suite, or set num_fewshot to 0."
+            )
+        for item in items if asked else ():
+            shown = self._shown.get(item.stratum, [])
+            if len(shown) < asked:
+                raise UserError(
+                    f"{self.name}: num_fewshot is {asked}, but `fewshot:` has {len(shown)} examples of"
+                    f" {item.stratum!r}. Lower num_fewshot or add examples."
+                )
+            if _question(item.doc) in map(_question, shown):
+                raise UserError(
+                    f"{self.name}: a few-shot example of {item.stratum!r} is also asked (item {item.id}), so its prompt"
+                    " would hold its answer. Take `fewshot:` from other data than `data:`."
+                )
 
     def _doc(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
         question, choices, answer = (field(row, name, number, self.name) for name in ("question", "choices", "answer"))
@@ -97,7 +140,7 @@ class MultipleChoice(Task):
         """Return lm-eval's own requests: one context an item and a continuation a choice, with its leading space."""
         if not items:
             return []
-        key = digest([self.name, self.settings.identity(), [[item.id, item.doc] for item in items]])
+        key = digest([self.name, self.settings.identity(), self._shown, [[item.id, item.doc] for item in items]])
         if key not in _BUILT:
             while len(_BUILT) >= KEPT:
                 _BUILT.pop(next(iter(_BUILT)))
@@ -105,28 +148,39 @@ class MultipleChoice(Task):
         return list(_BUILT[key])
 
     def _build(self, items: Sequence[Item]) -> list[Request]:
-        task = self.lm_eval_task(items)
-        with _quiet():
-            task.build_all_requests()
-        asked: list[list[tuple[str, str]]] = [[] for _ in items]
-        for instance in task.instances:
-            asked[instance.doc_id].append(instance.args)
+        """Ask lm-eval subject by subject, as it does itself: a subject is a task with examples of its own."""
+        subjects: dict[str, list[Item]] = {}
+        for item in items:
+            subjects.setdefault(item.stratum, []).append(item)
+        asked: dict[str, list[tuple[str, str]]] = {item.id: [] for item in items}
+        for members in subjects.values():
+            task = self.lm_eval_task(members)
+            with _quiet():
+                task.build_all_requests()
+            for instance in task.instances:
+                asked[members[instance.doc_id].id].append(instance.args)
         return [
-            ChoiceRequest(item.id, pairs[0][0], tuple(choice for _, choice in pairs))
-            for item, pairs in zip(items, asked, strict=True)
-        ]
-
-    def lm_eval_task(self, items: Sequence[Item]) -> Any:
-        """Return the items as an `lm_eval.api.task.ConfigurableTask`."""
-        letters = self.settings.form == "letters"
-        describe = letters if self.settings.describe is None else self.settings.describe
-        docs = [
-            {
-                **{key: item.doc[key] for key in ("question", "choices", "answer", "subject")},
-                "unlearn_bench_description": self.description(item.stratum) if describe else "",
-            }
+            ChoiceRequest(
+                item.id,
+                asked[item.id][0][0],
+                tuple(choice for _, choice in asked[item.id]),
+                system=self._described(item),
+                delimiter=DELIMITER,
+            )
             for item in items
         ]
+
+    def _described(self, item: Item) -> str:
+        letters, describe = self.settings.form == "letters", self.settings.describe
+        return self.description(item.stratum) if describe or (describe is None and letters) else ""
+
+    def lm_eval_task(self, items: Sequence[Item]) -> Any:
+        """Return the items as an `lm_eval.api.task.ConfigurableTask` with the examples of the first one's subject."""
+        letters = self.settings.form == "letters"
+        docs = [{**_columns(item.doc), "unlearn_bench_description": self._described(item)} for item in items]
+        splits = {"test": docs}
+        if shown := self._shown.get(items[0].stratum):
+            splits["dev"] = [_columns(doc) for doc in shown]
         with _quiet():
             from datasets import Dataset
             from lm_eval.api.task import ConfigurableTask
@@ -134,14 +188,17 @@ class MultipleChoice(Task):
             return ConfigurableTask(
                 config={
                     "task": f"unlearn_bench_{self.name}",
-                    "custom_dataset": lambda **_: {"test": Dataset.from_list(docs)},
+                    "custom_dataset": lambda **_: {split: Dataset.from_list(rows) for split, rows in splits.items()},
                     "test_split": "test",
+                    "fewshot_split": "dev" if shown else None,
+                    "fewshot_config": {"sampler": "first_n"},
                     "output_type": "multiple_choice",
                     "description": "{{unlearn_bench_description}}",
                     "doc_to_text": LETTERS_PROMPT if letters else CONTINUATION_PROMPT,
                     "doc_to_choice": LETTERS if letters else "choices",
                     "doc_to_target": "answer",
-                    "num_fewshot": 0,
+                    "num_fewshot": len(shown or ()),
+                    "target_delimiter": DELIMITER,
                     "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
                 }
             )
@@ -173,6 +230,14 @@ class MultipleChoice(Task):
             "truncated": float(outcome.truncated > 0),
         }
         return Record(*place, scores, None, marks)
+
+
+def _columns(doc: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: doc[key] for key in ("question", "choices", "answer", "subject")}
+
+
+def _question(doc: Mapping[str, Any]) -> tuple[str, list[str]]:
+    return doc["question"].strip(), doc["choices"]
 
 
 def _unusable(item: Item, outcome: Choices) -> str | None:

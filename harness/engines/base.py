@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
+from ..errors import UserError, suggest
 from ..models import ModelSpec
 from ..records import Choices, Generations
 from ..registry import Registry
@@ -25,14 +26,41 @@ class Engine(ABC):
 
     Outcomes are batch-invariant: an item's texts do not depend on its batch, its log-probabilities not beyond
     `tolerance` (nats). Sampling noise is keyed by (seed, item, sample, position).
+
+    Class attributes:
+        summary: one line for `unlearn-bench list engines`.
+        tolerance: how far log-probabilities may lie from those of the reference engine in float32, nats a token.
+        options: what `--engine-option` takes, with what each does; they change no result beyond the tolerance.
+        alone: whether it takes a GPU for itself, so that nothing else of a worker stays there beside it.
     """
 
     summary: ClassVar[str]
     tolerance: ClassVar[float] = 1e-4
+    options: ClassVar[Mapping[str, str]] = {}
+    alone: ClassVar[bool] = False
+    closed: bool = False
 
     @abstractmethod
-    def __init__(self, model: ModelSpec, *, device: str = "cpu", batch_size: int = 64) -> None:
+    def __init__(
+        self, model: ModelSpec, *, device: str = "cpu", batch_size: int = 64, options: Mapping[str, Any] | None = None
+    ) -> None:
         """Load the base model; `batch_size` is the number of sequences that run together (runtime only)."""
+
+    @classmethod
+    def unusable(cls) -> str | None:
+        """Return why the engine cannot run on this machine and what to do, None where it can; loads no model."""
+        return None
+
+    @classmethod
+    def check_options(cls, name: str, options: Mapping[str, Any]) -> None:
+        """Raise a `UserError` on an option that the engine called `name` does not take."""
+        for key in options:
+            if key not in cls.options:
+                raise UserError(f"Engine {name} has no option {key!r}.{suggest(key, cls.options)}")
+
+    def close(self) -> None:
+        """Give back memory and processes; the engine answers nothing afterwards, and `closed` says so."""
+        self.closed = True
 
     @abstractmethod
     def apply(self, delta: Mapping[str, torch.Tensor]) -> None:
@@ -55,7 +83,11 @@ class Engine(ABC):
     def generate(
         self, requests: Sequence[GenerationRequest], decoding: Decoding, progress: Progress | None = None
     ) -> list[Generations]:
-        """Return `decoding.samples` continuations a request, in the requests' order."""
+        """Return `decoding.samples` continuations a request, in the requests' order.
+
+        A continuation ends at any end token of the generation configuration. One whose logits stop being finite is
+        empty: no text, no tokens, `stopped` False. Overlong prompts are cut from the left and counted.
+        """
 
     @abstractmethod
     def recorded(self) -> dict[str, Any]:

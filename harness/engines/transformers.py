@@ -5,38 +5,24 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError, suggest
 from ..models import ModelSpec, load_model, load_tokenizer
 from ..records import Choices, Generations
+from ._requests import Drawing, Row, Sample, Scoring
 from ._sampling import noise, sample
 from ._tokens import Tokens
 from .base import Engine, Progress, register
 
 Unit = TypeVar("Unit")
-
-
-@dataclass
-class _Row:
-    """One sequence to run, with all (request, choice, the choice's tokens) that end with what it predicts."""
-
-    tokens: list[int]
-    targets: list[tuple[int, int, list[int]]]
-
-
-@dataclass(frozen=True)
-class _Sample:
-    request: int
-    number: int
-    prompt: tuple[int, ...]
 
 
 @register("transformers")
@@ -48,12 +34,15 @@ class TransformersEngine(Engine):
 
     summary = "transformers on one device, CPU or GPU; the reference for other engines"
 
-    def __init__(self, model: ModelSpec, *, device: str = "cpu", batch_size: int = 64) -> None:
+    def __init__(
+        self, model: ModelSpec, *, device: str = "cpu", batch_size: int = 64, options: Mapping[str, Any] | None = None
+    ) -> None:
         self.spec, self.device, self.batch_size = model, torch.device(device), batch_size
         self.model = load_model(model, device)
-        self.tokens = Tokens.of(load_tokenizer(model), self.model.config)
+        self.tokens = Tokens.of(load_tokenizer(model), self.model.config, chat=model.chat)
         self._accepts = set(inspect.signature(self.model.forward).parameters)
         self._originals: dict[str, torch.Tensor] = {}
+        self._repeats = True
 
     def apply(self, delta: Mapping[str, torch.Tensor]) -> None:
         """Put a checkpoint's tensors into the base model; a delta that is still there is taken out first."""
@@ -98,69 +87,24 @@ class TransformersEngine(Engine):
         }
 
     def score_choices(self, requests: Sequence[ChoiceRequest], progress: Progress | None = None) -> list[Choices]:
-        """Return the log-probabilities (nats) of each request's choices; see `Engine.score_choices`.
-
-        A choice without a token of its own has `tokens` 0 and log-probability 0: a task calls it missing.
-        """
-        rows: dict[tuple[int, ...], _Row] = {}
-        outcomes = []
-        for index, request in enumerate(requests):
-            pairs = self.tokens.pairs(request.context, request.choices)
-            outcomes.append(_unscored(request.item, pairs, self.tokens.max_length))
-            for choice, (head, tail) in enumerate(pairs):
-                if tail:
-                    fed = (head + tail)[-(self.tokens.max_length + 1) : -1]
-                    row = rows.setdefault(tuple(fed), _Row(fed, []))
-                    row.targets.append((index, choice, tail))
-        waiting = [sum(map(bool, outcome.tokens)) for outcome in outcomes]
-        _tell(progress, waiting.count(0))
-
-        def finish(row: _Row, scored: list[tuple[float, bool]]) -> None:
-            for (index, choice, _), (logprob, greedy) in zip(row.targets, scored, strict=True):
-                outcomes[index].logprobs[choice] = logprob
-                outcomes[index].greedy[choice] = greedy
-                waiting[index] -= 1
-                _tell(progress, int(waiting[index] == 0))
-
-        ordered = sorted(rows.values(), key=lambda row: len(row.tokens), reverse=True)
-        self._in_batches(ordered, self._score, finish)
-        return outcomes
+        """Return the log-probabilities (nats) of each request's choices; see `Engine.score_choices`."""
+        scoring = Scoring(self.tokens, requests, progress)
+        ordered = sorted(scoring.rows, key=lambda row: (len(_context(row)), _context(row)), reverse=True)
+        self._in_batches(ordered, self._score, scoring.finish)
+        return scoring.outcomes
 
     def generate(
         self, requests: Sequence[GenerationRequest], decoding: Decoding, progress: Progress | None = None
     ) -> list[Generations]:
-        """Return `decoding.samples` continuations a request; see `Engine.generate`.
+        """Return `decoding.samples` continuations a request; see `Engine.generate`."""
+        drawing = Drawing(self.tokens, requests, decoding, progress)
 
-        A continuation ends at any end token of the generation configuration. One whose logits stop being finite is
-        empty: no text, no tokens, `stopped` False.
-        """
-        room = self.tokens.max_length - decoding.max_new_tokens
-        if room < 1:
-            raise UserError(
-                f"{decoding.max_new_tokens} new tokens leave no room for a prompt: {self.spec.name} takes"
-                f" {self.tokens.max_length}. Lower max_new_tokens."
-            )
-        prompts = [self.tokens.encode(request.prompt) for request in requests]
-        drawn = decoding.samples if decoding.temperature > 0 else 1
-        units = [_Sample(i, s, tuple(prompt[-room:])) for i, prompt in enumerate(prompts) for s in range(drawn)]
-        answers: list[list[tuple[str, int, bool]]] = [[] for _ in requests]
+        def run(batch: Sequence[Sample]) -> list[tuple[list[int], bool, bool]]:
+            return self._generate(batch, decoding)
 
-        def run(batch: Sequence[_Sample]) -> list[tuple[list[int], bool, bool]]:
-            return self._generate(batch, [requests[unit.request].item for unit in batch], decoding)
-
-        def finish(unit: _Sample, drew: tuple[list[int], bool, bool]) -> None:
-            tokens, stopped, broken = drew
-            text = "" if broken else self.tokens.continuation(list(unit.prompt), tokens)
-            given = answers[unit.request]
-            given.append((text, 0 if broken else len(tokens), stopped))
-            _tell(progress, int(len(given) == drawn))
-
-        self._in_batches(sorted(units, key=lambda unit: len(unit.prompt), reverse=True), run, finish)
-        outcomes = []
-        for request, prompt, answer in zip(requests, prompts, answers, strict=True):
-            texts, tokens, stopped = map(list, zip(*answer * (decoding.samples // drawn), strict=True))
-            outcomes.append(Generations(request.item, texts, tokens, stopped, truncated=max(0, len(prompt) - room)))
-        return outcomes
+        ordered = sorted(drawing.samples, key=lambda sample: len(sample.prompt), reverse=True)
+        self._in_batches(ordered, run, drawing.finish)
+        return drawing.outcomes()
 
     def _in_batches(
         self, units: Sequence[Unit], run: Callable[[Sequence[Unit]], list[Any]], finish: Callable[[Unit, Any], None]
@@ -186,15 +130,13 @@ class TransformersEngine(Engine):
                 finish(unit, result)
 
     @torch.inference_mode()
-    def _score(self, batch: Sequence[_Row]) -> list[list[tuple[float, bool]]]:
-        """Return (log-probability, whether greedy) of every target of the rows, from one forward pass."""
-        keep = max(len(tail) for row in batch for *_, tail in row.targets)
-        ids, mask = self._padded([row.tokens for row in batch])
-        logits = self._forward(ids, mask, _positions(mask), keep=keep, use_cache=False).logits[:, -keep:].float()
+    def _score(self, batch: Sequence[Row]) -> list[list[tuple[float, bool]]]:
+        """Return (log-probability, whether greedy) of every target of the rows."""
+        logits, starts = self._after_contexts(batch) or self._whole(batch)
         best = logits.argmax(-1)
         logprobs = logits.log_softmax(-1)
         places = [
-            (row, keep - len(tail) + offset, token)
+            (row, starts[row] + _choice(unit) - len(tail) + offset, token)
             for row, unit in enumerate(batch)
             for *_, tail in unit.targets
             for offset, token in enumerate(tail)
@@ -207,13 +149,42 @@ class TransformersEngine(Engine):
             for unit in batch
         ]
 
+    def _whole(self, batch: Sequence[Row]) -> tuple[torch.Tensor, list[int]]:
+        """Return the logits that predict each row's longest choice, [rows, positions, vocabulary], and their starts."""
+        longest = max(map(_choice, batch))
+        ids, mask = self._padded([row.tokens for row in batch])
+        out = self._forward(ids, mask, _positions(mask), keep=longest, use_cache=False)
+        return out.logits[:, -longest:].float(), [longest - _choice(row) for row in batch]
+
+    def _after_contexts(self, batch: Sequence[Row]) -> tuple[torch.Tensor, list[int]] | None:
+        """Do the same with a context run once for all its choices; None where there is nothing to share.
+
+        Choices are padded on the right: a gap between a context and its choice would use up a sliding window.
+        """
+        place = {context: index for index, context in enumerate(dict.fromkeys(map(_context, batch)))}
+        if len(place) == len(batch) or not self._repeats:
+            return None
+        ids, mask = self._padded(list(place))
+        out = self._forward(ids, mask, _positions(mask), keep=1, use_cache=True)
+        cache = getattr(out, "past_key_values", None)
+        self._repeats = _repeatable(cache)
+        if cache is None or not self._repeats:
+            return None
+        spread = torch.tensor([place[_context(row)] for row in batch], device=self.device)
+        cache.batch_select_indices(spread)
+        first = out.logits[:, -1:].float()[spread]
+        ids, real = self._padded([row.tokens[len(_context(row)) :] for row in batch], left=False)
+        mask = torch.cat([mask[spread], real], -1)
+        width = ids.shape[1]
+        positions = _positions(mask)[:, -width:]
+        out = self._forward(ids, mask, positions, keep=width, use_cache=True, past_key_values=cache)
+        return torch.cat([first, out.logits[:, -width:].float()], 1), [0] * len(batch)
+
     @torch.inference_mode()
-    def _generate(
-        self, batch: Sequence[_Sample], items: Sequence[str], decoding: Decoding
-    ) -> list[tuple[list[int], bool, bool]]:
+    def _generate(self, batch: Sequence[Sample], decoding: Decoding) -> list[tuple[list[int], bool, bool]]:
         """Return (tokens before the end token, whether it ended by itself, whether its logits broke) a continuation."""
         length = decoding.max_new_tokens
-        draws = [noise(decoding.seed, item, unit.number, length) for item, unit in zip(items, batch, strict=True)]
+        draws = [noise(decoding.seed, unit.item, unit.number, length) for unit in batch]
         uniform = torch.from_numpy(np.stack(draws)).to(self.device)
         prompts = list(dict.fromkeys(unit.prompt for unit in batch))
         place = {prompt: index for index, prompt in enumerate(prompts)}
@@ -225,7 +196,7 @@ class TransformersEngine(Engine):
         cache.batch_select_indices(spread)
         logits, mask = out.logits[:, -1].float()[spread], mask[spread]
         positions = mask.sum(-1, keepdim=True)
-        ends = torch.tensor(self._end_tokens(), device=self.device)
+        ends = torch.tensor(self.tokens.ends(self.model.generation_config), device=self.device)
         drawn = torch.full((len(batch), length), -2, device=self.device)
         alive = torch.arange(len(batch), device=self.device)
         going = torch.ones_like(alive, dtype=torch.bool)
@@ -245,21 +216,15 @@ class TransformersEngine(Engine):
             logits = out.logits[:, -1].float()
         return [_ending(row, set(ends.tolist())) for row in drawn.tolist()]
 
-    def _end_tokens(self) -> list[int]:
-        config = self.model.generation_config
-        ends: Any = config.eos_token_id if config is not None else None
-        if ends is None:
-            ends = self.tokens.tokenizer.eos_token_id
-        return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-
-    def _padded(self, sequences: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return token ids and attention mask, padded on the left: [rows, longest]."""
+    def _padded(self, sequences: Sequence[Sequence[int]], left: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return token ids and attention mask, padded on the left or the right: [rows, longest]."""
         longest = max(map(len, sequences))
         ids = torch.full((len(sequences), longest), self.tokens.prefix)
         mask = torch.zeros_like(ids)
         for row, tokens in enumerate(sequences):
-            ids[row, longest - len(tokens) :] = torch.tensor(tokens)
-            mask[row, longest - len(tokens) :] = 1
+            start = longest - len(tokens) if left else 0
+            ids[row, start : start + len(tokens)] = torch.tensor(tokens)
+            mask[row, start : start + len(tokens)] = 1
         return ids.to(self.device), mask.to(self.device)
 
     def _forward(
@@ -271,22 +236,24 @@ class TransformersEngine(Engine):
         return self.model(input_ids=ids, attention_mask=mask, **accepted, **more)
 
 
+def _choice(row: Row) -> int:
+    """Return the number of tokens of the longest choice that a row predicts; the last of them is not in the row."""
+    return max(len(tail) for *_, tail in row.targets)
+
+
+def _context(row: Row) -> tuple[int, ...]:
+    """Return the tokens before the longest choice of a row, which the other choices of its request share."""
+    return tuple(row.tokens[: len(row.tokens) - _choice(row) + 1])
+
+
+def _repeatable(cache: Any) -> bool:
+    """Whether a cache holds keys and values only: recurrent states cannot go on from the middle by several tokens."""
+    kinds = (DynamicLayer, DynamicSlidingWindowLayer)
+    return type(cache) is DynamicCache and all(type(layer) in kinds for layer in cache.layers)
+
+
 def _positions(mask: torch.Tensor) -> torch.Tensor:
     return (mask.cumsum(-1) - 1).clamp(min=0)
-
-
-def _tell(progress: Progress | None, finished: int) -> None:
-    if progress is not None and finished:
-        progress(finished)
-
-
-def _unscored(item: str, pairs: Sequence[tuple[list[int], list[int]]], limit: int) -> Choices:
-    """Return the outcome without its log-probabilities; raise a `UserError` on a choice longer than the model takes."""
-    for _, tail in pairs:
-        if len(tail) > limit:
-            raise UserError(f"A choice of item {item} has {len(tail)} tokens, more than the {limit} the model takes.")
-    truncated = max(max(0, len(head) + len(tail) - limit - 1) for head, tail in pairs)
-    return Choices(item, [0.0] * len(pairs), [len(t) for _, t in pairs], [False] * len(pairs), truncated)
 
 
 def _ending(drawn: list[int], ends: set[int]) -> tuple[list[int], bool, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 
 import numpy as np
@@ -146,6 +147,64 @@ def test_four_letters_take_one_row_of_one_forward(sized, monkeypatch):
     assert [rows for rows, _ in counted.shapes] == [8]
 
 
+def worded(count: int) -> list[ChoiceRequest]:
+    """Questions with answers of several lengths, one of them a single token."""
+    return [
+        ChoiceRequest(
+            f"t{n}", sentence(n, 3 + n % 9) + "\nAnswer:", (" A", *(f" {sentence(n + c, c)}" for c in (2, 3, 5)))
+        )
+        for n in range(count)
+    ]
+
+
+def test_choices_of_a_question_share_its_context(sized, monkeypatch):
+    engine = sized(24)
+    questions = worded(6)
+    contexts = [len(engine.tokens.encode(question.context)) for question in questions]
+    counted = Counted(engine, monkeypatch)
+    engine.score_choices(questions)
+    assert counted.shapes[0] == (6, max(contexts))
+    [(rows, width)] = counted.shapes[1:]
+    assert rows == 24
+    assert width < min(contexts)
+
+
+FAMILIES = {
+    "LlamaConfig": {},
+    "GPT2Config": {"n_embd": 32, "n_layer": 3, "n_head": 4},
+    "MistralConfig": {"sliding_window": 6},
+    "Gemma3TextConfig": {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "Lfm2Config": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
+    "Mamba2Config": {"num_heads": 8, "n_groups": 1, "state_size": 8},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shared_context_changes_nothing_in_any_family(sized, monkeypatch, family):
+    """Windows shorter than the contexts, and states that cannot be gone on from: what is shared must be right."""
+    import transformers
+
+    engine = sized(24)
+    common = {
+        **{"vocab_size": 340, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "head_dim": 8},
+        **{"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3, "pad_token_id": 2},
+    }
+    drop = ("head_dim", "hidden_size", "num_hidden_layers", "num_attention_heads") if family == "GPT2Config" else ()
+    config = getattr(transformers, family)(**{k: v for k, v in common.items() if k not in drop} | FAMILIES[family])
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    monkeypatch.setattr(engine, "model", model)
+    monkeypatch.setattr(engine, "_repeats", True)
+    monkeypatch.setattr(engine, "_accepts", set(inspect.signature(model.forward).parameters))
+    questions = worded(6)
+    shared = engine.score_choices(questions)
+    assert engine._repeats == (family not in ("Lfm2Config", "Mamba2Config"))
+    monkeypatch.setattr(engine, "batch_size", 1)
+    for one, other in zip(shared, engine.score_choices(questions), strict=True):
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=TransformersEngine.tolerance)
+        assert one.greedy == other.greedy
+
+
 def test_overlong_contexts_are_cut_from_the_left_and_counted(engine):
     text = sentence(5, 200)
     length = len(engine.tokens.encode(text + " red"))
@@ -166,7 +225,7 @@ def test_what_cannot_be_asked_is_said(engine):
 
 def test_outcomes_do_not_depend_on_the_batch(sized):
     decoding = Decoding(samples=6, max_new_tokens=12, seed=7)
-    requests, questions = prompts(9), [*letters(9), ChoiceRequest("w", "the cat", (" sat on the mat", " ran"))]
+    requests, questions = prompts(9), [*letters(9), *worded(5)]
     texts, scores = {}, {}
     for size in (1, 5, 24):
         texts[size] = sized(size).generate(requests, decoding)
@@ -259,7 +318,8 @@ def test_a_delta_of_another_model_changes_nothing(engine):
 
 
 def test_a_batch_too_large_for_memory_is_halved(sized, monkeypatch):
-    expected = sized(16).generate(prompts(8), Decoding(samples=2)), sized(16).score_choices(letters(8))
+    questions = [*letters(8), *worded(4)]
+    expected = sized(16).generate(prompts(8), Decoding(samples=2)), sized(16).score_choices(questions)
     engine = sized(16)
     forward = engine.model.forward
 
@@ -269,7 +329,7 @@ def test_a_batch_too_large_for_memory_is_halved(sized, monkeypatch):
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(engine.model, "forward", limited)
-    found = engine.generate(prompts(8), Decoding(samples=2)), engine.score_choices(letters(8))
+    found = engine.generate(prompts(8), Decoding(samples=2)), engine.score_choices(questions)
     assert found[0] == expected[0]
     for ours, theirs in zip(found[1], expected[1], strict=True):
         np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import random
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import yaml
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Choices
 from unlearn_bench.tasks.base import ChoiceRequest, Task, tasks
+from unlearn_bench.tasks.contract import check_task
 
 
-def build(name: str, **settings) -> Task:
+def build(name: str, examples: Sequence[dict] = (), **settings) -> Task:
     kind = tasks.get(name)
-    return kind(kind.Settings.parse(settings, name))
+    return kind(kind.Settings.parse(settings, name), examples)
 
 
 def row(number: int, subject: str, **more) -> dict:
@@ -32,7 +34,7 @@ def lm_eval_folder() -> Path:
     return Path(lm_eval.__file__).parent / "tasks"
 
 
-def lm_eval_requests(file: str, docs: list[dict]) -> list[ChoiceRequest]:
+def lm_eval_requests(file: str, docs: list[dict], dev: Sequence[dict] = (), shots: int = 0) -> list[ChoiceRequest]:
     """Build the requests of a task of lm-eval from the YAML that it ships, on our rows."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
@@ -40,11 +42,14 @@ def lm_eval_requests(file: str, docs: list[dict]) -> list[ChoiceRequest]:
     path = lm_eval_folder() / file
     own = yaml.safe_load(path.read_text())
     config = yaml.safe_load((path.parent / own.pop("include")).read_text()) | own
-    for key in ("dataset_path", "dataset_name", "fewshot_split", "fewshot_config", "tag", "task_alias"):
+    for key in ("dataset_path", "dataset_name", "tag", "task_alias"):
         config.pop(key, None)
     columns = ("question", "choices", "answer", "subject")
-    data = Dataset.from_list([{key: doc[key] for key in columns} for doc in docs])
-    task = ConfigurableTask(config={**config, "custom_dataset": lambda **_: {"test": data}})
+    splits = {
+        split: Dataset.from_list([{key: row[key] for key in columns} for row in rows])
+        for split, rows in (("test", docs), ("dev", dev or docs))
+    }
+    task = ConfigurableTask(config={**config, "custom_dataset": lambda **_: splits, "num_fewshot": shots})
     task.build_all_requests()
     asked: dict[int, list] = {}
     for instance in task.instances:
@@ -81,6 +86,57 @@ def test_the_continuation_form_is_lm_evals_mmlu_continuation():
     context, choices = asked("mmlu", rows, form="continuation")[1]
     assert context == "Question: Question 1?\nAnswer:"
     assert choices == tuple(" " + choice for choice in rows[1]["choices"])
+
+
+@pytest.mark.parametrize(("form", "folder"), [("letters", "default"), ("continuation", "continuation")])
+def test_few_shot_prompts_are_lm_evals_with_the_items_own_subject(form, folder):
+    subjects = ("anatomy", "virology")
+    rows = [row(number, subjects[number % 2]) for number in range(4)]
+    dev = [row(number, subjects[number % 2]) for number in range(10, 18)]
+    for data in (*rows, *dev):
+        data["choices"] = [choice.replace("\\", "/").replace("{{", "(").replace("'", "") for choice in data["choices"]]
+    expected = {}
+    for subject in subjects:
+        own = [[data for data in source if data["subject"] == subject] for source in (rows, dev)]
+        requests = lm_eval_requests(f"mmlu/{folder}/mmlu_{subject}.yaml", *own, shots=3)
+        expected |= {data["question"]: request for data, request in zip(own[0], requests, strict=True)}
+    task = build("mmlu", dev, form=form, describe=True, num_fewshot=3)
+    for data, request in zip(rows, task.requests(task.items(rows)), strict=True):
+        wanted = expected[data["question"]]
+        assert (request.context, request.choices) == (wanted.context, wanted.choices)
+        assert request.context.startswith(request.system)
+        shown = [example for example in dev if example["question"].strip() in request.context]
+        assert shown == [example for example in dev if example["subject"] == data["subject"]][:3]
+
+
+def test_other_examples_make_other_requests():
+    rows, dev = [row(0, "anatomy")], [row(number, "anatomy") for number in range(1, 4)]
+    first, second = (build("mmlu", examples, num_fewshot=2) for examples in (dev, dev[::-1]))
+    assert first.requests(first.items(rows)) != second.requests(second.items(rows))
+    assert asked("mmlu", rows) == [(r.context, r.choices) for r in build("mmlu", dev).requests(first.items(rows))]
+
+
+def test_wmdp_shows_examples_of_the_items_topic():
+    rows, dev = [row(0, "wmdp-bio"), row(1, "cyber")], [row(2, "biology"), row(3, "wmdp_cyber"), row(4, "chem")]
+    task = build("wmdp", dev, num_fewshot=1)
+    bio, cyber = (request.context for request in task.requests(task.items(rows)))
+    assert ("Question 2?" in bio, "Question 3?" in bio) == (True, False)
+    assert ("Question 2?" in cyber, "Question 3?" in cyber) == (False, True)
+
+
+def test_examples_that_cannot_be_shown_are_said():
+    rows, dev = [row(0, "anatomy"), row(1, "virology")], [row(2, "anatomy"), row(3, "anatomy"), row(4, "virology")]
+    with pytest.raises(UserError, match="num_fewshot is 2, but there are no examples: name their data as `fewshot:`"):
+        build("mmlu", num_fewshot=2).items(rows)
+    with pytest.raises(UserError, match="`fewshot:` has 1 examples of 'virology'"):
+        build("mmlu", dev, num_fewshot=2).items(rows)
+    with pytest.raises(UserError, match=r"Few-shot examples of mmlu: row 1 needs an answer from 0 to 3"):
+        build("mmlu", [dev[0], {**dev[1], "answer": 9}], num_fewshot=1).items(rows)
+    with pytest.raises(UserError, match="few-shot example of 'anatomy' is also asked"):
+        build("mmlu", [rows[0], *dev], num_fewshot=1).items(rows)
+    with pytest.raises(UserError, match="num_fewshot"):
+        build("mmlu", num_fewshot=-1)
+    assert len(build("mmlu", dev, num_fewshot=1).items(rows)) == 2
 
 
 def test_items_are_stable_unique_and_clustered():
@@ -211,3 +267,9 @@ def test_real_mmlu_rows_become_requests(data_root):
             for i in items
         ]
         assert all(record.scores and record.scores["acc"] == 1.0 for record in task.score(items, answers))
+
+
+@pytest.mark.parametrize("form", ["letters", "continuation"])
+def test_few_shot_prompts_keep_the_contract_of_a_task(form):
+    dev = [row(number, subject) for number in range(4) for subject in ("elementary_mathematics", "astronomy")]
+    check_task("mmlu", {"num_fewshot": 2, "form": form}, dev)
