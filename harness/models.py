@@ -6,11 +6,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
+from .files import read_json
+from .hub import snapshot
 from .specs import Spec, identity, recorded, runtime
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = ("float32", "bfloat16", "float16")
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "*.index.json",
+    "tokenizer*",
+    "*.model",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+)
+"""The files of a model that change what it answers: its digest covers them, and no others come from the hub."""
 
 
 class ModelSpec(Spec):
@@ -20,14 +39,15 @@ class ModelSpec(Spec):
     path: str | None = runtime(None, description="local folder in Hugging Face layout")
     hub: str | None = recorded(None, description="hub id")
     revision: str | None = recorded(None, description="hub revision (commit) that is loaded")
-    dtype: str = identity("float32", pattern="^(float32|bfloat16|float16)$", description="dtype of evaluation")
+    dtype: str = identity("float32", pattern=f"^({'|'.join(DTYPES)})$", description="dtype of evaluation")
+    chat: bool = identity(False, description="whether prompts are wrapped in the model's chat template")
     digest: str = identity("", description="digest of the local files, or hub id @ commit")
 
     __hash__ = Spec.__hash__
 
     @property
     def source(self) -> str:
-        """What transformers is asked for: the folder, else the hub id."""
+        """What it is loaded from: the folder, else the hub id."""
         return self.path or self.hub or ""
 
     @property
@@ -38,31 +58,98 @@ class ModelSpec(Spec):
         return getattr(torch, self.dtype)
 
 
-ATTENTION = "sdpa"
+def model_folder(spec: ModelSpec, weights: bool = True) -> Path:
+    """Return the folder of the model's files: its own, or that of the hub's cache, downloaded where they are missing.
+
+    Without `weights` those of a hub's model are not asked for.
+
+    Raises:
+        UserError: where there is none, or it is no model in Hugging Face layout.
+    """
+    if spec.path is not None:
+        folder, what = Path(spec.path), f"Model folder {spec.path}"
+        if not folder.is_dir():
+            raise UserError(f"{what} does not exist. Pass one in Hugging Face layout.")
+    else:
+        folder = snapshot(spec.hub or "", spec.revision or "main", MODEL_FILES, weights)
+        what = f"Model {spec.hub}"
+    if weights or spec.path is not None:
+        check_layout(what, folder)
+    return folder
+
+
+def check_layout(what: str, folder: Path) -> None:
+    """Raise a `UserError` where a folder is no model in Hugging Face layout, whole and of its own."""
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{what} holds an adapter; merge it into its base (peft: merge_and_unload) and pass the result."
+        )
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{what} has no config.json; pass a folder in Hugging Face layout.")
+    weights = weight_files(folder)
+    if not weights:
+        raise UserError(
+            f"{what} holds no weights (model.safetensors or pytorch_model.bin); pass a folder in Hugging Face layout."
+        )
+    missing = [file.name for file in weights if not file.is_file()]
+    if missing:
+        raise UserError(f"{what} lacks {len(missing)} of {len(weights)} weight files: {missing[0]}; download it again.")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers loads: safetensors, else pickles; the shards of an index, there or not."""
+    for single in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{single}.index.json"
+        if (folder / single).is_file():
+            return [folder / single]
+        if index.is_file():
+            return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    return []
 
 
 def load_model(spec: ModelSpec, device: str = "cpu", dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """Load the model in evaluation mode; executes no code from a hub.
+    """Load the model in evaluation mode; executes no code from a hub and no pickle.
 
     Raises:
         UserError: where it cannot be read, with the cause and what to do.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    options: dict[str, Any] = {"revision": spec.revision} if spec.path is None and spec.revision else {}
+    folder = model_folder(spec)
     try:
+        config = AutoConfig.from_pretrained(spec.source, **_exactly(spec))
         model = AutoModelForCausalLM.from_pretrained(
             spec.source,
+            config=config,
             dtype=dtype or spec.torch_dtype,
-            attn_implementation=ATTENTION,
-            trust_remote_code=False,
-            **options,
+            attn_implementation=attention(config),
+            **_exactly(spec),
+            use_safetensors=weight_files(folder)[0].suffix == ".safetensors",
+            weights_only=True,
         )
     except Exception as error:
         raise UserError(unreadable(spec, error)) from error
     return model.to(device).eval()  # pyright: ignore[reportArgumentType]
+
+
+def _exactly(spec: ModelSpec) -> dict[str, Any]:
+    """Return how transformers is to find what `model_folder` found: by name, as some tokenizers depend on it."""
+    pinned = {"revision": spec.revision} if spec.path is None else {}
+    return {"trust_remote_code": False, "local_files_only": True, **pinned}
+
+
+def attention(config: PretrainedConfig) -> str:
+    """Return the attention kernel: torch's own (sdpa), eager where the model is another one with it.
+
+    Gemma 2 caps its attention logits, which sdpa leaves out without a word; gpt-oss has sinks and refuses sdpa.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None)
+    return "eager" if capped or not getattr(kind, "_supports_sdpa", True) else "sdpa"
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
@@ -73,9 +160,9 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    options: dict[str, Any] = {"revision": spec.revision} if spec.path is None and spec.revision else {}
+    model_folder(spec, weights=False)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(spec.source, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(spec.source, **_exactly(spec))
     except Exception as error:
         raise UserError(unreadable(spec, error)) from error
     if tokenizer.pad_token_id is None:
@@ -84,17 +171,53 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
 
 def unreadable(spec: ModelSpec, error: Exception) -> str:
-    """Say why a model cannot be loaded and what to do."""
+    """Say why a model's files cannot be loaded and what to do."""
+    what = f"Model folder {spec.path}" if spec.path is not None else f"Model {spec.hub}"
+    if "trust_remote_code" in str(error):
+        return needs_code(what)
     cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
-    if spec.path is not None:
-        if not Path(spec.path).is_dir():
-            return f"Model folder {spec.path} does not exist. Pass one in Hugging Face layout."
-        return f"Model folder {spec.path} cannot be loaded: {cause}"
+    return f"{what} cannot be loaded: {cause}"
+
+
+def needs_code(what: str) -> str:
+    """Say that a model brings code of its own."""
     return (
-        f"Model {spec.hub} cannot be loaded from the hub: {cause} Check the network, accept the model's licence on its"
-        " page and log in with `hf auth login`, or pass a local folder with --models FOLDER."
+        f"{what} needs Python code of its own, which is never executed here; use a model that transformers knows,"
+        " or a newer transformers."
     )
 
 
-MODEL_FILES = ("config.json", "*.safetensors", "*.bin", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
-"""The files of a model's folder that its digest covers."""
+def named_dtype(config: dict[str, Any], what: str) -> str:
+    """Return the dtype that a config.json names (its text model's where it holds several), float32 where it names none.
+
+    The machine has no say in it.
+
+    Raises:
+        UserError: it names one that is not evaluated in.
+    """
+    for part in (config, config.get("text_config") or {}):
+        named = part.get("dtype") or part.get("torch_dtype")
+        if named:
+            if named not in DTYPES:
+                raise UserError(f"{what} is stored in {named}; choose one of {', '.join(DTYPES)} with --dtype.")
+            return str(named)
+    return "float32"
+
+
+def find_device(asked: str) -> str:
+    """Return the device that a run asks for; `auto` is the GPU where one is usable, else the processor.
+
+    Raises:
+        UserError: it is not there, or no device is called so.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked == "auto":
+        return "cuda" if count else "cpu"
+    kind, _, number = asked.partition(":")
+    if kind not in ("cpu", "cuda") or not (number or "0").isdigit() or (kind == "cpu" and number):
+        raise UserError(f"Unknown device {asked!r}; choose auto, cpu, cuda or cuda:N.")
+    if kind == "cuda" and int(number or 0) >= count:
+        raise UserError(f"Device {asked!r} is not there: torch finds {count} usable GPUs. Use --device cpu or auto.")
+    return asked

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +52,56 @@ def cli():
         return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=600, **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def hub_copy():
+    """Write a data set as a download from the hub leaves it: a card that names configurations, and their files.
+
+    Takes a folder, the hub id, and rows by configuration and split.
+    """
+    import json
+
+    def write(folder: Path, name: str, configs: dict[str, dict[str, list[dict]]]) -> None:
+        card = ["---", "configs:"]
+        for config, splits in configs.items():
+            (folder / name / config).mkdir(parents=True)
+            card += [f"- config_name: {config}", "  data_files:"]
+            for split, rows in splits.items():
+                file = f"{config}/{split}.jsonl"
+                (folder / name / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+                card += [f"  - split: {split}", f"    path: {file}"]
+        (folder / name / "README.md").write_text("\n".join([*card, "---", ""]))
+
+    return write
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch):
+    """A local hub cache of its own, out of the network's reach; returns how a model folder is put into it.
+
+    `put("owner/name", folder)` writes `models--owner--name/{refs/main,snapshots/COMMIT/…}` as a download does and
+    returns the commit. Other processes find the cache by HF_HUB_CACHE, which is set.
+    """
+    from huggingface_hub import constants
+
+    cache = tmp_path / "hub"
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def put(hub: str, folder: Path, commit: str = "c0ffee" + "0" * 34, ref: str | None = "main") -> str:
+        place = cache / ("models--" + hub.replace("/", "--"))
+        snapshot = place / "snapshots" / commit
+        snapshot.mkdir(parents=True)
+        (place / "blobs").mkdir(exist_ok=True)
+        for file in folder.iterdir():
+            blob = place / "blobs" / hashlib.sha256(f"{commit}{file.name}".encode()).hexdigest()
+            shutil.copyfile(file, blob)
+            (snapshot / file.name).symlink_to(Path("..", "..", "blobs", blob.name))
+        if ref is not None:
+            (place / "refs").mkdir(exist_ok=True)
+            (place / "refs" / ref).write_text(commit)
+        return commit
+
+    return put

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
@@ -22,39 +23,86 @@ class Tokens:
         tokenizer: the model's own.
         max_length: tokens the model takes.
         prefix: the token that stands for an empty context: the begin token, else the end token.
+        wrapped: whether prompts and contexts are put into the tokenizer's chat template.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     prefix: int
+    wrapped: bool = False
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, config: Any) -> Tokens:
+    def of(cls, tokenizer: PreTrainedTokenizerBase, config: Any, chat: bool = False) -> Tokens:
         """Read the limits of a model; raise a `UserError` where the tokenizer has neither begin nor end token."""
         prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         if prefix is None:
             raise UserError("The tokenizer has neither a begin nor an end token; set one in tokenizer_config.json.")
-        return cls(tokenizer, max_length(config, tokenizer), int(prefix))  # pyright: ignore[reportArgumentType]
+        return cls(tokenizer, max_length(config, tokenizer), int(prefix), chat)  # pyright: ignore[reportArgumentType]
 
-    def encode(self, text: str) -> list[int]:
-        """Encode a text with the tokenizer's own special tokens, not doubled where the text starts with them."""
+    def encode(self, prompt: str) -> list[int]:
+        """Encode a prompt, in a chat where asked; special tokens are not doubled where it starts with them."""
+        return self._encode(self.chat(prompt) if self.wrapped else prompt)
+
+    def pairs(
+        self, context: str, continuations: Sequence[str], *, system: str = "", delimiter: str = ""
+    ) -> list[tuple[list[int], list[int]]]:
+        """Split a context from each continuation: spaces at its end move over, and both are encoded together.
+
+        Args:
+            context: what stands before.
+            continuations: what is scored.
+            system: the start of the context that is the system's message in a chat.
+            delimiter: the start of the continuations that only joins them to a plain context; a chat has none.
+        """
+        if self.wrapped:
+            context = self.chat(context.removeprefix(system), system)
+            continuations = [continuation.removeprefix(delimiter) for continuation in continuations]
+        kept = context.rstrip()
+        if not kept:
+            return [self._after_nothing(context + continuation) for continuation in continuations]
+        head = self._encode(kept)
+        return [(head, self._encode(context + continuation)[len(head) :]) for continuation in continuations]
+
+    def chat(self, text: str, system: str = "") -> str:
+        """Return the chat template's words around a user's message, up to where the model is to answer.
+
+        A template that refuses a system's message goes without it, as in lm-eval.
+
+        Raises:
+            UserError: the tokenizer has no chat template, or one that refuses a user's message.
+        """
+        if not self.tokenizer.chat_template:
+            raise UserError("The tokenizer has no chat template; use --chat-template only with instruct models.")
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": text})
+        try:
+            try:
+                return self._templated(messages)
+            except TemplateError:
+                return self._templated(messages[-1:])
+        except (TemplateError, ValueError) as error:
+            raise UserError(f"The tokenizer's chat template cannot be applied: {error}") from error
+
+    def _templated(self, messages: list[dict[str, str]]) -> str:
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def _encode(self, text: str) -> list[int]:
         if not text:
             return [self.prefix]
         if text.startswith(str(self.tokenizer.decode(self.prefix))):
             return self.tokenizer.encode(text, add_special_tokens=False)
         return self.tokenizer.encode(text)
 
-    def pairs(self, context: str, continuations: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        """Split a context from each continuation: spaces at its end move over, and both are encoded together."""
-        kept = context.rstrip()
-        if not kept:
-            return [self._after_nothing(context + continuation) for continuation in continuations]
-        head = self.encode(kept)
-        return [(head, self.encode(context + continuation)[len(head) :]) for continuation in continuations]
-
     def _after_nothing(self, text: str) -> tuple[list[int], list[int]]:
         tokens = self.tokenizer.encode(text, add_special_tokens=False)
         return (tokens[:1], tokens[1:]) if tokens[:1] == [self.prefix] else ([self.prefix], tokens)
+
+    def ends(self, generation: Any) -> list[int]:
+        """Return the tokens that end a continuation: those of the generation configuration, else the tokenizer's."""
+        ends: Any = generation.eos_token_id if generation is not None else None
+        if ends is None:
+            ends = self.tokenizer.eos_token_id
+        return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
 
     def continuation(self, prompt: list[int], generated: list[int]) -> str:
         """Return the text that follows the prompt, with the space that stands between them, special tokens removed."""
