@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,11 +28,22 @@ class TrainingError(UserError):
         super().__init__(message, status=1)
 
 
+@contextmanager
+def matrix_products(precision: str) -> Iterator[None]:
+    """Let a GPU multiply float32 matrices in TF32 where the precision says so, and only there."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
 class TrainedTensors:
     """The parameters that train, their values before, and the way back.
 
-    With precision `float32` every parameter is held in float32 until `restore`; the cast back is exact, because each
-    16-bit value is a float32 value.
+    But with precision `reference` every parameter is held in float32 until `restore`; the cast back is exact, because
+    each 16-bit value is a float32 value.
     """
 
     def __init__(self, model: PreTrainedModel, precision: str, optimizer: str) -> None:
@@ -42,7 +54,7 @@ class TrainedTensors:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
-            if precision == "float32":
+            if precision != "reference":
                 parameter.data = parameter.data.float()
         self.parameters: dict[str, torch.nn.Parameter] = {}
         self.originals: dict[str, Tensor] = {}

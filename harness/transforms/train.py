@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..jobs import Event, MakeJob, Report
 from ..resident import base_model
 from ..suite import CorporaSpec, TrainingSpec
-from ..training import Corpora, Trainer
+from ..training import Corpora, Trainer, matrix_products
 from .base import Made, Transform, register
 
 
@@ -28,12 +28,13 @@ class Train(Transform):
         training = TrainingSpec.parse(settings["training"], "training")
         model, tokenizer = base_model(job.model, job.place.device, training.precision)
         corpora = read_corpora(job)
-        trainer = Trainer(model, tokenizer, method, corpora, training, job.cell.seed or 0, job.place.device)
-        try:
-            trainer.run(lambda row: report(Event(job.cell.label, "train", row["step"] + 1, trainer.steps)))
-            delta = trainer.delta()
-        finally:
-            trainer.restore()
+        with matrix_products(training.precision):
+            trainer = Trainer(model, tokenizer, method, corpora, training, job.cell.seed or 0, job.place.device)
+            try:
+                trainer.run(lambda row: report(Event(job.cell.label, "train", row["step"] + 1, trainer.steps)))
+                delta = trainer.delta()
+            finally:
+                trainer.restore()
         return Made(delta, trainer.log, _summary(trainer.log))
 
 

@@ -1,0 +1,98 @@
+"""What `evaluate --dry-run` says: every cell with what remains of it, and what the remaining ones would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .api import states
+from .estimate import A100, Estimate, Estimates, corpus_of, estimate_plan
+from .plan import Plan, PlannedCell
+from .planning import Request, make_plan
+from .state import CellState
+from .store import Store
+
+
+def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
+    """Return what a request would do, as plain JSON types; nothing is trained, measured or written.
+
+    `cells`: a row each with id (None where its model or text cannot be reached), state, what remains, and its estimate;
+    `unreached`: what could not be reached and what to do; `assumptions` and `total`: of the estimates of what remains,
+    None for an embedded suite.
+    """
+    plan = make_plan(request, None, sketch=True)
+    store = Store.open(output) if (output / "store.json").is_file() else Store(output)
+    found = states(plan, store)
+    costs = None if plan.suite.embedded else _estimates(plan, batch_size)
+    by_cell = {id(row.cell): row.estimate for row in costs.rows} if costs else {}
+    return {
+        "suite": plan.suite.name,
+        "cells": [
+            _row(plan, cell, state, by_cell.get(id(cell))) for cell, state in zip(plan.cells, found, strict=True)
+        ],
+        "total": _cost(costs.total) if costs else None,
+        "assumptions": costs.assumptions if costs else None,
+        "unreached": list(plan.unreached),
+    }
+
+
+def _estimates(plan: Plan, batch_size: int) -> Estimates:
+    folder = Path(plan.data_folder) if plan.data_folder else None
+    corpora = {track: corpus_of(plan.suite.tracks[track].corpora, folder, plan.suite.training) for track in plan.tracks}
+    facts = {name: plan.suite.models[name].architecture for name in plan.models if name in plan.suite.models}
+    return estimate_plan(plan, facts, corpora, A100, batch_size)
+
+
+def _row(plan: Plan, cell: PlannedCell, state: CellState, estimate: Estimate | None) -> dict[str, Any]:
+    return {
+        "cell": state.cell.id if _known(plan, cell) else None,
+        "model": cell.model,
+        "name": cell.spec.label,
+        "state": "finished" if state.finished else "failed before" if state.failure else "to do",
+        "remains": [*([] if state.made else ["make"]), *(f"measure {name}" for name in state.missing)],
+        **(_cost(estimate) if estimate else {}),
+    }
+
+
+def _known(plan: Plan, cell: PlannedCell) -> bool:
+    """Return whether all that a cell's id stands for was reached."""
+    data = cell.spec.settings.get("data", {"forget": {}})
+    if cell.spec.transform == "noise":
+        return all(
+            _known(plan, parent) for parent in plan.trained(cell.model, cell.spec.track or "", cell.spec.seed or 0)
+        )
+    digests = [plan.models[cell.model].digest, *data["forget"].values(), data.get("retain"), data.get("probe")]
+    return "" not in digests
+
+
+def _cost(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "gpu_gib": round(estimate.memory_bytes / 2**30, 1),
+        "hours": round(estimate.seconds / 3600, 2),
+        "disk_gib": round(estimate.disk_bytes / 2**30, 2),
+    }
+
+
+def _remains(jobs: Sequence[str]) -> str:
+    tasks = sum(job != "make" for job in jobs)
+    parts = [*(["make"] if "make" in jobs else []), *([f"measure {tasks} task{'s' * (tasks > 1)}"] if tasks else [])]
+    return ", ".join(parts) or "nothing"
+
+
+def render(said: Mapping[str, Any]) -> str:
+    """Return a dry run as a table and what follows from it."""
+    from tabulate import tabulate
+
+    rows = [{**row, "cell": row["cell"] or "–", "remains": _remains(row["remains"])} for row in said["cells"]]
+    lines = [tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True), ""]
+    finished = sum(row["state"] == "finished" for row in rows)
+    lines.append(f"{len(rows)} cells on suite {said['suite']}: {finished} finished, {len(rows) - finished} remain.")
+    total = said["total"]
+    if total is not None:
+        lines.append(
+            f"All cells: at most {total['gpu_gib']} GiB of GPU memory, {total['hours']} GPU hours,"
+            f" {total['disk_gib']} GiB of disk. {said['assumptions']}"
+        )
+    lines += ["", *(f"Not reached: {text}" for text in said["unreached"])] if said["unreached"] else []
+    return "\n".join(lines)

@@ -1,0 +1,392 @@
+"""What a plan costs: GPU memory, time and disk of every cell, from architecture facts alone. No hub, no weights.
+
+The model is built on torch's meta device, so parameters are exact. What a step of a method does is counted, not
+assumed: it rehearses on random hidden states and every pass that it asks for is noted (`rehearsal.py`). The rest is
+arithmetic under these assumptions:
+
+| what | assumed |
+| --- | --- |
+| weights | all parameters, once, in float32 (`precision: float32`, `tf32`) or the model's dtype (`reference`) |
+| trained tensors | four copies more: value before, gradient, two moments of Adam; two with SGD |
+| activations | input and output of each matrix, in layers from the first trained to the deepest that runs, for every |
+| | pass with gradients (their graphs live until the backward pass); three float32 states a watched layer |
+| forward | 2 FLOPs a matrix element and token, layers up to the deepest watched; products of attention left out |
+| backward | 2 more in layers with gradients, 2 more for trained elements |
+| text | every text fills `max_length`, unless `Corpus` says how long it is |
+| evaluation | weights in the model's dtype, keys and values of a batch, 24 bytes a kept logit, activations of a layer |
+| questions | 123 tokens (letters), 71 a choice (continuation): MMLU's test part, SmolLM2's tokenizer; memory for 512 |
+| prompts | 17 tokens, memory for 64: challenging RealToxicityPrompts, SmolLM2's tokenizer |
+| decoding | a step of a batch reads weights and cache once, or takes the launch time of the layers if longer |
+| speed | utilisation x peak of the dtype; float32 at the rate without TF32, unless `precision: tf32` |
+| launches | no pass is faster than the time to launch its layers |
+| worker | one process trains and measures: the base in training precision and the engine's copy stay resident |
+| constant | 1.5 GiB for the CUDA context, workspaces and the judge |
+| disk | trained tensors as stored, 350 bytes a training step, 450 a question, 250 + 100 a sample for prompts |
+
+Dense decoders only: of a mixture of experts every expert is counted as if it ran. Loading, downloads and judging take
+time that is not estimated.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from ..methods.base import methods
+from ..tasks.base import Decoding, tasks
+from .data import load_rows, texts
+from .errors import UserError
+from .files import read_json
+from .models import ModelSpec
+from .plan import Plan, PlannedCell, PlannedTask
+from .rehearsal import Anatomy, Pass, Rehearsal, Work, rehearse, skeleton
+from .suite import CorporaSpec, SourceSpec, TrainingSpec
+
+GIB = 2**30
+OVERHEAD = int(1.5 * GIB)
+LOSS_COPIES = 3
+LOGIT_BYTES = 24
+QUESTION_TOKENS = {"letters": 123, "continuation": 4 * 71}
+LONG_QUESTION, LONG_ANSWER, PROMPT, LONG_PROMPT = 512, 24, 17, 64
+STEP_BYTES, CHOICE_BYTES, PROMPT_BYTES, SAMPLE_BYTES = 350, 450, 250, 100
+CHARACTERS = 4
+"""Characters of text a token."""
+ASSUMPTIONS = (
+    "Estimates for {profile} at {utilisation:.0%} of peak, evaluation batch {batch}, one worker"
+    " that holds the base and the engine; texts as long as known, else max_length; no loading, download or judging."
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A kind of device: peak FLOP/s by dtype, bytes/s and bytes of memory, and how much of the peak is reached.
+
+    `layer_seconds` is the least that a layer takes in one direction, however small: Python and kernel launches.
+    """
+
+    name: str
+    flops: Mapping[str, float]
+    bandwidth: float
+    memory: float
+    utilisation: float = 0.4
+    layer_seconds: float = 0.0
+
+    def seconds(self, flops: float, dtype: str) -> float:
+        """Return the time of so many FLOPs."""
+        return flops / (self.utilisation * self.flops[dtype])
+
+
+A100 = Profile(
+    "A100-80GB",
+    flops={"bfloat16": 312e12, "float16": 312e12, "tf32": 156e12, "float32": 19.5e12},
+    bandwidth=2.04e12,
+    memory=80 * GIB,
+    layer_seconds=7e-4,
+)
+"""NVIDIA's data sheet (dense, SXM); the launch time is that of transformers' decoder layers without compilation."""
+
+
+def measured_cpu() -> Profile:
+    """Return this machine's profile: the best of a few matrix products a dtype, and of a few copies, as threads are."""
+    flops = {}
+    for name in ("float32", "bfloat16"):
+        a = torch.randn(768, 768).to(getattr(torch, name))
+        flops[name] = 2 * 768**3 / _fastest(lambda a=a: a @ a)
+    source = torch.ones(1 << 24)
+    target = torch.empty_like(source)
+    bandwidth = 2 * source.nbytes / _fastest(lambda: target.copy_(source))
+    flops["tf32"] = flops["float32"]
+    return Profile("this CPU", flops, bandwidth, math.inf, utilisation=0.7, layer_seconds=3e-4)
+
+
+def _fastest(run: Callable[[], Any]) -> float:
+    seconds = []
+    for _ in range(6):
+        started = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """How much text a track trains on; None: texts of unknown length fill `max_length`.
+
+    Attributes:
+        forget_texts: texts of all forget topics.
+        forget_tokens, retain_tokens, probe_tokens: mean length of a batch (that of its longest text), tokens.
+        probe_texts: labelled texts; None: forget and retain text, as many as the method takes.
+    """
+
+    forget_texts: int
+    forget_tokens: int | None = None
+    retain_tokens: int | None = None
+    probe_texts: int | None = None
+    probe_tokens: int | None = None
+
+    def tokens(self, text: str, longest: int) -> int:
+        """Return the length of a batch of `forget`, `retain` or `probe` text."""
+        known: int | None = getattr(self, f"{text}_tokens")
+        return longest if known is None else min(known, longest)
+
+
+def corpus_of(corpora: CorporaSpec, folder: Path | None, training: TrainingSpec) -> Corpus:
+    """Return a track's corpus: counted where its text can be read, else by the suite's `expected` rows.
+
+    Raises:
+        UserError: a forget source that can neither be read nor says how many rows to expect.
+    """
+
+    def read(sources: Iterable[SourceSpec]) -> tuple[int, int | None]:
+        count, lengths = 0, []
+        for source in sources:
+            try:
+                found = texts(load_rows(source, folder).rows, source)
+            except UserError:
+                if source.expected is None:
+                    raise
+                length = (source.expected_length or CHARACTERS * training.max_length) // CHARACTERS + 1
+                count, lengths = count + source.expected, [*lengths, min(length, training.max_length)]
+                continue
+            sizes = [min(len(text) // CHARACTERS + 1, training.max_length) for text in found]
+            parts = [sizes[start :: max(1, len(sizes) // training.batch_size)] for start in range(200)]
+            count, lengths = count + len(found), [*lengths, np.mean([max(part) for part in parts if part])]
+        return count, round(float(np.mean(lengths)))
+
+    def maybe(source: SourceSpec | None) -> tuple[int | None, int | None]:
+        try:
+            return read([source]) if source is not None else (None, None)
+        except UserError:
+            return None, None
+
+    forget_texts, forget_tokens = read(corpora.forget.values())
+    probe_texts, probe_tokens = maybe(corpora.probe)
+    return Corpus(forget_texts, forget_tokens, maybe(corpora.retain)[1], probe_texts, probe_tokens)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What something costs.
+
+    Attributes:
+        memory_bytes: peak memory of the device.
+        seconds: time on the device.
+        disk_bytes: what the store keeps.
+    """
+
+    memory_bytes: int
+    seconds: float
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A planned cell with its cost; `estimate` is None where nobody knows the model's architecture."""
+
+    cell: PlannedCell
+    estimate: Estimate | None
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """The cost of a plan: a row a cell, the total (largest memory, sums of time and disk), what was assumed."""
+
+    rows: tuple[Row, ...]
+    total: Estimate
+    profile: Profile
+    assumptions: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether the largest cell fits the device."""
+        return self.total.memory_bytes <= self.profile.memory
+
+
+def training_cost(
+    anatomy: Anatomy, work: Work, training: TrainingSpec, corpus: Corpus, dtype: str, profile: Profile = A100
+) -> Estimate:
+    """Return what one training run costs; `dtype` is the model's own, which `precision: reference` trains in."""
+    rate = dtype if training.precision == "reference" else training.precision
+    dtype = dtype if training.precision == "reference" else "float32"
+    width, size = _bytes(dtype), training.batch_size
+    trained, first = sum(anatomy.parameters[name] for name in work.trained), anatomy.first(work.trained)
+    tokens = {text: size * corpus.tokens(text, training.max_length) for text in ("forget", "retain", "probe")}
+    steps = training.steps or max(1, math.ceil(training.epochs * corpus.forget_texts / size))
+    asked = [count for count in (work.probe_limit, corpus.probe_texts) if count is not None]
+    repeats = math.ceil((min(asked) if asked else 2 * corpus.forget_texts) / size) / Rehearsal.PROBE_BATCHES
+
+    def seconds(item: Pass) -> float:
+        count, ran = tokens[item.text], sum(anatomy.matrices[: item.layers])
+        flops, launched = 2 * ran, item.layers
+        if item.gradients:
+            flops += 2 * (sum(anatomy.matrices[first : item.layers]) + trained)
+            launched += item.layers - first
+        return max(profile.seconds(flops * count, rate), launched * profile.layer_seconds)
+
+    def saved(item: Pass) -> int:
+        values = sum(anatomy.values[first : item.layers]) * width + LOSS_COPIES * 4 * anatomy.hidden * item.watched
+        return tokens[item.text] * values
+
+    running = [item for item in work.step if item.gradients]
+    peak = max((max(anatomy.values[: item.layers]) * tokens[item.text] * width for item in work.step), default=0)
+    copies = 2 if training.optimizer == "sgd" else 4
+    update = copies * trained * width / profile.bandwidth * 2
+    setup = sum(seconds(item) * (repeats if item.text == "probe" else 1) for item in work.setup)
+    return Estimate(
+        memory_bytes=(anatomy.total + copies * trained) * width + sum(map(saved, running)) + peak + OVERHEAD,
+        seconds=setup + steps * (sum(map(seconds, work.step)) + update),
+        disk_bytes=trained * width + steps * STEP_BYTES,
+    )
+
+
+def evaluation_cost(
+    anatomy: Anatomy, planned: PlannedTask, dtype: str, batch_size: int, profile: Profile = A100
+) -> Estimate:
+    """Return what one task costs on one checkpoint, without the judge."""
+    kind, width = tasks.get(planned.spec.task), _bytes(dtype)
+    weights, matrices = anatomy.total * width, sum(anatomy.matrices)
+    head = anatomy.vocabulary * anatomy.hidden
+    layers = len(anatomy.matrices)
+
+    def forward(rows: int, tokens: float, kept: float) -> float:
+        """Return the time of `rows` sequences in batches, each of so many tokens and kept logits."""
+        batches = math.ceil(rows / batch_size)
+        least = max(layers * profile.layer_seconds, weights / profile.bandwidth)
+        return max(profile.seconds(2 * rows * (tokens * matrices + kept * head), dtype), batches * least)
+
+    def memory(tokens: int, kept: int, cached: int) -> int:
+        own = max(anatomy.values) * tokens * width + kept * anatomy.vocabulary * LOGIT_BYTES
+        return weights + batch_size * (own + cached * anatomy.cache * width) + OVERHEAD
+
+    if kind.needs == "choices":
+        form = planned.settings.get("form", "letters")
+        rows, kept = (planned.count, 1) if form == "letters" else (4 * planned.count, LONG_ANSWER)
+        shots = 1 + int(planned.settings.get("num_fewshot") or 0)
+        return Estimate(
+            memory(min(LONG_QUESTION * shots, anatomy.longest), kept, 0),
+            forward(rows, QUESTION_TOKENS[form] * planned.count / max(rows, 1) * shots, kept),
+            planned.count * CHOICE_BYTES,
+        )
+    decoding = Decoding.model_validate(planned.settings.get("decoding", {}))
+    rows, new = planned.count * decoding.samples, decoding.max_new_tokens
+    cached = batch_size * (PROMPT + new) * anatomy.cache * width
+    read = max((weights + cached) / profile.bandwidth, layers * profile.layer_seconds)
+    step = max(read, profile.seconds(2 * batch_size * (matrices + head), dtype))
+    seconds = forward(planned.count, PROMPT, 1) + math.ceil(rows / batch_size) * new * step
+    peak = memory(LONG_PROMPT, 1, LONG_PROMPT + new)
+    if kind.reference:
+        seconds += forward(rows, PROMPT + new, new)
+        peak = max(peak, memory(LONG_PROMPT + new, new, 0))
+    return Estimate(peak, seconds, planned.count * (PROMPT_BYTES + decoding.samples * SAMPLE_BYTES))
+
+
+def estimate_plan(
+    plan: Plan,
+    architectures: Mapping[str, Mapping[str, Any]],
+    corpora: Mapping[str, Corpus],
+    profile: Profile = A100,
+    batch_size: int = 64,
+) -> Estimates:
+    """Return the cost of every cell of a plan: making it, and all tasks on it.
+
+    Args:
+        plan: what is to run; its models are neither loaded nor looked up.
+        architectures: facts by the plan's model name; a model without is read from its folder's config.json.
+        corpora: text by track, for all tracks that train.
+        profile: the device.
+        batch_size: sequences that are evaluated together.
+    """
+    rows = tuple(_row(plan, cell, architectures, corpora, profile, batch_size) for cell in plan.cells)
+    known = [row.estimate for row in rows if row.estimate is not None]
+    total = Estimate(
+        max((one.memory_bytes for one in known), default=0),
+        sum(one.seconds for one in known),
+        sum(one.disk_bytes for one in known),
+    )
+    said = ASSUMPTIONS.format(profile=profile.name, utilisation=profile.utilisation, batch=batch_size)
+    return Estimates(rows, total, profile, said)
+
+
+def _row(
+    plan: Plan,
+    cell: PlannedCell,
+    architectures: Mapping[str, Mapping[str, Any]],
+    corpora: Mapping[str, Corpus],
+    profile: Profile,
+    batch_size: int,
+) -> Row:
+    spec = plan.models[cell.model]
+    facts = architectures.get(cell.model) or _local_facts(spec)
+    if facts is None:
+        return Row(cell, None)
+    model = skeleton(facts)
+    anatomy = Anatomy(model)
+    measured = [evaluation_cost(anatomy, task, spec.dtype, batch_size, profile) for task in plan.tasks.values()]
+    made, resident = _making(plan, cell, model, anatomy, corpora, profile)
+    engine = anatomy.total * _bytes(spec.dtype)
+    peak = max((one.memory_bytes for one in measured), default=0)
+    return Row(
+        cell,
+        Estimate(
+            max(made.memory_bytes + engine if made.memory_bytes else 0, peak + resident),
+            made.seconds + sum(one.seconds for one in measured),
+            made.disk_bytes + sum(one.disk_bytes for one in measured),
+        ),
+    )
+
+
+def _making(
+    plan: Plan,
+    cell: PlannedCell,
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    corpora: Mapping[str, Corpus],
+    profile: Profile,
+) -> tuple[Estimate, int]:
+    """Return what making the checkpoint costs, and the bytes of the model that stays resident from it."""
+    spec, dtype = cell.spec, plan.models[cell.model].dtype
+    if spec.transform == "train":
+        work, training = _work(plan, cell, model)
+        cost = training_cost(anatomy, work, training, corpora[spec.track or ""], dtype, profile)
+        return cost, anatomy.total * _bytes(dtype if training.precision == "reference" else "float32")
+    if spec.transform == "noise":
+        parents = plan.trained(cell.model, spec.track or "", spec.seed or 0)
+        changed = {name for parent in parents for name in _work(plan, parent, model)[0].trained}
+        size = 4 * anatomy.total
+        delta = 4 * sum(anatomy.parameters[name] for name in changed)
+        return Estimate(size + OVERHEAD, 0.0, delta), size
+    if spec.transform == "import":
+        return Estimate(0, 0.0, 0), anatomy.total * _bytes(dtype)
+    return Estimate(0, 0.0, 0), 0
+
+
+def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Work, TrainingSpec]:
+    settings = cell.spec.settings
+    topics = tuple(plan.suite.tracks[cell.spec.track or ""].corpora.forget)
+    work = _rehearsed(model, settings["method"], json.dumps(settings["settings"]), topics)
+    return work, TrainingSpec.parse(settings["training"], "training")
+
+
+@lru_cache(maxsize=256)
+def _rehearsed(model: PreTrainedModel, method: str, settings: str, topics: tuple[str, ...]) -> Work:
+    kind = methods.get(method)
+    return rehearse(kind(kind.Settings.parse(json.loads(settings), method)), model, topics)
+
+
+def _local_facts(spec: ModelSpec) -> dict[str, Any] | None:
+    file = Path(spec.path) / "config.json" if spec.path else None
+    return read_json(file) if file is not None and file.is_file() else None
+
+
+def _bytes(dtype: str) -> int:
+    return getattr(torch, dtype).itemsize

@@ -1,0 +1,175 @@
+"""A model without weights, and a method that rehearses on it: exact sizes, and every pass that a step asks for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from ..methods.base import Batch, Method, Tokens
+from .activations import ModelContext, decoder_layers
+from .errors import UserError
+
+
+def skeleton(facts: Mapping[str, Any]) -> PreTrainedModel:
+    """Return the model of these facts (fields of a config.json) on the meta device: shapes without weights.
+
+    Raises:
+        UserError: facts that transformers cannot build a causal language model from.
+    """
+    return _skeleton(json.dumps(dict(facts), sort_keys=True))
+
+
+@lru_cache(maxsize=8)
+def _skeleton(facts: str) -> PreTrainedModel:
+    try:
+        config = AutoConfig.for_model(**json.loads(facts))
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    except Exception as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"The architecture facts {facts:.80} describe no causal language model: {cause}") from error
+
+
+class Anatomy:
+    """Sizes of a model by decoder layer, from its skeleton.
+
+    Attributes:
+        parameters: elements of every parameter by full name; tied ones once.
+        matrices: elements of each layer's matrices.
+        values: inputs and outputs of each layer's matrices together, values a token.
+        vocabulary: tokens of the vocabulary.
+        cache: key and value elements that all layers keep a token.
+        longest: tokens that the model takes.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.prefix, modules = decoder_layers(model)
+        shapes = [[p.shape for p in layer.parameters() if p.dim() > 1] for layer in modules]
+        config = model.config.get_text_config(decoder=True)
+        heads = config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        self.parameters = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        self.matrices = [sum(shape.numel() for shape in layer) for layer in shapes]
+        self.values = [sum(shape[-1] + shape[-2] for shape in layer) for layer in shapes]
+        self.vocabulary, self.hidden = config.vocab_size, config.hidden_size
+        self.longest = getattr(config, "max_position_embeddings", None) or 1 << 20
+        self.cache = 2 * len(shapes) * (getattr(config, "num_key_value_heads", None) or heads) * width
+
+    @property
+    def total(self) -> int:
+        """Number of parameters."""
+        return sum(self.parameters.values())
+
+    def first(self, names: Iterable[str]) -> int:
+        """Return the first layer that gradients reach; a parameter outside the layers counts as below them."""
+        return min(self._layer(name) for name in names)
+
+    def _layer(self, name: str) -> int:
+        head, _, rest = name.partition(f"{self.prefix}.")
+        return int(rest.split(".")[0]) if rest and not head else 0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass that a method asks for: over which text, through how many layers, how many of them watched."""
+
+    text: str
+    layers: int
+    watched: int
+    gradients: bool
+
+
+class Rehearsal(ModelContext):
+    """A context that answers with random hidden states of a few units and writes down what was asked.
+
+    Attributes:
+        passes: all passes so far.
+        probe_limit: the most labelled texts that were asked for; None: all of them.
+    """
+
+    PROBE_BATCHES = 2
+
+    def __init__(self, model: PreTrainedModel, topics: Sequence[str]) -> None:
+        self.model = model
+        self._prefix, self._modules = decoder_layers(model)
+        self.layers, self.hidden_size = len(self._modules), 8
+        self.topics, self.steps = list(topics), 1
+        self.rng = np.random.default_rng(0)
+        self.device = torch.device("cpu")
+        self.passes: list[Pass] = []
+        self.probe_limit: int | None = None
+        self._random = torch.Generator().manual_seed(0)
+        self._batch = Batch(0, self.topics[0], self._tokens(), self._tokens())
+        self._probe = [self._tokens() for _ in range(self.PROBE_BATCHES)]
+        self._frozen: tuple[Tokens, tuple[int, ...], dict[int, Tensor]] | None = None
+
+    def hidden(self, tokens: Tokens, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Return random states, and note a pass."""
+        return self._answer(tokens, layers, torch.is_grad_enabled())
+
+    def frozen_hidden(self, tokens: Tokens, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Return random states, and note a pass where the frozen model would run again."""
+        wanted = tuple(layers)
+        if self._frozen is None or self._frozen[0] is not tokens or self._frozen[1] != wanted:
+            self._frozen = (tokens, wanted, self._answer(tokens, layers, False))
+        return self._frozen[2]
+
+    def batch(self, step: int) -> Batch:
+        """Return the same batch for every step."""
+        return self._batch
+
+    def labelled(self, limit: int | None = None) -> list[tuple[Tokens, np.ndarray]]:
+        """Return a few batches of both labels."""
+        self.probe_limit = limit
+        return [(tokens, np.array([0, 1])) for tokens in self._probe]
+
+    def take(self) -> tuple[Pass, ...]:
+        """Return the passes since the last call and forget the last frozen answer, as a new batch would."""
+        taken, self.passes, self._frozen = tuple(self.passes), [], None
+        return taken
+
+    def _answer(self, tokens: Tokens, layers: Sequence[int], gradients: bool) -> dict[int, Tensor]:
+        self._check(layers)
+        named = {"forget": self._batch.forget, "retain": self._batch.retain}
+        text = next((name for name, own in named.items() if own is tokens), "probe")
+        self.passes.append(Pass(text, max(layers) + 1, len(set(layers)), gradients))
+        shape = (*tokens.ids.shape, self.hidden_size)
+        return {layer: torch.randn(shape, generator=self._random).requires_grad_(gradients) for layer in layers}
+
+    @staticmethod
+    def _tokens() -> Tokens:
+        return Tokens(torch.zeros(2, 6, dtype=torch.long), torch.ones(2, 6, dtype=torch.long))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a method trains and runs: names of parameters, passes of the set-up and of a step, labelled texts asked."""
+
+    trained: tuple[str, ...]
+    setup: tuple[Pass, ...]
+    step: tuple[Pass, ...]
+    probe_limit: int | None
+
+
+def rehearse(method: Method, model: PreTrainedModel, topics: Sequence[str] = ("forget",)) -> Work:
+    """Run the method's set-up and one step on random states of the skeleton and return what it asked for."""
+    context = Rehearsal(model, topics)
+    trained = tuple(dict.fromkeys(method.trained(context)))
+    with torch.no_grad():
+        method.setup(context)
+    setup = context.take()
+    batch = context.batch(0)
+    with torch.enable_grad():
+        losses = method.losses(batch)
+        method.combine(losses)
+    with torch.no_grad():
+        method.after_step(batch, {name: loss.detach() for name, loss in losses.items()})
+    return Work(trained, setup, context.take(), context.probe_limit)
