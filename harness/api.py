@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from .board import board_of, write_board
+from .engines.base import engines
 from .executors.base import executors
 from .files import read_jsonl
 from .jobs import Place
+from .models import find_device
 from .plan import Plan, PlannedCell
 from .planning import Request, make_plan
 from .progress import Display
@@ -58,17 +60,22 @@ def evaluate(
         UserError: the request cannot be planned or the output folder not written; nothing has run then.
     """
     console = console or Console(stderr=True)
+    request = request or Request()
     store = Store.create(Path(output))
-    plan = make_plan(request or Request(), store)
+    plan = make_plan(request, store)
     plan.save(store)
-    place = make_place(plan, store, device, batch_size)
-    failures: dict[str, str] = {}
+
+    def name_of(cell: PlannedCell) -> str:
+        return cell.spec.label if len(plan.models) == 1 else f"{cell.model} {cell.spec.label}"
+
+    place = replace(make_place(plan, store, device, batch_size), engine_options=request.engine_options)
+    causes: dict[str, str] = {}
     with Display(len(plan.cells), console) as display:
 
         def on_cell(cell: PlannedCell, cause: str | None) -> None:
             display.cell(cell.spec.label)
             if cause is not None:
-                failures[cell.spec.label if len(plan.models) == 1 else f"{cell.model} {cell.spec.label}"] = cause
+                causes[name_of(cell)] = cause
 
         open_cells = sum(not state.finished for state in states(plan, store))
         count = min(workers or default_workers(plan, place), max(open_cells, 1))
@@ -76,21 +83,18 @@ def evaluate(
             Runner(plan, store, running, place, on_cell).run()
     board = board_of(plan, store)
     write_board(board, store)
+    failures = {name: causes[name] for name in map(name_of, plan.cells) if name in causes}
     return Result(plan, store, board, failures)
 
 
 def make_place(plan: Plan, store: Store, device: str, batch_size: int) -> Place:
     """Return where jobs run; `auto` takes the GPU where there is one."""
-    import torch
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Place(store.root, device, plan.suite.threads, batch_size)
+    return Place(store.root, find_device(device), plan.suite.threads, batch_size)
 
 
 def default_workers(plan: Plan, place: Place) -> int:
-    """Return one worker on a GPU, else as many as the processors hold with the suite's threads."""
-    if place.device != "cpu":
+    """Return one worker on a GPU or with an engine of its own processes, else as many as the suite's threads leave."""
+    if place.device != "cpu" or engines.get(plan.engine).alone:
         return 1
     return max(1, len(os.sched_getaffinity(0)) // plan.suite.threads)
 

@@ -48,6 +48,7 @@ class OutcomeSpec(Spec):
     items: str = identity(description="digest of the item ids that were asked")
     engine: str = identity()
     dtype: str = identity()
+    chat: bool = identity(False, description="prompts in the model's chat template")
 
     @property
     def id(self) -> str:

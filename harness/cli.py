@@ -81,6 +81,21 @@ def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
     return pairs
 
 
+def _options(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    import yaml
+
+    pairs = {}
+    for value in values:
+        name, separator, text = value.partition("=")
+        try:
+            pairs[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            separator = ""
+        if not (separator and name and text):
+            raise click.BadParameter(f"takes KEY=VALUE, not {value!r}")
+    return pairs
+
+
 @main.command()
 @SUITE
 @option(
@@ -111,7 +126,22 @@ def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
     metavar="METHOD.KEY=VALUE",
     help="Change a setting of a method, or of training with `training.KEY=VALUE` (repeatable).",
 )
-@option("--engine", "What runs the models.", default="auto")
+@option(
+    "--dtype",
+    "Of evaluation; auto: the suite's for its own models, else what the model's config.json names.",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+)
+@option("--chat-template", "Put prompts into the model's chat template (instruct models).", is_flag=True)
+@option("--engine", "What runs the models; auto: vllm where it is installed and usable.", default="auto")
+@click.option(
+    "--engine-option",
+    "engine_options",
+    multiple=True,
+    callback=_options,
+    metavar="KEY=VALUE",
+    help="Start the engine with this, as tensor_parallel_size=2 (repeatable); changes no result.",
+)
 @option("--executor", "What runs the cells.", default="local")
 @option(
     "--workers",
@@ -124,7 +154,7 @@ def _pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
 )
 @OUTPUT
 @DATA_ROOT
-@option("--scorer", "Folder of a judge of texts, in place of the suite's.", type=click.Path(path_type=Path))
+@option("--scorer", "Judge of texts in place of the suite's: a folder, a hub id or a packaged judge.")
 @click.option("--dry-run", is_flag=True, help="Print what is done and what remains; run nothing.")
 @JSON
 @click.pass_context
@@ -141,17 +171,17 @@ def evaluate(
 ) -> None:
     """Train methods, measure checkpoints, write the leaderboard. What is finished is not done again."""
     from . import api
-    from .planning import Request, make_plan
-    from .store import Store
+    from .planning import Request
 
     if asked["suite"] is None and ctx.get_parameter_source("data_root") == ParameterSource.ENVIRONMENT:
         asked["suite"] = "micro"
     request = Request(**asked, command=_command(ctx))
     if dry_run:
-        exists = (output / "store.json").is_file()
-        plan = make_plan(request, None)
-        states = api.states(plan, Store.open(output) if exists else Store(output))
-        _show_states(plan, states, as_json)
+        from .dryrun import dry_run as look
+        from .dryrun import render
+
+        said = look(request, output, batch_size)
+        click.echo(json.dumps(said, indent=2) if as_json else render(said))
         return
     started = time.perf_counter()
     result = api.evaluate(
@@ -179,6 +209,8 @@ def _command(ctx: click.Context) -> str:
         "seeds",
         "limit",
         "settings",
+        "dtype",
+        "chat_template",
         "engine",
         "data_root",
         "scorer",
@@ -190,6 +222,10 @@ def _command(ctx: click.Context) -> str:
         value, flag = ctx.params[option.name], option.opts[0]
         if option.name == "checkpoints":
             parts += [f"{flag} {name}=FOLDER" for name in value]
+        elif option.is_flag:
+            parts.append(flag)
+        elif option.name == "scorer":
+            parts.append(f"{flag} {'FOLDER' if Path(value).is_dir() else value}")
         elif option.name == "settings":
             parts += [f"{flag} {setting}" for setting in value]
         elif isinstance(value, Path):
@@ -199,25 +235,6 @@ def _command(ctx: click.Context) -> str:
         elif value is not None:
             parts.append(f"{flag} {Path(value).name if option.name == 'suite' else value}")
     return " ".join(parts)
-
-
-def _show_states(plan: Any, states: Any, as_json: bool) -> None:
-    rows = [
-        {
-            "cell": state.cell.id,
-            "model": state.cell.model,
-            "name": state.cell.spec.label,
-            "state": "finished" if state.finished else "failed before" if state.failure else "to do",
-            "remains": [*([] if state.made else ["make"]), *(f"measure {name}" for name in state.missing)],
-        }
-        for state in states
-    ]
-    if as_json:
-        click.echo(json.dumps({"suite": plan.suite.name, "cells": rows}, indent=2))
-        return
-    _table([{**row, "remains": ", ".join(row["remains"]) or "nothing"} for row in rows])
-    finished = sum(row["state"] == "finished" for row in rows)
-    click.echo(f"\n{len(rows)} cells on suite {plan.suite.name}: {finished} finished, {len(rows) - finished} remain.")
 
 
 def _table(rows: list[dict[str, Any]]) -> None:

@@ -17,18 +17,21 @@ from .specs import canonical
 from .suite import CorporaSpec, SourceSpec
 
 Row = dict[str, Any]
+FILE = "@file"
+"""The column that names a row's file or hub configuration until columns are mapped."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a source after mapping and selection; `digest` is of exactly these rows."""
+    """Rows of a source after mapping and selection; `digest` is of exactly these rows, `note` is the source's."""
 
     rows: list[Row]
     digest: str
+    note: str = ""
 
 
 def load_rows(source: SourceSpec, folder: Path | None) -> Rows:
-    """Read a source: its files below `folder`, or where there are none, its data set on the hub.
+    """Read a source: its files below `folder`, else a copy of its hub data set there, else the hub, else its stand-in.
 
     Raises:
         UserError: a file, column or data set is missing, or no row is left, with what to do.
@@ -39,17 +42,22 @@ def load_rows(source: SourceSpec, folder: Path | None) -> Rows:
 @lru_cache(maxsize=64)
 def _load(source_json: str, folder: Path | None) -> Rows:
     source = SourceSpec.model_validate_json(source_json)
-    raw = _read_files(source, folder) if source.path and folder else None
-    if raw is None:
-        raw = _read_hub(source, folder)
+    try:
+        raw = _raw(source, folder)
+    except UserError:
+        if source.otherwise is None:
+            raise
+        return load_rows(source.otherwise, folder)
     if source.part:
-        raw = _part(raw, source.part)
+        raw = _part(raw, source)
     rows = [mapped for row in raw for mapped in _map(row, source) if _kept(mapped, source)]
+    if source.distinct:
+        rows = list({_hash(row.get(source.distinct)): row for row in reversed(rows)}.values())[::-1]
     if source.rows is not None:
         rows = _sample(rows, source.rows)
     if not rows:
         raise UserError(f"No row is left of {_name(source)}; check its columns and filters.")
-    return Rows(rows, hashlib.sha256(canonical(rows)).hexdigest()[:16])
+    return Rows(rows, hashlib.sha256(canonical(rows)).hexdigest()[:16], source.note)
 
 
 def texts(rows: Iterable[Row], where: SourceSpec) -> list[str]:
@@ -70,25 +78,41 @@ def corpora_digests(corpora: CorporaSpec, folder: Path | None) -> dict[str, Any]
 
 
 def _name(source: SourceSpec) -> str:
-    return source.path or source.hub or "a source without path or hub id"
+    return ", ".join(_patterns(source)) or source.hub or "a source without path or hub id"
 
 
-def _read_files(source: SourceSpec, folder: Path) -> list[Row] | None:
-    pattern = source.path or ""
-    if not folder.is_dir():
+def _patterns(source: SourceSpec) -> list[str]:
+    return [source.path] if isinstance(source.path, str) else source.path or []
+
+
+def _raw(source: SourceSpec, folder: Path | None) -> list[Row]:
+    """Return the rows as they are at the first place that has them, with their file or configuration as `@file`."""
+    if folder is not None and not folder.is_dir():
         raise UserError(f"Data folder {folder} does not exist; pass an existing one with --data-root.")
-    files = sorted(folder.glob(pattern))
-    if not files and source.hub is not None:
-        return None
-    if not files:
-        raise UserError(f"No file matches {pattern} below {folder}; put the data there or pass another --data-root.")
-    rows: list[Row] = []
-    for file in files:
-        try:
-            rows.extend({"file": re.sub(r"_(test|dev|val)$", "", file.stem), **row} for row in _parse(file))
-        except (ValueError, OSError) as error:
-            raise UserError(f"{file} cannot be read as {file.suffix or 'text'}: {error}") from error
-    return rows
+    for pattern in _patterns(source):
+        files = sorted(folder.glob(pattern)) if folder is not None else []
+        if files:
+            return [row for file in files for row in _read_file(file)]
+    if source.hub is not None:
+        copy = folder / source.hub if folder is not None else None
+        return _read_hub(source, folder, copy if copy is not None and copy.is_dir() else None)
+    if folder is None:
+        raise UserError(f"{_name(source)} needs a folder: pass --data-root DIR.{_advice(source)}")
+    raise UserError(
+        f"No file matches {_name(source)} below {folder}; put the data there or pass another --data-root."
+        f"{_advice(source)}"
+    )
+
+
+def _advice(source: SourceSpec) -> str:
+    return f" {source.advice}" if source.advice else ""
+
+
+def _read_file(file: Path) -> list[Row]:
+    try:
+        return [{FILE: re.sub(r"_(test|dev|val)$", "", file.stem), **row} for row in _parse(file)]
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file} cannot be read as {file.suffix or 'text'}: {error}") from error
 
 
 def _parse(file: Path) -> list[Row]:
@@ -112,38 +136,65 @@ def _parse(file: Path) -> list[Row]:
             return [{"text": line.strip()} for line in lines if line.strip() and not re.match(r"^\s*=.*=\s*$", line)]
 
 
-def _read_hub(source: SourceSpec, folder: Path | None) -> list[Row]:
-    if source.hub is None:
-        raise UserError(f"{_name(source)} needs a folder: pass --data-root DIR.")
-    from datasets import load_dataset
+def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> list[Row]:
+    """Read a data set from its downloaded copy, else from the hub; several configurations are joined."""
+    from datasets import disable_progress_bars, load_dataset
 
-    try:
-        return list(load_dataset(source.hub, source.config, split=source.split, revision=source.revision))  # pyright: ignore
-    except Exception as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
-        looked = f"No file matches {source.path} below {folder}, and the" if source.path and folder else "The"
-        raise UserError(
-            f"{looked} data set {source.hub} cannot be loaded from the hub: {cause} Check the network and, where it is"
-            " gated, accept its terms and log in with `hf auth login`; or pass local files with --data-root DIR."
-        ) from error
+    disable_progress_bars()
+    place: dict[str, Any] = {"path": str(copy)} if copy else {"path": source.hub, "revision": source.revision}
+    configs = source.config if isinstance(source.config, list) else [source.config]
+    rows: list[Row] = []
+    for config in configs:
+        try:
+            found: Any = load_dataset(**place, name=config, split=source.split)
+        except Exception as error:
+            raise UserError(_unreachable(source, folder, copy, error)) from error
+        rows += [{FILE: config or "", **row} for row in found]
+    return rows
+
+
+def _unreachable(source: SourceSpec, folder: Path | None, copy: Path | None, error: Exception) -> str:
+    cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
+    if copy is not None:
+        return f"{copy} cannot be read as a downloaded copy of {source.hub}: {cause}"
+    page = f"https://huggingface.co/datasets/{source.hub}"
+    patterns = _patterns(source)
+    looked = f"No file matches {_name(source)} below {folder}, and the" if patterns and folder else "The"
+    access = f"It is gated: ask for access on {page} and" if source.gated else "Where it is gated, ask on its page;"
+    local = f"files at {patterns[0]}" if patterns else f"a copy at {source.hub}"
+    return (
+        f"{looked} data set {source.hub} cannot be loaded from the hub: {cause} {access} log in with `hf auth login`,"
+        f" check the network, or put {local} below --data-root.{_advice(source)}"
+    )
 
 
 def _map(row: Row, source: SourceSpec) -> list[Row]:
-    out = dict(row)
+    out = {name: value for name, value in row.items() if name != FILE}
     for ours, theirs in source.columns.items():
-        names = [theirs] if isinstance(theirs, str) else theirs
-        missing = [name for name in names if name not in row]
-        if missing:
-            raise UserError(f"{_name(source)} has no column {missing[0]!r}; it has {', '.join(map(repr, row))}.")
+        names = _column(theirs, row, source)
         for name in names:
             out.pop(name, None)
-        out[ours] = row[names[0]] if isinstance(theirs, str) else [row[name] for name in names]
+        out[ours] = row[names[0]] if len(names) == 1 else [row[name] for name in names]
     if not source.labels:
         return [out]
-    return [{"text": out[column], "label": label} for column, label in source.labels.items() if out.get(column)]
+    columns = {_column(column, row, source)[0]: label for column, label in source.labels.items()}
+    group = {"group": _group(row, source)} if source.group else {}
+    return [{"text": out[column], "label": label, **group} for column, label in columns.items() if out.get(column)]
+
+
+def _column(wanted: str, row: Row, source: SourceSpec) -> list[str]:
+    """Return the columns of a row that `a|b,c` names: `a`, or where it has none `b` and `c`."""
+    choices = [[name.strip() for name in choice.split(",")] for choice in wanted.split("|")]
+    found = next((names for names in choices if all(name in row for name in names)), None)
+    if found is None:
+        has = ", ".join(repr(name) for name in row if name != FILE)
+        raise UserError(f"{_name(source)} has no column {wanted!r}; it has {has}.")
+    return found
 
 
 def _kept(row: Row, source: SourceSpec) -> bool:
+    if source.min_characters and len(str(row.get("text", ""))) < source.min_characters:
+        return False
     return all(row.get(column) == value for column, value in source.where.items())
 
 
@@ -151,9 +202,17 @@ def _hash(row: Any) -> str:
     return hashlib.sha256(canonical(row)).hexdigest()
 
 
-def _part(rows: list[Row], part: str) -> list[Row]:
-    index, count = (int(number) for number in part.split("/"))
-    return [row for row in rows if int(_hash(row)[:8], 16) % count == index]
+def _part(rows: list[Row], source: SourceSpec) -> list[Row]:
+    index, count = (int(number) for number in (source.part or "0/1").split("/"))
+
+    return [row for row in rows if int(_hash(_group(row, source))[:8], 16) % count == index]
+
+
+def _group(row: Row, source: SourceSpec) -> Any:
+    """Return what keeps a row together with others: the value of the group's column, else all that it holds."""
+    if source.group is None:
+        return {name: value for name, value in row.items() if name != FILE}
+    return row[_column(source.group, row, source)[0]]
 
 
 def _sample(rows: list[Row], count: int) -> list[Row]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import resource
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from .files import write_jsonl
 from .models import ModelSpec
 from .plan import PlannedTask
 from .store import Store
-from .suite import CorporaSpec, ScorerSpec
+from .suite import CorporaSpec
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Place:
     device: str
     threads: int
     batch_size: int
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,6 @@ class MeasureJob:
     cell: CellSpec
     tasks: tuple[PlannedTask, ...]
     engine: str
-    scorer: ScorerSpec | None
 
 
 Job = MakeJob | MeasureJob

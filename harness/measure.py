@@ -18,6 +18,7 @@ from .models import ModelSpec
 from .records import Choices, Generations, Item, to_row
 from .state import delta_of
 from .store import Store
+from .suite import ScorerSpec
 
 
 def measure(job: MeasureJob, report: Report) -> None:
@@ -28,7 +29,7 @@ def measure(job: MeasureJob, report: Report) -> None:
         raise UserError(f"{job.cell.label} is not finished; it cannot be measured.")
     for planned in job.tasks:
         outcome = planned.outcome(job.model, delta, job.engine)
-        record = planned.record(outcome, job.scorer)
+        record = planned.record(outcome)
         if store.entry("records", record.id).manifest() is not None:
             continue
         task, items = planned.build()
@@ -46,7 +47,7 @@ def measure(job: MeasureJob, report: Report) -> None:
             )
         kind = Choices if task.needs == "choices" else Generations
         answers = [kind(**row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
-        records = task.score(items, answers, _judge(job) if task.judged else None)
+        records = task.score(items, answers, _judge(planned.scorer, job.place.device) if task.judged else None)
         store.entry("records", record.id).commit(
             {"records.jsonl": _writer([to_row(record) for record in records])},
             {"record": record.model_dump(mode="json"), "cell": job.cell.label},
@@ -57,18 +58,18 @@ def _writer(rows: list[dict[str, Any]]) -> Callable[..., None]:
     return lambda path: write_jsonl(path, rows)
 
 
-def _judge(job: MeasureJob) -> Scorer:
+def _judge(scorer: ScorerSpec | None, device: str) -> Scorer:
     from .resident import judge
 
-    if job.scorer is None or job.scorer.path is None:
+    if scorer is None:
         raise UserError("This task needs a judge of texts; pass one with --scorer FOLDER.")
-    return judge(job.scorer.kind, job.scorer.path, job.place.device)
+    return judge(scorer.kind, scorer.path or "", device)
 
 
 def _engine(job: MeasureJob, model: ModelSpec) -> Engine:
     from .resident import engine
 
-    return engine(job.engine, model, job.place.device, job.place.batch_size)
+    return engine(job.engine, model, job.place.device, job.place.batch_size, job.place.engine_options)
 
 
 def answer(

@@ -28,6 +28,7 @@ class PlannedTask(Spec):
     settings: dict[str, Any] = identity()
     outcome_settings: dict[str, Any] = identity(description="those that the answers depend on")
     judged: bool = identity()
+    scorer: ScorerSpec | None = identity(None, description="its judge of texts")
     data: str = identity(description="digest of the rows")
     items: str = identity(description="digest of the ids that are asked")
     count: int = recorded(description="number of items")
@@ -46,21 +47,21 @@ class PlannedTask(Spec):
             items=self.items,
             engine=engine,
             dtype=model.dtype,
+            chat=model.chat,
         )
 
-    def record(self, outcome: OutcomeSpec, scorer: ScorerSpec | None) -> RecordSpec:
+    def record(self, outcome: OutcomeSpec) -> RecordSpec:
         """Return the identity of the scores of a set of answers."""
-        judge = scorer.identity() if scorer is not None and self.judged else None
+        judge = self.scorer.identity() if self.scorer is not None else None
         return RecordSpec(outcome=outcome.id, version=self.version, settings=self.settings, scorer=judge)
 
     def build(self) -> tuple[Task, list[Item]]:
         """Return the task and its items, read again from the data; raise a `UserError` where the data changed."""
-        task = build_task(self.spec)
-        rows = load_rows(self.spec.data, Path(self.folder) if self.folder else None)
-        items = sample_items(task.items(rows.rows), self.limit)
-        if rows.digest != self.data or digest([item.id for item in items]) != self.items:
+        folder = Path(self.folder) if self.folder else None
+        if pin_items(self.spec, folder, self.limit)[:2] != (self.data, self.items):
             raise UserError(f"The data of task {self.name} changed while the run was planned; run again.")
-        return task, items
+        task = build_task(self.spec, folder)
+        return task, chosen_items(task, self.spec, folder, self.limit)
 
 
 class PlannedCell(Spec):
@@ -88,11 +89,12 @@ class Plan(Spec):
     seeds: tuple[int, ...] = identity()
     limit: int | None = identity(None)
     engine: str = identity()
-    scorer: ScorerSpec | None = identity(None)
     data_folder: str | None = runtime(None)
     command: str = recorded("", description="how to run it again")
+    notes: tuple[str, ...] = recorded((), description="what the data say of themselves, shown on boards")
+    unreached: tuple[str, ...] = runtime((), description="in a sketch: what could not be reached, with what to do")
 
-    @field_validator("tracks", "cells", "seeds", mode="before")
+    @field_validator("tracks", "cells", "seeds", "notes", "unreached", mode="before")
     @classmethod
     def _lists_from_json(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -131,10 +133,30 @@ class Plan(Spec):
         return cls.parse(read_json(store.root / "plans" / f"{name}.json"), f"Plan of {name}")
 
 
-def build_task(spec: TaskSpec) -> Task:
-    """Return a registered task with validated settings."""
+def build_task(spec: TaskSpec, folder: Path | None = None) -> Task:
+    """Return a registered task with validated settings, and its few-shot examples where they are asked for."""
     kind = tasks.get(spec.task)
-    return kind(kind.Settings.parse(spec.settings, spec.task))
+    settings = kind.Settings.parse(spec.settings, spec.task)
+    examples = load_rows(spec.fewshot, folder).rows if _shown(spec) and spec.fewshot is not None else ()
+    return kind(settings, examples)
+
+
+def chosen_items(task: Task, spec: TaskSpec, folder: Path | None, limit: int | None) -> list[Item]:
+    """Return the items of a task that are asked: all, or a seeded sample of `limit`."""
+    return sample_items(task.items(load_rows(spec.data, folder).rows), limit)
+
+
+def pin_items(spec: TaskSpec, folder: Path | None, limit: int | None) -> tuple[str, str, int]:
+    """Return the digest of a task's rows (examples included), that of the ids that are asked, and their number."""
+    items = chosen_items(build_task(spec, folder), spec, folder, limit)
+    rows = load_rows(spec.data, folder).digest
+    if _shown(spec) and spec.fewshot is not None:
+        rows = digest([rows, load_rows(spec.fewshot, folder).digest])
+    return rows, digest([item.id for item in items]), len(items)
+
+
+def _shown(spec: TaskSpec) -> bool:
+    return bool(spec.settings.get("num_fewshot"))
 
 
 def base_cell(model: ModelSpec) -> CellSpec:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..methods.base import methods
+from ..tasks.base import tasks
 from .cells import CellSpec
-from .data import corpora_digests, load_rows, sample_items
+from .data import corpora_digests, load_rows
 from .errors import UserError, suggest
 from .files import folder_digest
 from .judges import resolve_judge
-from .models import MODEL_FILES, ModelSpec, unreadable
-from .plan import Plan, PlannedCell, PlannedTask, base_cell, build_task
-from .specs import digest
+from .models import MODEL_FILES, ModelSpec, check_layout
+from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
+from .resolve import resolve_models
 from .store import Store
-from .suite import SuiteSpec, TrainingSpec, VariantSpec, load_suite
+from .suite import (
+    CorporaSpec,
+    ScorerSpec,
+    SourceSpec,
+    SuiteModel,
+    SuiteSpec,
+    TaskSpec,
+    TrainingSpec,
+    VariantSpec,
+    load_suite,
+)
 from .variants import choose_variants, overrides
 
 
@@ -30,6 +41,10 @@ class Request:
         methods: names of methods or of the suite's variants, or ("all",).
         checkpoints: name to folder of checkpoints made elsewhere.
         settings: overrides, `METHOD.KEY=VALUE` or `training.KEY=VALUE`.
+        engine_options: what the engine is started with; they change no result.
+        dtype: of evaluation; `auto`: the suite's for its own models, else what the model's configuration names.
+        chat_template: put prompts into the model's chat template.
+        scorer: folder or hub id of a judge, in place of the suite's.
     """
 
     suite: str | SuiteSpec | None = None
@@ -42,27 +57,53 @@ class Request:
     limit: int | None = None
     settings: Sequence[str] = ()
     engine: str = "auto"
-    scorer: Path | None = None
+    engine_options: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "auto"
+    chat_template: bool = False
+    scorer: Path | str | None = None
     data_root: Path | None = None
     command: str = "unlearn-bench evaluate"
 
 
-def make_plan(request: Request, store: Store | None) -> Plan:
+T = TypeVar("T")
+
+
+class Reach:
+    """What a plan reads from outside: a real plan stops at the first thing out of reach, a sketch notes it."""
+
+    def __init__(self, sketch: bool) -> None:
+        self.sketch = sketch
+        self.missing: list[str] = []
+
+    def __call__(self, read: Callable[[], T], instead: T) -> T:
+        """Return what `read` returns, in a sketch `instead` where it raises a `UserError`."""
+        try:
+            return read()
+        except UserError as error:
+            if not self.sketch:
+                raise
+            self.missing.append(str(error))
+            return instead
+
+
+def make_plan(request: Request, store: Store | None, *, sketch: bool = False) -> Plan:
     """Resolve a request into a plan; reads data and digests models, trains and measures nothing.
+
+    A sketch goes on where a model, data set or judge cannot be reached: the plan's `unreached` says which, and the ids
+    that would depend on them stand for nothing.
 
     Raises:
         UserError: an unknown name, a refused setting, missing data or an unreadable model, each with what to do.
     """
+    reach = Reach(sketch)
     asked = request.suite or ("real" if request.data_root else "micro")
     suite = asked if isinstance(asked, SuiteSpec) else load_suite(asked)
-    folder = Path(suite.folder) if suite.embedded else request.data_root or Path(suite.folder)
-    if not folder.is_dir():
-        raise UserError(f"Data folder {folder} does not exist; pass an existing one with --data-root.")
+    folder = _data_folder(request, suite)
     tracks = _chosen("track", request.tracks, suite.tracks)
     variants = choose_variants(request.methods, request.settings, suite, tracks)
-    models = _models(request, suite, store)
-    planned = _tasks(request, suite, tracks, folder)
-    data = {track: corpora_digests(suite.tracks[track].corpora, folder) for track in tracks}
+    models = _models(request, suite, store, reach)
+    planned = _tasks(request, suite, tracks, folder, store, reach)
+    data = {track: _digests(suite.tracks[track].corpora, folder, reach) for track in tracks}
     cells: list[PlannedCell] = []
     for name, model in models.items():
         cells.append(PlannedCell(model=name, spec=base_cell(model)))
@@ -76,7 +117,6 @@ def make_plan(request: Request, store: Store | None) -> Plan:
                 cells += trained
                 if trained:
                     cells.append(PlannedCell(model=name, spec=_noise_cell(model, track, seed, trained)))
-    judged = any(task.judged for task in planned.values())
     return Plan(
         suite=suite,
         models=models,
@@ -85,20 +125,79 @@ def make_plan(request: Request, store: Store | None) -> Plan:
         cells=tuple(cells),
         seeds=tuple(request.seeds),
         limit=request.limit,
-        engine=resolve_engine(request.engine),
-        scorer=resolve_judge(request.scorer, suite, folder, store) if judged else None,
-        data_folder=str(folder),
+        engine=resolve_engine(request.engine, request.engine_options),
+        data_folder=str(folder) if folder else None,
         command=request.command,
+        notes=_notes(suite, tracks, planned, folder),
+        unreached=tuple(dict.fromkeys(reach.missing)),
     )
 
 
-def resolve_engine(name: str) -> str:
-    """Return a registered engine's name; `auto` is transformers, the only one so far."""
+def _data_folder(request: Request, suite: SuiteSpec) -> Path | None:
+    """Return where files are looked for: an embedded suite's own folder, else --data-root, else a suite file's."""
+    named = suite.folder if suite.embedded else request.data_root or suite.folder
+    folder = Path(named) if named else None
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"Data folder {folder} does not exist; pass an existing one with --data-root.")
+    return folder
+
+
+def _models(request: Request, suite: SuiteSpec, store: Store | None, reach: Reach) -> dict[str, ModelSpec]:
+    if not reach.sketch:
+        return resolve_models(request.models, suite, store, request.dtype, request.chat_template)
+    found: dict[str, ModelSpec] = {}
+    for name in request.models or suite.models:
+        listed = suite.models.get(name, SuiteModel(hub=name))
+        dtype = listed.dtype if request.dtype == "auto" else request.dtype
+        unpinned = ModelSpec(name=name, hub=listed.hub, revision=listed.revision, dtype=dtype)
+        found |= reach(
+            lambda name=name: resolve_models([name], suite, store, request.dtype, request.chat_template),
+            {name: unpinned},
+        )
+    return found
+
+
+def _digests(corpora: CorporaSpec, folder: Path | None, reach: Reach) -> dict[str, Any]:
+    """Return the digests of a track's text; in a sketch, an empty one for what cannot be reached."""
+
+    def read(source: SourceSpec | None) -> str | None:
+        return None if source is None else reach(lambda: load_rows(source, folder).digest, "")
+
+    if not reach.sketch:
+        return corpora_digests(corpora, folder)
+    return {
+        "forget": {topic: read(source) for topic, source in corpora.forget.items()},
+        "retain": read(corpora.retain),
+        "probe": read(corpora.probe),
+    }
+
+
+def _notes(
+    suite: SuiteSpec, tracks: Sequence[str], planned: Mapping[str, PlannedTask], folder: Path | None
+) -> tuple[str, ...]:
+    """Return what sources say of themselves, such as a stand-in for data that could not be reached."""
+    corpora = [suite.tracks[track].corpora for track in tracks]
+    sources = [source for text in corpora for source in (*text.forget.values(), text.retain, text.probe) if source]
+    sources += [task.spec.data for task in planned.values()]
+    notes = [Reach(True)(lambda source=source: load_rows(source, folder).note, "") for source in sources]
+    return tuple(dict.fromkeys(filter(None, notes)))
+
+
+def resolve_engine(name: str, options: Mapping[str, Any]) -> str:
+    """Return a registered engine's name; `auto` is vLLM where it is installed and usable, else transformers.
+
+    Raises:
+        UserError: an unknown engine or option, or an engine that cannot run here, with the cause.
+    """
     from .engines.base import engines
 
     if name == "auto":
-        return "transformers"
-    engines.get(name)
+        name = "vllm" if engines.get("vllm").unusable() is None else "transformers"
+    kind = engines.get(name)
+    cause = kind.unusable()
+    if cause is not None:
+        raise UserError(f"Engine {name} cannot run here: {cause}. Or pass --engine transformers.")
+    kind.check_options(name, options)
     return name
 
 
@@ -154,60 +253,12 @@ def _noise_cell(model: ModelSpec, track: str, seed: int, trained: Sequence[Plann
     )
 
 
-def _models(request: Request, suite: SuiteSpec, store: Store | None) -> dict[str, ModelSpec]:
-    """Return the models by name: of the suite, or a folder or hub id that the user named."""
-    found: dict[str, ModelSpec] = {}
-    for name in request.models or suite.models:
-        if name in suite.models:
-            listed = suite.models[name]
-            path = str(Path(suite.folder) / listed.path) if listed.path else None
-            spec = ModelSpec(name=name, path=path, hub=listed.hub, revision=listed.revision, dtype=listed.dtype)
-        elif Path(name).is_dir():
-            spec = ModelSpec(name=Path(name).resolve().name, path=str(Path(name).resolve()))
-        elif "/" in name and not name.startswith((".", "/", "~")):
-            hub, _, revision = name.partition("@")
-            spec = ModelSpec(name=hub.rsplit("/", 1)[-1], hub=hub, revision=revision or None)
-        else:
-            raise UserError(
-                f"Unknown model {name!r}: neither a model of suite {suite.name}, nor a folder, nor a hub id"
-                f" (owner/name).{suggest(name, suite.models)}"
-            )
-        if spec.name in found:
-            raise UserError(f"Two models are called {spec.name!r}; rename a folder.")
-        found[spec.name] = _pin(spec, store)
-    if not found:
-        raise UserError(f"Suite {suite.name} names no model; pass one with --models FOLDER_OR_HUB_ID.")
-    return found
-
-
-def _pin(spec: ModelSpec, store: Store | None) -> ModelSpec:
-    if spec.path is not None:
-        folder = Path(spec.path)
-        _check_layout(f"Model folder {folder}", folder)
-        return spec.model_copy(update={"digest": folder_digest(folder, MODEL_FILES, store.digests if store else None)})
-    from huggingface_hub import HfApi
-
-    try:
-        commit = HfApi().model_info(spec.hub or "", revision=spec.revision).sha
-    except Exception as error:
-        raise UserError(unreadable(spec, error)) from error
-    return spec.model_copy(update={"revision": commit, "digest": f"{spec.hub}@{commit}"})
-
-
-def _check_layout(what: str, folder: Path) -> None:
-    """Raise a `UserError` where a folder is no model in Hugging Face layout."""
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{what} has no config.json; pass a folder in Hugging Face layout.")
-    if not any(path for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern)):
-        raise UserError(f"{what} holds no weights (*.safetensors or *.bin); pass a folder in Hugging Face layout.")
-
-
 def _imports(request: Request, name: str, model: ModelSpec, models: int, store: Store | None) -> list[PlannedCell]:
     if request.checkpoints and models > 1:
         raise UserError("--checkpoint belongs to one model; choose it with --models.")
     cells = []
     for label, folder in request.checkpoints.items():
-        _check_layout(f"Checkpoint {label}: {folder}", folder)
+        check_layout(f"Checkpoint {label}: {folder}", folder)
         content = folder_digest(folder, MODEL_FILES, store.digests if store else None)
         spec = CellSpec(
             model=model.digest, transform="import", settings={"digest": content}, method="import", variant=label
@@ -216,28 +267,43 @@ def _imports(request: Request, name: str, model: ModelSpec, models: int, store: 
     return cells
 
 
-def _tasks(request: Request, suite: SuiteSpec, tracks: Sequence[str], folder: Path) -> dict[str, PlannedTask]:
-    """Return the tasks of the tracks, each pinned to its rows and items."""
-    roles = [name for track in tracks for name in (suite.tracks[track].forget_task, suite.tracks[track].retain_task)]
-    known = {name: suite.tasks[name] for name in dict.fromkeys(roles)}
+def _tasks(
+    request: Request, suite: SuiteSpec, tracks: Sequence[str], folder: Path | None, store: Store | None, reach: Reach
+) -> dict[str, PlannedTask]:
+    """Return the tasks of the tracks, controls last, each pinned to its rows, items and judge."""
+    asked = [suite.tracks[track] for track in tracks]
+    roles = [name for track in asked for name in (track.forget_task, track.retain_task)]
+    controls = [name for track in asked for name in track.controls]
+    known = {name: suite.tasks[name] for name in dict.fromkeys([*roles, *controls])}
     planned = {}
     for name in _chosen("task", request.tasks, known):
         spec = known[name]
-        task = build_task(spec)
-        rows = load_rows(spec.data, folder)
-        items = sample_items(task.items(rows.rows), request.limit)
-        settings = task.settings.identity()
+        kind = tasks.get(spec.task)
+        settings = kind.Settings.parse(spec.settings, spec.task).identity()
+        limit = min(filter(None, (spec.limit, request.limit)), default=None)
+        expected = min(filter(None, (spec.data.expected, limit)), default=0)
+        data, items, count = reach(lambda spec=spec, limit=limit: pin_items(spec, folder, limit), ("", "", expected))
         planned[name] = PlannedTask(
             name=name,
             spec=spec,
-            version=task.version,
+            version=kind.version,
             settings=settings,
-            outcome_settings={key: value for key, value in settings.items() if key not in task.scoring},
-            judged=task.judged,
-            data=rows.digest,
-            items=digest([item.id for item in items]),
-            count=len(items),
-            limit=request.limit,
-            folder=str(folder),
+            outcome_settings={key: value for key, value in settings.items() if key not in kind.scoring},
+            judged=kind.judged,
+            scorer=reach(lambda spec=spec: _judge(request, spec, suite, folder, store), None) if kind.judged else None,
+            data=data,
+            items=items,
+            count=count,
+            limit=limit,
+            folder=str(folder) if folder else None,
         )
     return planned
+
+
+def _judge(
+    request: Request, task: TaskSpec, suite: SuiteSpec, folder: Path | None, store: Store | None
+) -> ScorerSpec | None:
+    """Return the judge of a task: its own, else the one that the user named, else the suite's."""
+    if task.scorer is not None:
+        return resolve_judge(None, suite.model_copy(update={"scorer": task.scorer}), folder, store)
+    return resolve_judge(request.scorer, suite, folder, store)

@@ -70,7 +70,7 @@ class Runner:
     def _measure(self, cell: PlannedCell, state: CellState) -> MeasureJob:
         tasks = tuple(self.plan.tasks[name] for name in state.missing)
         model = self.plan.models[cell.model]
-        return MeasureJob(self.place, model, cell.spec, tasks, self.plan.engine, self.plan.scorer)
+        return MeasureJob(self.place, model, cell.spec, tasks, self.plan.engine)
 
     def _drain(self) -> None:
         while self._running:

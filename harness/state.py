@@ -44,7 +44,7 @@ def entries(plan: Plan, cell: PlannedCell, store: Store) -> dict[str, tuple[Entr
     found = {}
     for name, task in plan.tasks.items():
         outcome = task.outcome(plan.models[cell.model], delta, plan.engine)
-        record = task.record(outcome, plan.scorer)
+        record = task.record(outcome)
         found[name] = (store.entry("outcomes", outcome.id), store.entry("records", record.id))
     return found
 

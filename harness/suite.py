@@ -17,23 +17,40 @@ suites: Registry[Callable[[], Path]] = Registry("suite", "unlearn_bench.harness.
 
 
 class SourceSpec(Spec):
-    """Where rows come from: files below the suite's folder or the data root, or a data set of the hub.
+    """Where rows come from: files, a downloaded copy of a hub data set, or the hub; the first that is there.
 
     What identifies a source is the digest of its rows, which the loader computes; the place is runtime.
+    A column of the source is named `a`, or `a|b` (the first that it has), or `a,b,c` (joined to a list); `@file` is the
+    name of the row's file without a final _test, _dev or _val, or the hub configuration.
     """
 
-    path: str | None = runtime(None, description="file or glob, relative to the suite's folder or --data-root")
-    hub: str | None = runtime(None, description="hub id of the data set")
-    config: str | None = runtime(None, description="hub configuration")
+    path: str | list[str] | None = runtime(
+        None, description="file or glob, relative to the suite's folder or --data-root; of several the first that is"
+    )
+    hub: str | None = runtime(None, description="hub id of the data set; DATA_ROOT/ID may hold a downloaded copy")
+    config: str | list[str] | None = runtime(None, description="hub configuration, or several to join")
     split: str = runtime("train", description="hub split")
     revision: str | None = runtime(None, description="hub revision (commit)")
-    columns: dict[str, str | list[str]] = runtime({}, description="our column name to the source's (a list is joined)")
+    gated: bool = runtime(False, description="the hub gives it only to who was granted access")
+    advice: str = runtime("", description="what to do where it cannot be reached")
+    columns: dict[str, str] = runtime({}, description="our column name to the source's")
     where: dict[str, Any] = runtime({}, description="keep rows whose column equals the value")
     labels: dict[str, int] = runtime({}, description="text column to label: a row becomes one labelled text a column")
-    part: str | None = runtime(
-        None, pattern=r"^\d+/\d+$", description="k/n: part k (from 0) of n, by hash of the row as it is in the file"
-    )
+    min_characters: int = runtime(0, ge=0, description="leave out rows whose `text` is shorter")
+    distinct: str | None = runtime(None, description="our column of whose equal values the first row is kept")
+    part: str | None = runtime(None, pattern=r"^\d+/\d+$", description="k/n: part k (from 0) of n, by hash of `group`")
+    group: str | None = runtime(None, description="column whose equal values stay in one part; None: the whole row")
     rows: int | None = runtime(None, ge=1, description="at most this many rows, a seeded sample")
+    expected: int | None = runtime(None, ge=1, description="rows that it has on the hub, for estimates without it")
+    expected_length: int | None = runtime(None, ge=1, description="characters of a text, likewise")
+    otherwise: SourceSpec | None = runtime(None, description="what stands in its place where it cannot be reached")
+    note: str = recorded("", description="said on boards where this source was used")
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> SourceSpec:
+        if not self.path and not self.hub:
+            raise ValueError("a source needs a path or a hub id")
+        return self
 
 
 class CorporaSpec(Spec):
@@ -44,11 +61,25 @@ class CorporaSpec(Spec):
     probe: SourceSpec | None = runtime(None)
 
 
+class ScorerSpec(Spec):
+    """The judge of texts: a registered kind and its folder; `digest` is that of the folder's files."""
+
+    kind: str = identity("trust")
+    version: int = identity(0, description="of the kind's code, set by the plan")
+    path: str | None = runtime(None)
+    hub: str | None = runtime(None, description="hub id, where no folder is given")
+    digest: str = identity("")
+    name: str = recorded("", description="how boards call it")
+    note: str = recorded("", description="what is known of its quality, shown on boards")
+    train: SourceSpec | None = runtime(None, description="labelled text to train one on where no folder is given")
+
+
 class TrackSpec(Spec):
     """An unlearning goal: what is to be forgotten, and the tasks that measure forgetting and utility."""
 
     forget_task: str = runtime(description="name of a task of the suite")
     retain_task: str = runtime(description="name of a task of the suite")
+    controls: tuple[str, ...] = runtime((), description="further tasks that are measured and shown, with no say in S")
     corpora: CorporaSpec = runtime()
 
 
@@ -58,6 +89,9 @@ class TaskSpec(Spec):
     task: str = identity(description="registered name")
     data: SourceSpec = runtime()
     validation: SourceSpec | None = runtime(None, description="items for tuning, no fact shared with `data`")
+    fewshot: SourceSpec | None = runtime(None, description="rows that `num_fewshot` examples come from")
+    scorer: ScorerSpec | None = runtime(None, description="judge of this task; None: the suite's")
+    limit: int | None = runtime(None, ge=1, description="at most this many items, a seeded, stratified sample")
     settings: dict[str, Any] = identity({})
 
 
@@ -74,8 +108,9 @@ class TrainingSpec(Spec):
     gradient_clip: float | None = identity(None, gt=0, description="largest gradient norm; None: no clipping")
     precision: str = identity(
         "float32",
-        pattern="^(float32|reference)$",
-        description="float32: weights and updates in float32; reference: in the model's own dtype, as public RMU code",
+        pattern="^(float32|tf32|reference)$",
+        description="float32: weights and updates in float32; tf32: the same, matrix products of a GPU in TF32;"
+        " reference: in the model's own dtype, as public RMU code",
     )
 
 
@@ -85,17 +120,6 @@ class VariantSpec(Spec):
     method: str = identity()
     settings: dict[str, Any] = identity({})
     training: dict[str, Any] = identity({})
-
-
-class ScorerSpec(Spec):
-    """The judge of texts: a registered kind and its folder; `digest` is that of the folder's files."""
-
-    kind: str = identity("trust")
-    version: int = identity(0, description="of the kind's code, set by the plan")
-    path: str | None = runtime(None)
-    digest: str = identity("")
-    name: str = recorded("", description="how boards call it")
-    train: SourceSpec | None = runtime(None, description="labelled text to train one on where no folder is given")
 
 
 class BootstrapSpec(Spec):
@@ -113,6 +137,15 @@ class SuiteModel(Spec):
     hub: str | None = recorded(None)
     revision: str | None = recorded(None)
     dtype: str = identity("float32", pattern="^(float32|bfloat16|float16)$")
+    architecture: dict[str, Any] = runtime({}, description="its config.json where shapes need it, for estimates")
+
+
+class PublishedSpec(Spec):
+    """Values that a paper printed, to stand beside ours: model, track, variant (or `base`), value."""
+
+    source: str = recorded()
+    values: dict[str, dict[str, dict[str, float]]] = recorded({}, description="S-unlearning")
+    alpha: dict[str, dict[str, dict[str, float]]] = recorded({}, description="alpha at the end of training")
 
 
 class SuiteSpec(Spec):
@@ -131,6 +164,7 @@ class SuiteSpec(Spec):
     )
     scorer: ScorerSpec | None = runtime(None)
     bootstrap: BootstrapSpec = runtime(BootstrapSpec())
+    published: PublishedSpec | None = recorded(None)
     tuning: str = recorded("", description="how the variants' settings were chosen, shown on boards")
     threads: int = recorded(1, ge=1, description="torch threads of a worker; more than one changes the last bits")
     folder: str = runtime("", description="folder of the suite's file, set on loading")
@@ -138,7 +172,7 @@ class SuiteSpec(Spec):
     @model_validator(mode="after")
     def _names_exist(self) -> SuiteSpec:
         for track, spec in self.tracks.items():
-            for role in (spec.forget_task, spec.retain_task):
+            for role in (spec.forget_task, spec.retain_task, *spec.controls):
                 if role not in self.tasks:
                     raise ValueError(f"track {track!r} names the task {role!r}.{suggest(role, self.tasks)}")
         for track in self.variants:
@@ -150,18 +184,48 @@ class SuiteSpec(Spec):
 def load_suite(name: str) -> SuiteSpec:
     """Load a registered suite by name, or a user's own by its YAML file.
 
+    A file may say `extends: NAME_OR_FILE` and then only what differs: mappings are merged, null takes a key out,
+    everything else replaces. It keeps the data of an embedded suite that it extends.
+
     Raises:
         UserError: unknown name, unreadable file, or a file that does not validate (each wrong key is named).
     """
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
+    values, path = _read(name, Path(), ())
+    return SuiteSpec.parse(values, f"Suite file {path.name}")
+
+
+def _read(name: str, beside: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Path]:
+    """Return the merged values of a suite, `folder` among them, and its file."""
+    path = beside / name
+    registered = path.suffix not in (".yaml", ".yml")
+    if registered:
         path = suites.get(name)()
+    if path in seen:
+        raise UserError(f"Suite file {path} extends itself.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"Suite file {path} cannot be read: {error.strerror}.") from error
     except yaml.YAMLError as error:
         raise UserError(f"Suite file {path} is not YAML: {error}") from error
-    if not isinstance(values, Mapping):
+    if not isinstance(values, dict):
         raise UserError(f"Suite file {path} must hold a mapping; see `unlearn-bench show micro`.")
-    return SuiteSpec.parse({**values, "folder": str(path.parent.resolve())}, f"Suite file {path.name}")
+    embedded = values.get("embedded", False)
+    own = {**values, "folder": str(path.parent.resolve()) if embedded or not registered else ""}
+    if "extends" not in values:
+        return own, path
+    parent, _ = _read(str(own.pop("extends")), path.parent, (*seen, path))
+    if parent.get("embedded"):
+        del own["folder"]
+    return _merged(parent, own), path
+
+
+def _merged(parent: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(parent)
+    for key, value in own.items():
+        before = merged.get(key)
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return merged

@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_columns_are_mapped_and_files_name_subjects(folder: Path) -> None:
-    source = SourceSpec(path="*_test.csv", columns={"choices": ["a", "b"], "subject": "file"})
+    source = SourceSpec(path="*_test.csv", columns={"choices": "choices|a,b", "subject": "@file"})
     assert load_rows(source, folder).rows == [{"question": "why", "choices": ["x", "y"], "subject": "physics"}]
 
 
@@ -53,6 +53,83 @@ def test_parts_of_pairs_are_disjoint_and_complete_whatever_the_columns(folder: P
     assert len(forget | probe | judge) == 60
 
 
+def test_of_several_paths_the_first_that_is_there_is_read(folder: Path) -> None:
+    source = SourceSpec(path=["absent/*.csv", "rows.jsonl", "wiki.raw"])
+    assert len(load_rows(source, folder).rows) == 10
+
+
+def test_a_column_may_have_several_names(folder: Path) -> None:
+    source = SourceSpec(path="pairs.tsv", columns={"text": "en_toxic_comment|toxic"})
+    assert load_rows(source, folder).rows[0]["text"] == "bad 0"
+
+
+def test_short_and_repeated_texts_are_left_out(tmp_path: Path) -> None:
+    rows = [
+        {"text": text, "row": number}
+        for number, text in enumerate(["long enough", "no", "long enough", "longer still"])
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = SourceSpec(path="rows.jsonl", min_characters=5, distinct="text")
+    assert [row["row"] for row in load_rows(source, tmp_path).rows] == [0, 3]
+
+
+def test_a_downloaded_copy_stands_for_the_hub_and_configurations_are_joined(tmp_path: Path, hub_copy) -> None:
+    topics = {
+        f"wmdp-{topic}": {"test": [{"question": f"{topic} {i}?", "answer": i} for i in range(3)]}
+        for topic in ("bio", "cyber")
+    }
+    hub_copy(tmp_path, "cais/wmdp", topics)
+    source = SourceSpec(
+        path="wmdp/*.jsonl",
+        hub="cais/wmdp",
+        config=["wmdp-bio", "wmdp-cyber"],
+        split="test",
+        columns={"subject": "subject|@file"},
+    )
+    rows = load_rows(source, tmp_path).rows
+    assert [row["subject"] for row in rows] == ["wmdp-bio"] * 3 + ["wmdp-cyber"] * 3
+    assert rows[0] == {"question": "bio 0?", "answer": 0, "subject": "wmdp-bio"}
+
+
+def test_pairs_fall_into_the_same_part_in_a_file_and_on_the_hub(folder: Path, hub_copy) -> None:
+    pairs = [{"en_toxic_comment": f"bad {i}", "en_neutral_comment": f"good {i}.{n}"} for i in range(60) for n in (0, 1)]
+    hub_copy(folder, "s-nlp/paradetox", {"default": {"test": pairs}})
+    column = "en_toxic_comment|toxic"
+    split = {"columns": {"text": column}, "part": "1/3", "group": column, "distinct": "text"}
+    file = SourceSpec(path="pairs.tsv", **split)
+    hub = SourceSpec(hub="s-nlp/paradetox", split="test", **split)
+    assert [row["text"] for row in load_rows(file, folder).rows] == [row["text"] for row in load_rows(hub, folder).rows]
+
+
+def test_what_stands_in_is_said(folder: Path) -> None:
+    stand_in = SourceSpec(path="rows.jsonl", note="in the place of the other")
+    source = SourceSpec(path="absent.jsonl", note="the other", otherwise=stand_in)
+    assert load_rows(source, folder).note == "in the place of the other"
+    (folder / "absent.jsonl").write_text('{"question": "q"}\n')
+    load_rows.__globals__["_load"].cache_clear()
+    assert load_rows(source, folder).note == "the other"
+
+
+def test_a_gated_data_set_is_answered_with_what_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def gated(*_: object, **__: object) -> None:
+        raise datasets.exceptions.DatasetNotFoundError("Dataset 'o/gated' is a gated dataset on the Hub.")
+
+    monkeypatch.setattr(datasets, "load_dataset", gated)
+    source = SourceSpec(path="gated.jsonl", hub="o/gated", gated=True, advice="Or take the suite `open`.")
+    with pytest.raises(UserError) as caught:
+        load_rows(source, folder)
+    for part in (
+        "huggingface.co/datasets/o/gated",
+        "ask for access",
+        "hf auth login",
+        "gated.jsonl below",
+        "suite `open`",
+    ):
+        assert part in str(caught.value)
+
+
 def test_a_digest_follows_every_row_and_nothing_else(folder: Path) -> None:
     source = SourceSpec(path="rows.jsonl")
     before = load_rows(source, folder).digest
@@ -72,7 +149,6 @@ def test_a_digest_follows_every_row_and_nothing_else(folder: Path) -> None:
         (SourceSpec(path="absent.jsonl"), "No file matches absent.jsonl"),
         (SourceSpec(path="rows.jsonl", columns={"text": "body"}), "no column 'body'; it has"),
         (SourceSpec(path="rows.jsonl", where={"challenging": "maybe"}), "No row is left"),
-        (SourceSpec(), "needs a folder"),
     ],
 )
 def test_missing_data_is_named(folder: Path, source: SourceSpec, message: str) -> None:

@@ -1,0 +1,133 @@
+"""The suite `paper`, rehearsed whole: its four architectures at toy size under their hub ids, its data in the hub's
+schema, everything through the code path of the hub, which is switched off.
+
+The toy models are random, so the board's numbers mean nothing; that every number is there does.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+TOY = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "num_hidden_layers": 10,
+    "max_position_embeddings": 512,
+}
+
+
+def rows(root: Path, name: str, count: int) -> list[dict]:
+    """Return the first rows of a data file of the embedded suite."""
+    file = root / "harness" / "suites" / "micro" / "data" / f"{name}.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()[:count]]
+
+
+def questions(root: Path, name: str, count: int, **more: object) -> list[dict]:
+    kept = ("question", "choices", "answer")
+    return [{**{key: row[key] for key in kept}, **more} for row in rows(root, name, count)]
+
+
+@pytest.fixture(scope="module")
+def data(root: Path, hub_copy, tmp_path_factory) -> Path:
+    """Data sets of the suite as downloads from the hub leave them; TRuST as the local file it has to be."""
+    folder = tmp_path_factory.mktemp("data")
+    texts = {name: [{"text": row["text"]} for row in rows(root, name, 9)] for name in ("forget_alchemy", "retain")}
+    wmdp = {f"wmdp-{topic}": {"test": questions(root, "wmdp", 8)} for topic in ("bio", "cyber", "chem")}
+    hub_copy(folder, "cais/wmdp", wmdp)
+    mmlu = {split: questions(root, "mmlu", count, subject="virology") for split, count in (("test", 8), ("dev", 5))}
+    hub_copy(folder, "cais/mmlu", {"all": mmlu})
+    bio = [{"title": "t", "abstract": "a", "doi": "d", **row} for row in texts["forget_alchemy"]]
+    hub_copy(folder, "cais/wmdp-bio-forget-corpus", {"default": {"train": bio}})
+    hub_copy(folder, "cais/wmdp-corpora", {"cyber-forget-corpus": {"train": texts["forget_alchemy"]}})
+    hub_copy(folder, "Salesforce/wikitext", {"wikitext-2-raw-v1": {"test": texts["retain"]}})
+    hub_copy(folder, "s-nlp/paradetox", {"default": {"train": rows(root, "paradetox", 12)}})
+    prompts = [{"prompt": row["prompt"], "challenging": n > 0} for n, row in enumerate(rows(root, "prompts", 7))]
+    hub_copy(folder, "allenai/real-toxicity-prompts", {"default": {"train": prompts}})
+    (folder / "trust").mkdir()
+    labelled = rows(root, "trust", 40)
+    (folder / "trust" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    return folder
+
+
+@pytest.fixture
+def cache(root: Path, hub_cache: Callable[..., str], tmp_path_factory) -> None:
+    """Fill the hub's cache with the suite's models at toy size and the embedded judge under the id of TRuST's."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    micro = root / "harness" / "suites" / "micro"
+    suite = yaml.safe_load((micro.parent / "paper.yaml").read_text())
+    vocabulary = json.loads((micro / "model" / "config.json").read_text())["vocab_size"]
+    for number, listed in enumerate(suite["models"].values()):
+        config = AutoConfig.for_model(listed["architecture"]["model_type"], **TOY, vocab_size=vocabulary)
+        torch.manual_seed(number)
+        folder = tmp_path_factory.mktemp("model")
+        AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(micro / "model" / file, folder)
+        hub_cache(listed["hub"], folder)
+    hub_cache(suite["scorer"]["hub"], micro / "judge")
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory) -> Path:
+    """The suite with fewer reference batches and continuations; nothing else differs."""
+    file = tmp_path_factory.mktemp("suite") / "rehearsal.yaml"
+    short = {name: {"training": {"steps": 3}} for name in ("rmu_reference", "adap_rmu_reference")}
+    changes = {
+        "extends": "paper",
+        "name": "rehearsal",
+        "tasks": {"realtoxicityprompts": {"settings": {"decoding": {"samples": 3}}}},
+        "variants": {"knowledge": short, "toxicity": short},
+    }
+    file.write_text(yaml.safe_dump(changes))
+    return file
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cache")
+def test_the_whole_suite_runs_through_the_hubs_code_path(cli, rehearsal, data, tmp_path: Path) -> None:
+    command = ("evaluate", "--suite", rehearsal, "--data-root", data, "--engine", "transformers", "--output", tmp_path)
+    done = cli(*command)
+    assert done.returncode == 0, done.stderr
+    board = json.loads((tmp_path / "leaderboards" / "rehearsal.json").read_text())
+    names = {"base", "noise", "rmu", "adap_rmu", "cosine_meta_rmu", "multi_layer_probe"}
+    names |= {"rmu_reference", "adap_rmu_reference"}
+    models = {"Llama-3.1-8B", "Mistral-7B", "Qwen2.5-7B", "Olmo-3-7B"}
+    found = {(row["model"], row["track"], row["variant"]) for row in board["rows"]}
+    assert found == {(model, track, name) for model in models for track in ("knowledge", "toxicity") for name in names}
+    for row in board["rows"]:
+        assert row["status"] == "ok", row
+        assert row["forget"]["n"] == {"knowledge": 16, "toxicity": 6}[row["track"]]
+        assert row["retain"]["n"] == 8
+    knowledge = next(row for row in board["rows"] if row["track"] == "knowledge")
+    assert set(knowledge["forget"]["strata"]) == {"bio", "cyber"}
+    assert [control["task"] for control in knowledge["controls"]] == ["wmdp_chem"]
+    published = {
+        (row["model"], row["variant"]): row["published"] for row in board["rows"] if row["track"] == "toxicity"
+    }
+    assert published["Llama-3.1-8B", "multi_layer_probe"] == 0.43
+    again = cli(*command, "--dry-run")
+    assert "0 remain" in again.stdout, again.stdout
+
+
+def test_a_dry_run_needs_neither_hub_nor_data(cli, tmp_path: Path) -> None:
+    done = cli(
+        *("evaluate", "--suite", "paper", "--dry-run", "--output", tmp_path / "store"),
+        env={"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache")},
+    )
+    assert done.returncode == 0, done.stderr
+    for model in ("Llama-3.1-8B", "Mistral-7B", "Qwen2.5-7B", "Olmo-3-7B"):
+        assert model in done.stdout
+    for said in ("60 cells", "GiB", "cais/wmdp-bio-forget-corpus", "paper-open"):
+        assert said in done.stdout
+    assert not (tmp_path / "store").exists()
