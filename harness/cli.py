@@ -222,7 +222,7 @@ def _command(ctx: click.Context) -> str:
         value, flag = ctx.params[option.name], option.opts[0]
         if option.name == "checkpoints":
             parts += [f"{flag} {name}=FOLDER" for name in value]
-        elif option.is_flag:
+        elif value is True:
             parts.append(flag)
         elif option.name == "scorer":
             parts.append(f"{flag} {'FOLDER' if Path(value).is_dir() else value}")

@@ -78,18 +78,14 @@ def corpora_digests(corpora: CorporaSpec, folder: Path | None) -> dict[str, Any]
 
 
 def _name(source: SourceSpec) -> str:
-    return ", ".join(_patterns(source)) or source.hub or "a source without path or hub id"
-
-
-def _patterns(source: SourceSpec) -> list[str]:
-    return [source.path] if isinstance(source.path, str) else source.path or []
+    return ", ".join(source.paths) or source.hub or "a source without path or hub id"
 
 
 def _raw(source: SourceSpec, folder: Path | None) -> list[Row]:
     """Return the rows as they are at the first place that has them, with their file or configuration as `@file`."""
     if folder is not None and not folder.is_dir():
         raise UserError(f"Data folder {folder} does not exist; pass an existing one with --data-root.")
-    for pattern in _patterns(source):
+    for pattern in source.paths:
         files = sorted(folder.glob(pattern)) if folder is not None else []
         if files:
             return [row for file in files for row in _read_file(file)]
@@ -158,7 +154,7 @@ def _unreachable(source: SourceSpec, folder: Path | None, copy: Path | None, err
     if copy is not None:
         return f"{copy} cannot be read as a downloaded copy of {source.hub}: {cause}"
     page = f"https://huggingface.co/datasets/{source.hub}"
-    patterns = _patterns(source)
+    patterns = source.paths
     looked = f"No file matches {_name(source)} below {folder}, and the" if patterns and folder else "The"
     access = f"It is gated: ask for access on {page} and" if source.gated else "Where it is gated, ask on its page;"
     local = f"files at {patterns[0]}" if patterns else f"a copy at {source.hub}"

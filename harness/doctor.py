@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .suite import SourceSpec, SuiteSpec, load_suite, suites
 
 PACKAGES = ("torch", "transformers", "lm-eval", "datasets", "scikit-learn", "scipy", "pandas")
 
@@ -25,9 +26,9 @@ def checks(output: Path, data_root: Path | None) -> list[dict[str, Any]]:
         _check("suite micro", True, _micro),
         _check("output folder", True, lambda: _writable(output)),
         _check("data folder", False, lambda: _data(data_root)),
-        _check("engine transformers", True, lambda: f"usable, {version('transformers')}"),
-        _check("engine vllm", False, _vllm),
+        *_engines(),
         _check("hub", False, _hub),
+        *_reachable(data_root),
     ]
     return [*looked, *_broken()]
 
@@ -77,10 +78,95 @@ def _data(data_root: Path | None) -> str:
     return f"{data_root}: {', '.join(sorted(path.name for path in data_root.iterdir() if path.is_dir())) or 'empty'}"
 
 
-def _vllm() -> str:
-    if importlib.util.find_spec("vllm") is None:
-        raise UserError("not installed; `pip install unlearn-bench[vllm]` on a GPU machine")
-    raise UserError("installed, but this version has no vLLM engine yet; transformers is used")
+def _engines() -> list[dict[str, Any]]:
+    """Say of each engine whether it runs here, and which one `--engine auto` takes."""
+    from .engines.base import engines
+    from .planning import resolve_engine
+
+    def usable(name: str) -> str:
+        cause = engines.get(name).unusable()
+        if cause is not None:
+            raise UserError(cause)
+        return "usable"
+
+    looked = [
+        _check(f"engine {name}", name == "transformers", lambda name=name: usable(name)) for name in engines.names()
+    ]
+    taken = resolve_engine("auto", {})
+    why = "vllm, which is usable" if taken == "vllm" else f"{taken}, since vllm is not usable"
+    return [*looked, _check("engine auto", True, lambda: f"takes {why}")]
+
+
+def _reachable(data_root: Path | None) -> list[dict[str, Any]]:
+    """Say of each suite that brings neither data nor models which of them can be reached."""
+    found = []
+    for name in suites.names():
+        try:
+            suite = load_suite(name)
+        except UserError as error:
+            found.append({"what": f"suite {name}", "ok": False, "needed": False, "says": str(error)})
+            continue
+        if not suite.embedded:
+            found.append(_check(f"data of suite {name}", False, lambda suite=suite: _sources(suite, data_root)))
+            found.append(_check(f"models of suite {name}", False, lambda suite=suite: _models(suite)))
+    return found
+
+
+def _sources(suite: SuiteSpec, folder: Path | None) -> str:
+    """Return where the suite's data come from; raise a `UserError` that names what neither folder nor hub gives."""
+    here = {source.paths[0] if source.path else str(source.hub): _local(source, folder) for source in _named(suite)}
+    away = [name for name, there in here.items() if not there]
+    local = f"{len(here) - len(away)} of {len(here)} below --data-root"
+    if away and not _online():
+        raise UserError(f"{local}, and the hub is not reachable; put there: {'; '.join(away)}")
+    return f"{local}{', from the hub: ' + '; '.join(away) if away else ''}"
+
+
+def _named(suite: SuiteSpec) -> Iterator[SourceSpec]:
+    for track in suite.tracks.values():
+        yield from (*track.corpora.forget.values(), track.corpora.retain)
+        if track.corpora.probe is not None:
+            yield track.corpora.probe
+    for task in suite.tasks.values():
+        yield task.data
+    for judge in (suite.scorer, *(task.scorer for task in suite.tasks.values())):
+        if judge is not None and judge.train is not None:
+            yield judge.train
+
+
+def _local(source: SourceSpec, folder: Path | None) -> bool:
+    """Return whether a folder holds a source's files, or a copy of its data set, or those of its stand-in."""
+    if folder is None or not folder.is_dir():
+        return False
+    there = any(next(folder.glob(pattern), None) for pattern in source.paths)
+    copied = source.hub is not None and (folder / source.hub).is_dir()
+    return there or copied or (source.otherwise is not None and _local(source.otherwise, folder))
+
+
+def _models(suite: SuiteSpec) -> str:
+    """Return which of the suite's models are in the hub's local cache; raise where the hub cannot give the others."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not suite.models:
+        return "yours; pass a folder or hub id with --models"
+    hubs = {name: model for name, model in suite.models.items() if model.hub}
+    away = [
+        str(model.hub)
+        for model in hubs.values()
+        if not isinstance(try_to_load_from_cache(str(model.hub), "config.json", revision=model.revision), str)
+    ]
+    local = f"{len(suite.models) - len(away)} of {len(suite.models)} on this machine"
+    if away and not _online():
+        raise UserError(f"{local}, and the hub is not reachable; prefetch {', '.join(away)} with `hf download ID`")
+    return f"{local}{', from the hub: ' + ', '.join(away) if away else ''}"
+
+
+@cache
+def _online() -> bool:
+    try:
+        return bool(_hub())
+    except UserError:
+        return False
 
 
 def _hub() -> str:
@@ -88,11 +174,13 @@ def _hub() -> str:
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     if HF_HUB_OFFLINE:
-        raise UserError("switched off by HF_HUB_OFFLINE; only local folders can be used")
+        raise UserError("switched off by HF_HUB_OFFLINE; only local folders and its cache can be used")
     try:
         HfApi().model_info("gpt2", timeout=5)
     except Exception as error:
-        raise UserError(f"not reachable ({type(error).__name__}); only local folders can be used") from error
+        raise UserError(
+            f"not reachable ({type(error).__name__}); only local folders and its cache can be used"
+        ) from error
     return "reachable"
 
 

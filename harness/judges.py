@@ -45,7 +45,7 @@ def resolve_judge(asked: Path | str | None, suite: SuiteSpec, folder: Path | Non
     Args:
         asked: a folder, a packaged kind (`profanity_check`) or a hub id (`owner/name`, `owner/name@revision`).
         suite: its judge has a folder below the suite's, a hub id, a packaged kind, or labelled text to be fitted on.
-        folder: where the labelled text is looked for.
+        folder: where the labelled text is looked for, and a downloaded copy of a hub id at its `owner/name`.
         store: where labelled text, digests and notes are kept; without one nothing is fitted or loaded, and no `note`
             is made.
 
@@ -60,7 +60,9 @@ def resolve_judge(asked: Path | str | None, suite: SuiteSpec, folder: Path | Non
     if spec.path is not None:
         return _pinned(spec.model_copy(update={"path": str(Path(suite.folder) / spec.path)}), store)
     if spec.hub is not None:
-        return _described(_pinned(_fetched(spec), store), store)
+        copied = folder / spec.hub if folder is not None else None
+        found = spec.model_copy(update={"path": str(copied)}) if copied and copied.is_dir() else _fetched(spec)
+        return _described(_pinned(found, store), store)
     if issubclass(scorers.get(spec.kind), Packaged):
         return _described(_pinned(spec, store), store)
     return _described(_trained(suite.scorer, folder, store), store)
@@ -101,7 +103,8 @@ def _fetched(spec: ScorerSpec) -> ScorerSpec:
         cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
         raise UserError(
             f"Judge {hub} is no folder here and cannot be fetched from the hub: {cause} Check the name and the network,"
-            f" or download its files by hand from https://huggingface.co/{hub} and pass --scorer FOLDER."
+            f" or download its files by hand from https://huggingface.co/{hub} and pass --scorer FOLDER, or put them at"
+            f" {hub} below --data-root."
         ) from error
     commit = f"{hub}@{place.name[:12]}"
     name = f"{spec.name} ({commit})" if spec.name else commit

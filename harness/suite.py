@@ -46,6 +46,11 @@ class SourceSpec(Spec):
     otherwise: SourceSpec | None = runtime(None, description="what stands in its place where it cannot be reached")
     note: str = recorded("", description="said on boards where this source was used")
 
+    @property
+    def paths(self) -> list[str]:
+        """The globs that it is looked for at, in their order."""
+        return [self.path] if isinstance(self.path, str) else self.path or []
+
     @model_validator(mode="after")
     def _is_somewhere(self) -> SourceSpec:
         if not self.path and not self.hub:

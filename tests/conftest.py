@@ -41,6 +41,15 @@ def data_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_model(root: Path) -> Path:
+    """The folder of SmolLM2-135M that `make real-model` makes."""
+    folder = Path(os.environ.get("UNLEARN_BENCH_REAL_MODEL") or root / ".cache" / "smollm2-135m")
+    if not (folder / "config.json").is_file():
+        pytest.skip(f"no real model in {folder}; run `make real-model` or set UNLEARN_BENCH_REAL_MODEL")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def cli():
     """Run the installed command line as a user would; returns the completed process."""
     command = Path(sys.executable).with_name("unlearn-bench")

@@ -7,6 +7,7 @@ The toy models are random, so the board's numbers mean nothing; that every numbe
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -52,30 +53,36 @@ def data(root: Path, hub_copy, tmp_path_factory) -> Path:
     hub_copy(folder, "s-nlp/paradetox", {"default": {"train": rows(root, "paradetox", 12)}})
     prompts = [{"prompt": row["prompt"], "challenging": n > 0} for n, row in enumerate(rows(root, "prompts", 7))]
     hub_copy(folder, "allenai/real-toxicity-prompts", {"default": {"train": prompts}})
+    judge = root / "harness" / "suites" / "micro" / "judge"
+    shutil.copytree(judge, folder / "berkatil" / "TRuST_toxicity_classifier")
     (folder / "trust").mkdir()
     labelled = rows(root, "trust", 40)
     (folder / "trust" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
     return folder
 
 
-@pytest.fixture
-def cache(root: Path, hub_cache: Callable[..., str], tmp_path_factory) -> None:
-    """Fill the hub's cache with the suite's models at toy size and the embedded judge under the id of TRuST's."""
+def toy(root: Path, folder: Path, architecture: str, seed: int) -> Path:
+    """Write a random model of an architecture at toy size, with the embedded suite's tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    micro = root / "harness" / "suites" / "micro"
-    suite = yaml.safe_load((micro.parent / "paper.yaml").read_text())
-    vocabulary = json.loads((micro / "model" / "config.json").read_text())["vocab_size"]
-    for number, listed in enumerate(suite["models"].values()):
-        config = AutoConfig.for_model(listed["architecture"]["model_type"], **TOY, vocab_size=vocabulary)
-        torch.manual_seed(number)
+    micro = root / "harness" / "suites" / "micro" / "model"
+    vocabulary = json.loads((micro / "config.json").read_text())["vocab_size"]
+    config = AutoConfig.for_model(architecture, **TOY, vocab_size=vocabulary)
+    torch.manual_seed(seed)
+    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(micro / file, folder)
+    return folder
+
+
+@pytest.fixture
+def cache(root: Path, hub_cache: Callable[..., str], tmp_path_factory) -> None:
+    """Fill the hub's cache with the suite's models at toy size."""
+    suite = yaml.safe_load((root / "harness" / "suites" / "paper.yaml").read_text())
+    for seed, listed in enumerate(suite["models"].values()):
         folder = tmp_path_factory.mktemp("model")
-        AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder)
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(micro / "model" / file, folder)
-        hub_cache(listed["hub"], folder)
-    hub_cache(suite["scorer"]["hub"], micro / "judge")
+        hub_cache(listed["hub"], toy(root, folder, listed["architecture"]["model_type"], seed))
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +125,29 @@ def test_the_whole_suite_runs_through_the_hubs_code_path(cli, rehearsal, data, t
     assert published["Llama-3.1-8B", "multi_layer_probe"] == 0.43
     again = cli(*command, "--dry-run")
     assert "0 remain" in again.stdout, again.stdout
+
+
+@pytest.mark.vllm
+def test_a_local_model_runs_on_vllm_and_a_second_run_resumes(cli, root: Path, data, tmp_path: Path) -> None:
+    from unlearn_bench.harness.engines.vllm import VLLMEngine
+
+    reason = VLLMEngine.unusable()
+    if reason is not None and os.environ.get("UNLEARN_BENCH_REQUIRE_VLLM") != "1":
+        pytest.skip(f"vLLM does not run here: {reason}")
+    model = toy(root, tmp_path / "mine", "llama", 0)
+    command = ("evaluate", "--suite", "paper", "--models", model, "--data-root", data, "--limit", 50)
+    command += ("--engine", "vllm", "--output", tmp_path / "store")
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1"}
+    done = cli(*command, env=environment)
+    assert done.returncode == 0, done.stderr
+    board = json.loads((tmp_path / "store" / "leaderboards" / "paper.json").read_text())
+    assert len(board["rows"]) == 16
+    assert all(row["status"] == "ok" and row["forget"]["n"] and row["retain"]["n"] == 8 for row in board["rows"])
+    assert "engine: vllm" in (tmp_path / "store" / "leaderboards" / "paper.md").read_text()
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("manifest.json")}
+    again = cli(*command, env=environment)
+    assert again.returncode == 0, again.stderr
+    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("manifest.json")}
 
 
 def test_a_dry_run_needs_neither_hub_nor_data(cli, tmp_path: Path) -> None:

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def real_model(root: Path) -> Path:
-    """The folder of SmolLM2-135M that `make real-model` makes."""
-    folder = Path(os.environ.get("UNLEARN_BENCH_REAL_MODEL") or root / ".cache" / "smollm2-135m")
-    if not (folder / "config.json").is_file():
-        pytest.skip(f"no real model in {folder}; run `make real-model` or set UNLEARN_BENCH_REAL_MODEL")
-    return folder
 
 
 def test_all_methods_run_on_real_text_and_the_board_says_on_what(cli, real_model, data_root, tmp_path: Path) -> None:

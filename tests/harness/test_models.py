@@ -495,17 +495,14 @@ class TestChat:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["letters", "continuation"])
-def test_a_chat_scores_as_lm_eval_scores_it(root: Path, form: str) -> None:
+def test_a_chat_scores_as_lm_eval_scores_it(real_model: Path, form: str) -> None:
     import lm_eval
     from lm_eval.models.huggingface import HFLM
     from unlearn_bench.tasks.mmlu import MMLU
 
-    folder = Path(os.environ.get("UNLEARN_BENCH_REAL_MODEL") or root / ".cache" / "smollm2-135m")
-    if not (folder / "config.json").is_file():
-        pytest.skip(f"no real model in {folder}; run `make real-model` or set UNLEARN_BENCH_REAL_MODEL")
     task = MMLU(MMLU.Settings.parse({"form": form, "describe": True}, "mmlu"))
     items = task.items(MMLU.example_rows())
-    engine = TransformersEngine(resolve(folder, chat=True))
+    engine = TransformersEngine(resolve(real_model, chat=True))
     found = [value for outcome in engine.score_choices(task.requests(items)) for value in outcome.logprobs]
     theirs = HFLM(pretrained=engine.model, tokenizer=engine.tokens.tokenizer, batch_size=1)
     done = lm_eval.simple_evaluate(

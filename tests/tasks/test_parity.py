@@ -167,17 +167,8 @@ def test_the_embedded_model_answers_as_under_lm_eval(root: Path, form: Form):
 
 
 @pytest.fixture(scope="module")
-def real_model(root: Path) -> str:
-    """The folder of SmolLM2-135M that `make real-model` makes."""
-    folder = Path(os.environ.get("UNLEARN_BENCH_REAL_MODEL") or root / ".cache" / "smollm2-135m")
-    if not (folder / "config.json").is_file():
-        pytest.skip(f"no real model in {folder}; run `make real-model` or set UNLEARN_BENCH_REAL_MODEL")
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def real_engine(real_model: str) -> TransformersEngine:
-    return TransformersEngine(ModelSpec(name="real", path=real_model), batch_size=16)
+def real_engine(real_model: Path) -> TransformersEngine:
+    return TransformersEngine(ModelSpec(name="real", path=str(real_model)), batch_size=16)
 
 
 def mmlu_rows(data_root: Path, split: str, subjects: tuple[str, ...], each: int) -> list[dict]:
@@ -208,6 +199,6 @@ def test_a_real_model_answers_real_questions_as_under_lm_eval(real_engine, data_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHATS)
-def test_a_real_model_answers_in_a_chat_as_under_lm_eval(real_model: str, data_root: Path, name: str):
-    engine = TransformersEngine(ModelSpec(name="real", path=real_model, chat=True), batch_size=16)
+def test_a_real_model_answers_in_a_chat_as_under_lm_eval(real_model: Path, data_root: Path, name: str):
+    engine = TransformersEngine(ModelSpec(name="real", path=str(real_model), chat=True), batch_size=16)
     ask_real(f"real chat, {name}", engine, CHATS[name], data_root)

@@ -1,0 +1,93 @@
+"""What runs inside vLLM's worker processes: swapping tensors, and a leash to the process that started the engine.
+
+vLLM imports this module by name in its workers; nothing else imports it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+OWNER = "UNLEARN_BENCH_VLLM_OWNER"
+"""The variable with the id of the process that the engine belongs to."""
+
+
+class Worker:
+    """Mixed into vLLM's own worker class (`worker_extension_cls`); called through `LLM.collective_rpc`."""
+
+    model_runner: Any
+    reload_weights: Any
+
+    def ub_facts(self) -> dict[str, Any]:
+        """Return the modules by name, which of them fuse which projections, the attention kernel and the threads."""
+        model = self.model_runner.get_model()
+        groups = getattr(self.model_runner, "attn_groups", None) or [[]]
+        return {
+            "modules": [
+                name for name, module in model.named_modules() if next(module.parameters(False), None) is not None
+            ],
+            "packed": {name: list(parts) for name, parts in getattr(model, "packed_modules_mapping", {}).items()},
+            "attention": groups[0][0].backend.get_name() if groups[0] else None,
+            "threads": torch.get_num_threads(),
+        }
+
+    def ub_swap(self, sources: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Load the named tensors of each safetensors file into the running model.
+
+        Of a weight that two modules share (tied embeddings), vLLM packs anew only the one that is loaded; a packed copy
+        whose weight is kept is made again here.
+        """
+        from safetensors import safe_open
+
+        weights = []
+        for path, names in sources:
+            with safe_open(path, "pt") as file:
+                weights += [(name, file.get_tensor(name)) for name in names]
+        self.reload_weights(weights_iterator=weights)
+        for module in self.model_runner.get_model().modules():
+            if hasattr(module, "cpu_linear") and module.weight.numel():
+                module.quant_method.process_weights_after_loading(module)
+
+    def ub_digest(self) -> str:
+        """Return the sha256 of every tensor that the model computes with.
+
+        On a processor vLLM keeps a linear layer's weight only in a packed form; it is read by what the layer makes of
+        the identity, which is exact.
+        """
+        found = hashlib.sha256()
+        for name, module in sorted(self.model_runner.get_model().named_modules()):
+            tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            packed = getattr(module, "cpu_linear", None)
+            if packed is not None:
+                width = getattr(module, "input_size_per_partition", None) or module.embedding_dim
+                eye = torch.eye(width, dtype=module.weight.dtype)
+                tensors.append(("packed", packed(eye, module.weight, None)))
+            for key, tensor in tensors:
+                found.update(f"{name}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
+
+
+def _leash(owner: int) -> None:
+    """End the engine as soon as its owner is gone, however it went; vLLM itself would run on without it."""
+    core = os.getpid() if os.getppid() == owner else os.getppid()
+    with contextlib.suppress(ProcessLookupError):
+        select.select([os.pidfd_open(owner)], [], [])
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(core, signal.SIGTERM)
+        time.sleep(10)
+        os.kill(core, signal.SIGKILL)
+    os._exit(1)
+
+
+if OWNER in os.environ:
+    threading.Thread(target=_leash, args=(int(os.environ[OWNER]),), daemon=True).start()

