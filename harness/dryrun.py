@@ -94,5 +94,7 @@ def render(said: Mapping[str, Any]) -> str:
             f"All cells: at most {total['gpu_gib']} GiB of GPU memory, {total['hours']} GPU hours,"
             f" {total['disk_gib']} GiB of disk. {said['assumptions']}"
         )
+        large = [row["name"] for row in rows if row.get("gpu_gib", 0) > A100.memory / 2**30]
+        lines += [f"Too large for {A100.name}: {', '.join(dict.fromkeys(large))}."] if large else []
     lines += ["", *(f"Not reached: {text}" for text in said["unreached"])] if said["unreached"] else []
     return "\n".join(lines)

@@ -19,7 +19,7 @@ arithmetic under these assumptions:
 | decoding | a step of a batch reads weights and cache once, or takes the launch time of the layers if longer |
 | speed | utilisation x peak of the dtype; float32 at the rate without TF32, unless `precision: tf32` |
 | launches | no pass is faster than the time to launch its layers |
-| worker | one process trains and measures: the base in training precision and the engine's copy stay resident |
+| worker | one process trains and measures, one after the other; the base stands beside an imported checkpoint |
 | constant | 1.5 GiB for the CUDA context, workspaces and the judge |
 | disk | trained tensors as stored, 350 bytes a training step, 450 a question, 250 + 100 a sample for prompts |
 
@@ -62,8 +62,8 @@ STEP_BYTES, CHOICE_BYTES, PROMPT_BYTES, SAMPLE_BYTES = 350, 450, 250, 100
 CHARACTERS = 4
 """Characters of text a token."""
 ASSUMPTIONS = (
-    "Estimates for {profile} at {utilisation:.0%} of peak, evaluation batch {batch}, one worker"
-    " that holds the base and the engine; texts as long as known, else max_length; no loading, download or judging."
+    "Estimates for {profile} at {utilisation:.0%} of peak, evaluation batch {batch}, one worker;"
+    " texts as long as known, else max_length; loading, downloads and judging take more time."
 )
 
 
@@ -332,13 +332,13 @@ def _row(
     model = skeleton(facts)
     anatomy = Anatomy(model)
     measured = [evaluation_cost(anatomy, task, spec.dtype, batch_size, profile) for task in plan.tasks.values()]
-    made, resident = _making(plan, cell, model, anatomy, corpora, profile)
-    engine = anatomy.total * _bytes(spec.dtype)
-    peak = max((one.memory_bytes for one in measured), default=0)
+    made = _making(plan, cell, model, anatomy, corpora, profile)
+    beside = anatomy.total * _bytes(spec.dtype) if cell.spec.transform == "import" else 0
+    peak = max((one.memory_bytes for one in measured), default=0) + beside
     return Row(
         cell,
         Estimate(
-            max(made.memory_bytes + engine if made.memory_bytes else 0, peak + resident),
+            max(made.memory_bytes, peak),
             made.seconds + sum(one.seconds for one in measured),
             made.disk_bytes + sum(one.disk_bytes for one in measured),
         ),
@@ -352,22 +352,18 @@ def _making(
     anatomy: Anatomy,
     corpora: Mapping[str, Corpus],
     profile: Profile,
-) -> tuple[Estimate, int]:
-    """Return what making the checkpoint costs, and the bytes of the model that stays resident from it."""
+) -> Estimate:
+    """Return what making the checkpoint costs."""
     spec, dtype = cell.spec, plan.models[cell.model].dtype
     if spec.transform == "train":
         work, training = _work(plan, cell, model)
-        cost = training_cost(anatomy, work, training, corpora[spec.track or ""], dtype, profile)
-        return cost, anatomy.total * _bytes(dtype if training.precision == "reference" else "float32")
+        return training_cost(anatomy, work, training, corpora[spec.track or ""], dtype, profile)
     if spec.transform == "noise":
         parents = plan.trained(cell.model, spec.track or "", spec.seed or 0)
         changed = {name for parent in parents for name in _work(plan, parent, model)[0].trained}
-        size = 4 * anatomy.total
         delta = 4 * sum(anatomy.parameters[name] for name in changed)
-        return Estimate(size + OVERHEAD, 0.0, delta), size
-    if spec.transform == "import":
-        return Estimate(0, 0.0, 0), anatomy.total * _bytes(dtype)
-    return Estimate(0, 0.0, 0), 0
+        return Estimate(4 * anatomy.total + OVERHEAD, 0.0, delta)
+    return Estimate(0, 0.0, 0)
 
 
 def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Work, TrainingSpec]:

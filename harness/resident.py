@@ -1,4 +1,4 @@
-"""What a worker keeps in memory between jobs: one base model to train on, one engine a model, one judge."""
+"""What a worker keeps in memory between jobs: a base model to train on, engines, judges. A GPU trains or measures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _engines: dict[str, Engine] = {}
 def base_model(model: ModelSpec, device: str, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the base model for training; whoever changes it gives the original tensors back."""
     if device != "cpu":
-        _close(name for name, held in _engines.items() if held.alone)
+        _close(_engines)
     return _base_model(model, device, precision)
 
 
@@ -42,7 +42,7 @@ def engine(kind: str, model: ModelSpec, device: str, batch_size: int, options: M
     if key not in _engines:
         alone = made.alone or any(held.alone for held in _engines.values())
         _close(list(_engines)[: None if alone else max(0, len(_engines) - KEPT + 1)])
-        if made.alone and device != "cpu":
+        if device != "cpu":
             _base_model.cache_clear()
             gc.collect()
             torch.cuda.empty_cache()

@@ -150,7 +150,7 @@ def test_a_local_model_runs_on_vllm_and_a_second_run_resumes(cli, root: Path, da
     assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("manifest.json")}
 
 
-def test_a_dry_run_needs_neither_hub_nor_data(cli, tmp_path: Path) -> None:
+def test_a_dry_run_needs_neither_hub_nor_data_and_says_what_the_guide_says(cli, root: Path, tmp_path: Path) -> None:
     done = cli(
         *("evaluate", "--suite", "paper", "--dry-run", "--output", tmp_path / "store"),
         env={"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache")},
@@ -161,3 +161,5 @@ def test_a_dry_run_needs_neither_hub_nor_data(cli, tmp_path: Path) -> None:
     for said in ("60 cells", "GiB", "cais/wmdp-bio-forget-corpus", "paper-open"):
         assert said in done.stdout
     assert not (tmp_path / "store").exists()
+    total = next(line for line in done.stdout.splitlines() if line.startswith("All cells:"))
+    assert total.split(" Estimates")[0] in (root / "docs" / "paper.md").read_text()

@@ -198,7 +198,8 @@ def test_a_plan_is_estimated_cell_by_cell(plan, micro_facts) -> None:
     assert found.total.seconds == pytest.approx(sum(one.seconds for one in rows.values()))
     assert found.total.memory_bytes == max(one.memory_bytes for one in rows.values())
     base, rmu, probe = rows["base"], rows["knowledge/rmu#0"], rows["knowledge/multi_layer_probe#0"]
-    assert base.memory_bytes < rmu.memory_bytes <= probe.memory_bytes
+    assert base.memory_bytes <= rmu.memory_bytes <= probe.memory_bytes
+    assert base.seconds < rmu.seconds < probe.seconds
     assert base.disk_bytes < rmu.disk_bytes < probe.disk_bytes
     assert found.fits
     assert not replace(found, profile=replace(A100, memory=GIB)).fits
