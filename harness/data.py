@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -68,12 +68,12 @@ def texts(rows: Iterable[Row], where: SourceSpec) -> list[str]:
         raise UserError(f"{_name(where)} has no column 'text'; map one with columns: {{text: NAME}}.") from None
 
 
-def corpora_digests(corpora: CorporaSpec, folder: Path | None) -> dict[str, Any]:
+def corpora_digests(corpora: CorporaSpec, digest_of: Callable[[SourceSpec], str]) -> dict[str, Any]:
     """Return the digests of a track's text: forget topics, retain, probe (None where it has none)."""
     return {
-        "forget": {topic: load_rows(source, folder).digest for topic, source in corpora.forget.items()},
-        "retain": load_rows(corpora.retain, folder).digest,
-        "probe": load_rows(corpora.probe, folder).digest if corpora.probe is not None else None,
+        "forget": {topic: digest_of(source) for topic, source in corpora.forget.items()},
+        "retain": digest_of(corpora.retain),
+        "probe": None if corpora.probe is None else digest_of(corpora.probe),
     }
 
 

@@ -19,7 +19,6 @@ from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
 from .resolve import resolve_models
 from .store import Store
 from .suite import (
-    CorporaSpec,
     ScorerSpec,
     SourceSpec,
     SuiteModel,
@@ -103,7 +102,11 @@ def make_plan(request: Request, store: Store | None, *, sketch: bool = False) ->
     variants = choose_variants(request.methods, request.settings, suite, tracks)
     models = _models(request, suite, store, reach)
     planned = _tasks(request, suite, tracks, folder, store, reach)
-    data = {track: _digests(suite.tracks[track].corpora, folder, reach) for track in tracks}
+
+    def digest_of(source: SourceSpec) -> str:
+        return reach(lambda: load_rows(source, folder).digest, "")
+
+    data = {track: corpora_digests(suite.tracks[track].corpora, digest_of) for track in tracks}
     cells: list[PlannedCell] = []
     for name, model in models.items():
         cells.append(PlannedCell(model=name, spec=base_cell(model)))
@@ -155,21 +158,6 @@ def _models(request: Request, suite: SuiteSpec, store: Store | None, reach: Reac
             {name: unpinned},
         )
     return found
-
-
-def _digests(corpora: CorporaSpec, folder: Path | None, reach: Reach) -> dict[str, Any]:
-    """Return the digests of a track's text; in a sketch, an empty one for what cannot be reached."""
-
-    def read(source: SourceSpec | None) -> str | None:
-        return None if source is None else reach(lambda: load_rows(source, folder).digest, "")
-
-    if not reach.sketch:
-        return corpora_digests(corpora, folder)
-    return {
-        "forget": {topic: read(source) for topic, source in corpora.forget.items()},
-        "retain": read(corpora.retain),
-        "probe": read(corpora.probe),
-    }
 
 
 def _notes(

@@ -48,7 +48,7 @@ def read_corpora(job: MakeJob) -> Corpora:
     if spec is None:
         raise UserError(f"{job.cell.label} needs the corpora of its track.")
 
-    if corpora_digests(spec, job.folder) != job.cell.settings["data"]:
+    if corpora_digests(spec, lambda source: load_rows(source, job.folder).digest) != job.cell.settings["data"]:
         raise UserError(f"The text for {job.cell.label} changed while the run was planned; run again.")
 
     def read(source: Any) -> list[str]:
