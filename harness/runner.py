@@ -38,11 +38,17 @@ class Runner:
         for cell in self.plan.cells:
             if cell.spec.transform != "noise":
                 self._advance(cell)
-        self._drain()
-        for cell in noise:
-            self._advance(self.plan.settle(cell, self.store))
-        self._drain()
+        while noise or self._running:
+            for cell in list(noise):
+                if not self._running or all(map(self._settled, cell.spec.parents)):
+                    noise.remove(cell)
+                    self._advance(self.plan.settle(cell, self.store))
+            self._collect()
         return self.failures
+
+    def _settled(self, parent: str) -> bool:
+        """Return whether a checkpoint is made, or failed in this run."""
+        return parent in self.failures or self.store.entry("cells", parent).manifest() is not None
 
     def _advance(self, cell: PlannedCell) -> None:
         """Start the next job of a cell: make it, then measure it; report it when nothing remains."""
@@ -72,16 +78,16 @@ class Runner:
         model = self.plan.models[cell.model]
         return MeasureJob(self.place, model, cell.spec, tasks, self.plan.engine)
 
-    def _drain(self) -> None:
-        while self._running:
-            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-            for future in done:
-                cell, job = self._running.pop(future)
-                error = future.exception() or self._left_undone(cell, job)
-                if error is None:
-                    self._advance(cell)
-                else:
-                    self._failed(cell, error)
+    def _collect(self) -> None:
+        """Wait for jobs to end and start what follows them."""
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        for future in done:
+            cell, job = self._running.pop(future)
+            error = future.exception() or self._left_undone(cell, job)
+            if error is None:
+                self._advance(cell)
+            else:
+                self._failed(cell, error)
 
     def _left_undone(self, cell: PlannedCell, job: Job) -> Exception | None:
         """Return an error where a job ended well and the store still lacks what it was for; it is not run again."""
