@@ -90,6 +90,40 @@ def estimate(
     return Estimate(value, float(max(low, bounds[0])), float(min(high, bounds[1])), constant)
 
 
+def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
+    """Return Wilson's (1927) score interval of a share of n items, which has a width at 0 and 1 too."""
+    found = stats.binomtest(round(share * n), n).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def noise_shares(draws: Floats) -> tuple[float, float] | None:
+    """Return which shares of the variance of a row's value are due to its items and to its training seeds.
+
+    With k seeds, V the variance over resamples of their mean and s^2 their variance in the data, the seeds have
+
+        max(0, s^2 - I) / k,    I = mean over resamples of s_b^2, less s^2
+
+    where I is what the seeds differ by only because they were asked few items (crossed random effects): more items
+    take it away, so it belongs to the items, in V. The interval's seed term is s^2 / k with I, on the safe side.
+
+    Args:
+        draws: a statistic in the data (row 0) and in each resample, by seed [B + 1, k].
+
+    Returns:
+        Two shares that add up to 1; None for fewer than two seeds, too few resamples, or no variance at all.
+    """
+    seeds = draws.shape[1]
+    valid = draws[1:][~np.isnan(draws[1:]).any(axis=1)]
+    if seeds < 2 or not len(valid) or len(valid) < _ENOUGH * (len(draws) - 1):
+        return None
+    items = float(valid.mean(axis=1).var())
+    between = float(draws[0].var(ddof=1))
+    interaction = float(valid.var(axis=1, ddof=1).mean()) - between
+    own = max(0.0, between - max(0.0, interaction)) / seeds
+    total = items + own
+    return (items / total, own / total) if total > _TINY**2 else None
+
+
 def _seed_half_width(sides: Sequence[Floats], quantile: float) -> float:
     """Return t * se of the seeds of all sides together; sides of fewer than three seeds add nothing."""
     variances, freedom = [], []

@@ -1,4 +1,4 @@
-"""What stands behind a board's numbers, for `--details`: components, unclipped parts, strata, marks, cells."""
+"""What stands behind a board's numbers, for `--details`: components, tests, unclipped parts, strata, marks, cells."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .explain import wrapped
-from .render import interval, name, squeeze, table, tables
-from .schema import Row, components
+from .render import interval, name, shorten, squeeze, table, tables
+from .schema import Row, comparisons, components
 
 if TYPE_CHECKING:
     from .board import Board
@@ -21,7 +21,7 @@ def to_details(board: Board) -> str:
         blocks.append(f"## {model} · {track} · behind the numbers")
         if measured:
             blocks.append(_differences(measured))
-            blocks.append(_unclipped(measured))
+            blocks += [block for block in (_tests(measured), _unclipped(measured), _noise(measured)) if block]
             blocks += [block for block in (_other_scores(measured), _marks(measured), _alphas(measured)) if block]
         blocks.append(_cells(rows))
     return "\n\n".join(blocks) + "\n"
@@ -41,6 +41,48 @@ def _differences(rows: Sequence[Row]) -> str:
     ]
     lead = "Each metric less that of base and of noise (paired), and the clusters that its items lie in."
     return f"{lead}\n\n" + table(("method", "task", "Δ base", "Δ noise", "clusters"), body)
+
+
+def _tests(rows: Sequence[Row]) -> str | None:
+    body = [
+        (
+            name(row),
+            squeeze(part["task"], 16),
+            shorten(test["against"], 16),
+            test["test"],
+            p_value(test["p"]),
+            p_value(test["p_holm"]),
+            "–" if test["minimum_detectable"] is None else f"{test['minimum_detectable']:.3f}",
+        )
+        for row in rows
+        for part, test in comparisons(row)
+    ]
+    lead = (
+        "Is a metric that of base, of noise? Two-sided tests over the items that both have, on each item's mean over a "
+        "row's seeds: of these checkpoints, so that p can be small where the interval of a row of three seeds or more, "
+        f"which is the method's, includes zero. Holm's p holds for the {len(body)} comparisons of this table together. "
+        "Detectable: the true difference that would be found with 80 % power at these items, before Holm."
+    )
+    headers = ("method", "task", "against", "test", "p", "p, Holm", "detectable")
+    return f"{wrapped(lead)}\n\n" + table(headers, body) if body else None
+
+
+def p_value(value: float) -> str:
+    """Return a p to three digits, `< 0.001` below that."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _noise(rows: Sequence[Row]) -> str | None:
+    body = [
+        (name(row), str(len(row["seeds"])), f"{shares['items']:.0%}", f"{shares['seeds']:.0%}")
+        for row in rows
+        if (shares := row["noise_shares"])
+    ]
+    lead = (
+        "What makes S uncertain: the share of its variance that more items would take away, and the share that only "
+        "more training seeds would. Two or three seeds tell their share roughly; a large one reads too low on average."
+    )
+    return f"{wrapped(lead)}\n\n" + table(("method", "seeds", "items", "training seeds"), body) if body else None
 
 
 def _unclipped(rows: Sequence[Row]) -> str:

@@ -118,6 +118,11 @@ def _component_doubts(row: Row, component: Component) -> list[str]:
         if share > (CUT if mark == "truncated" else MANY):
             text = _MARKS.get(mark, "{share} of the answers to {task} are marked {mark!r}")
             found.append(text.format(share=f"{share:.0%}", task=task, mark=mark))
+    if component["interval"] == "wilson":
+        found.append(
+            f"all {component['n']} items of {task} score {component['value']:g}, so resamples cannot differ: "
+            "its interval is Wilson's for a count"
+        )
     if component["missing"]:
         asked = component["n"] + component["missing"]
         found.append(f"{component['missing']} of {asked} items of {task} have no score and are left out of its mean")

@@ -13,6 +13,7 @@ from .bootstrap import bootstrap_means
 from .inputs import BoardSpec, Checkpoint
 from .metrics import Floats, forget_part, retain_part, s_unlearning
 from .scores import Table, collect
+from .significance import Tested, compare_items
 
 
 class Evidence:
@@ -72,6 +73,11 @@ class Evidence:
         forget_chance, retain_chance = self._chances(track)
         return forget_part(forget, forget_chance, clip=False), retain_part(retain, retain_chance, clip=False)
 
+    def compare(self, task: str, plus: Sequence[int], minus: Sequence[int]) -> Tested | None:
+        """Test whether two sets of columns score a task alike, or None where no item has a score on both sides."""
+        rng = self._generator([task, "signs"])
+        return compare_items(self.tables[task], plus, minus, confidence=self.spec.confidence, rng=rng)
+
     def lacking(self, track: str, index: int) -> str | None:
         """Return the task of a track of which a finished checkpoint has no score at all, or None."""
         roles = self.spec.tracks[track]
@@ -81,8 +87,10 @@ class Evidence:
         return None
 
     def _resample(self, table: Table, key: str | list[str]) -> Floats:
-        rng = np.random.default_rng([self.spec.seed, int(digest(key), 16)])
-        return bootstrap_means(table, self.spec.resamples, rng)
+        return bootstrap_means(table, self.spec.resamples, self._generator(key))
+
+    def _generator(self, key: str | list[str]) -> np.random.Generator:
+        return np.random.default_rng([self.spec.seed, int(digest(key), 16)])
 
     def _roles(self, track: str, columns: Sequence[int]) -> tuple[Floats, Floats]:
         roles = self.spec.tracks[track]

@@ -7,13 +7,26 @@ from dataclasses import dataclass
 from typing import cast
 
 from ..harness.errors import UserError, suggest
-from .compare import SEEDS_FOR_METHOD, Estimate, estimate, rank_intervals
+from .compare import SEEDS_FOR_METHOD, Estimate, estimate, noise_shares, rank_intervals, wilson
 from .doubts import doubts
 from .evidence import Evidence
 from .inputs import BoardSpec, Checkpoint
 from .metrics import Floats
-from .schema import Alpha, Component, Interval, RankInterval, Row, Status, rounded
+from .schema import (
+    SMALLEST,
+    Alpha,
+    Comparison,
+    Component,
+    Interval,
+    NoiseShares,
+    RankInterval,
+    Row,
+    Status,
+    comparisons,
+    rounded,
+)
 from .scores import mark_shares, mean_scores
+from .significance import holm
 
 RANKED = ("method", "import")
 STRATA = range(2, 7)
@@ -60,7 +73,15 @@ def _track_rows(evidence: Evidence, model: str, track: str) -> list[Row]:
         for group, rank in zip(ranked, ranks, strict=True)
     }
     rows = [_row(evidence, model, track, group, base, noise, places.get(group.variant)) for group in groups]
+    _correct(rows)
     return sorted(rows, key=_position)
+
+
+def _correct(rows: Sequence[Row]) -> None:
+    """Fill in Holm's p of every comparison of a table: they are one family."""
+    family = [comparison for row in rows for _, comparison in comparisons(row)]
+    for comparison, p in zip(family, holm([comparison["p"] for comparison in family]), strict=True):
+        comparison["p_holm"] = p
 
 
 def _position(row: Row) -> tuple:
@@ -121,6 +142,8 @@ def _row(
         "delta_base": None,
         "delta_noise": None,
         "noise": against_noise.variant if against_noise else None,
+        "noise_shares": None,
+        "tests": None,
         "rank": rank,
         "forget": None,
         "retain": None,
@@ -162,11 +185,19 @@ def _fill(evidence: Evidence, row: Row, track: str, group: Group, base: Group | 
     values = evidence.s_draws(track, group.columns)
     own = estimate(values, confidence=spec.confidence, bounds=(0.0, 1.0))
     row["s_unlearning"] = _interval(own)
+    row["noise_shares"] = _shares(values)
     for key, other in (("delta_base", base), ("delta_noise", noise)):
         if other is not None:
             row[key] = _difference(values, evidence.s_draws(track, other.columns), spec)
     row["forget"] = _component(evidence, roles.forget_task, group, base, noise, strata=True)
     row["retain"] = _component(evidence, roles.retain_task, group, base, noise)
+    if row["kind"] in RANKED:
+        row["tests"] = {
+            "forget": _comparison(evidence, roles.forget_task, group, base),
+            "retain": _comparison(evidence, roles.retain_task, group, base),
+            "forget_noise": _comparison(evidence, roles.forget_task, group, noise),
+            "retain_noise": _comparison(evidence, roles.retain_task, group, noise),
+        }
     cross = [_component(evidence, task, group, base, noise, strata=True) for task in roles.cross_tasks]
     row["cross"] = [component for component in cross if component is not None]
     controls = [_component(evidence, task, group, base, noise) for task in roles.controls]
@@ -193,14 +224,17 @@ def _component(
     if found is None:
         return None
     n, clusters, missing = table.complete(columns)
+    counted = found.constant and n > 1 and found.value in (0.0, 1.0) and table.binary and table.single
+    low, high = wilson(found.value, n, spec.confidence) if counted else (found.low, found.high)
     also = mean_scores([evidence.records(k, task) for k in columns])
     also.pop(info.metric, None)
     return {
         "task": task,
         "metric": info.metric,
         "value": found.value,
-        "low": found.low,
-        "high": found.high,
+        "low": low,
+        "high": high,
+        "interval": "wilson" if counted else "bootstrap",
         "n": n,
         "n_clusters": clusters,
         "missing": missing,
@@ -210,6 +244,26 @@ def _component(
         "strata": table.stratum_means(columns) if strata and len(table.names) > 1 else {},
         "strata_intervals": _strata(evidence, task, columns) if strata and len(table.names) in STRATA else {},
     }
+
+
+def _comparison(evidence: Evidence, task: str, group: Group, other: Group | None) -> Comparison | None:
+    found = evidence.compare(task, group.columns, other.columns) if other else None
+    if other is None or found is None:
+        return None
+    p = max(found.p, SMALLEST)
+    return {
+        "against": other.variant,
+        "test": found.test,
+        "n": found.n,
+        "p": p,
+        "p_holm": p,
+        "minimum_detectable": found.detectable,
+    }
+
+
+def _shares(draws: Floats) -> NoiseShares | None:
+    shares = noise_shares(draws)
+    return {"items": shares[0], "seeds": shares[1]} if shares else None
 
 
 def _strata(evidence: Evidence, task: str, columns: Sequence[int]) -> dict[str, Interval]:

@@ -11,6 +11,8 @@ from ..harness.errors import UserError
 
 SCHEMA = 1
 DIGITS = 6
+SMALLEST = 1e-6
+"""The smallest p that a board shows: it would be rounded to 0, which no p is."""
 
 
 Status = Literal["ok", "failed", "partial"]
@@ -35,8 +37,9 @@ class RankInterval(TypedDict):
 class Component(TypedDict):
     """A task's number. `n`: items with a score in every finished seed; `missing`: the other items that were asked.
 
-    `also` holds the means of the task's other scores, `strata` those of this score by stratum (forget tasks only), and
-    `strata_intervals` the same with intervals where there are two to six strata.
+    `interval` says where `low` and `high` come from: `bootstrap`, or `wilson` where all n items score 0, or all 1, so
+    that resamples could not differ. `also` holds the means of the task's other scores, `strata` those of this score by
+    stratum (forget tasks only), and `strata_intervals` the same with intervals where there are two to six strata.
     """
 
     task: str
@@ -44,6 +47,7 @@ class Component(TypedDict):
     value: float
     low: float | None
     high: float | None
+    interval: Literal["bootstrap", "wilson"]
     n: int
     n_clusters: int
     missing: int
@@ -52,6 +56,37 @@ class Component(TypedDict):
     also: dict[str, float]
     strata: dict[str, float]
     strata_intervals: dict[str, Interval]
+
+
+class Comparison(TypedDict):
+    """A test that a row's metric is that of the row `against`; `n` items are scored by all checkpoints of both.
+
+    `p` is two-sided, `p_holm` corrected for all comparisons of the (model, track) table; below `SMALLEST` both read as
+    that. `minimum_detectable` is the true difference that a test at the board's confidence finds with 80 % power.
+    """
+
+    against: str
+    test: Literal["mcnemar", "permutation"]
+    n: int
+    p: float
+    p_holm: float
+    minimum_detectable: float | None
+
+
+class Tests(TypedDict):
+    """Comparisons of a ranked row's forget and retain metrics with base, and with the row that `noise` names."""
+
+    forget: Comparison | None
+    retain: Comparison | None
+    forget_noise: Comparison | None
+    retain_noise: Comparison | None
+
+
+class NoiseShares(TypedDict):
+    """Shares of the variance of S that come from its items and from its training seeds."""
+
+    items: float
+    seeds: float
 
 
 class Unclipped(TypedDict):
@@ -90,6 +125,8 @@ class Row(TypedDict):
     delta_base: Interval | None
     delta_noise: Interval | None
     noise: str | None
+    noise_shares: NoiseShares | None
+    tests: Tests | None
     rank: RankInterval | None
     forget: Component | None
     retain: Component | None
@@ -113,13 +150,27 @@ class Verdict(TypedDict):
     sentence: str
 
 
-ADDED: dict[str, Any] = {"controls": [], "published": None, "alpha": None}
+ADDED: dict[str, Any] = {"controls": [], "published": None, "alpha": None, "noise_shares": None, "tests": None}
 """Keys that rows of older boards of this schema lack, as they read there."""
 
 
 def components(row: Row) -> list[Component]:
     """Return every task's number that a row holds."""
     return [part for part in (row["forget"], row["retain"], *row["cross"], *row["controls"]) if part is not None]
+
+
+def comparisons(row: Row) -> list[tuple[Component, Comparison]]:
+    """Return every test that a row holds, with what it tests, in the order of `Tests`."""
+    tests, forget, retain = row["tests"], row["forget"], row["retain"]
+    if tests is None or forget is None or retain is None:
+        return []
+    found = [
+        (forget, tests["forget"]),
+        (retain, tests["retain"]),
+        (forget, tests["forget_noise"]),
+        (retain, tests["retain_noise"]),
+    ]
+    return [(part, comparison) for part, comparison in found if comparison is not None]
 
 
 def rounded(value: Any) -> Any:
@@ -163,6 +214,7 @@ def decode(text: str, where: str) -> dict[str, Any]:
         _require(row, tuple(Row.__annotations__), f"{where}: row {number}")
         for part in components(cast(Row, row)):
             part.setdefault("strata_intervals", {})
+            part.setdefault("interval", "bootstrap")
     for number, verdict in enumerate(value["verdicts"]):
         _require(verdict, tuple(Verdict.__annotations__), f"{where}: verdict {number}")
     return value

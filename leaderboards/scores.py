@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,16 +37,26 @@ class Table:
 
     def cluster_sums(self) -> Floats:
         """Return the sum of the scores of each cluster [C, K]; a missing item adds nothing."""
-        return _by_cluster(np.nan_to_num(self.values), self.starts)
+        return by_cluster(np.nan_to_num(self.values), self.starts)
 
     def cluster_counts(self) -> Floats:
         """Return the number of scored items of each cluster [C, K]."""
-        return _by_cluster((~np.isnan(self.values)).astype(np.float64), self.starts)
+        return by_cluster((~np.isnan(self.values)).astype(np.float64), self.starts)
+
+    @cached_property
+    def binary(self) -> bool:
+        """Whether every score is 0 or 1."""
+        return bool(np.isin(self.values[~np.isnan(self.values)], (0.0, 1.0)).all())
+
+    @property
+    def single(self) -> bool:
+        """Whether every item is a cluster of its own."""
+        return len(self.starts) == len(self.items)
 
     def complete(self, columns: Sequence[int]) -> tuple[int, int, int]:
         """Return how many items have a score in every column, in how many clusters they lie, and how many have not."""
         scored = np.count_nonzero(np.isnan(self.values[:, list(columns)]), axis=1) == 0
-        clusters = _by_cluster(scored[:, None].astype(np.float64), self.starts)
+        clusters = by_cluster(scored[:, None].astype(np.float64), self.starts)
         return int(scored.sum()), int((clusters > 0).sum()), int((~scored).sum())
 
     def stratum(self, name: str) -> Table:
@@ -68,7 +79,8 @@ class Table:
         return means
 
 
-def _by_cluster(values: Floats, starts: NDArray[np.intp]) -> Floats:
+def by_cluster(values: Floats, starts: NDArray[np.intp]) -> Floats:
+    """Add up the items of each cluster: [I, K] and the first item of each to [C, K]."""
     if not len(starts):
         return np.zeros((0, values.shape[1]))
     return np.add.reduceat(values, starts, axis=0)

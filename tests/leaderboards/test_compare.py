@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from unlearn_bench.leaderboards import estimate, rank_intervals
+from unlearn_bench.leaderboards import bootstrap_weights, estimate, rank_intervals
+from unlearn_bench.leaderboards.compare import noise_shares, wilson
 
 
 def draws(value, spread=0.02, *, seeds=(0.0,), resamples=2000, key=0):
@@ -121,3 +122,48 @@ def test_ranks_do_not_depend_on_the_order_of_rows(values, random):
 def test_nothing_to_rank():
     assert rank_intervals([], 0.95) == []
     assert [(rank.low, rank.high, rank.group) for rank in rank_intervals([draws(0.5)], 0.95)] == [(1, 1, 1)]
+
+
+def test_wilsons_interval_has_a_width_at_zero_and_one():
+    z = stats.norm.ppf(0.975)
+    assert wilson(0.0, 40, 0.95) == pytest.approx((0.0, z**2 / (40 + z**2)))
+    assert wilson(1.0, 40, 0.95) == pytest.approx((40 / (40 + z**2), 1.0))
+
+
+def crossed(rng, seeds, items, *, own):
+    """Return draws of the share of right answers: seeds whose accuracy varies with sd `own` answer independently."""
+    truth = np.clip(0.5 + rng.normal(0, own, seeds), 0, 1)
+    answers = (rng.random((items, seeds)) < truth).astype(float)
+    weights = bootstrap_weights(np.zeros(items, dtype=np.intp), 200, rng)
+    return np.concatenate([answers.mean(axis=0, keepdims=True), weights @ answers / items])
+
+
+@pytest.mark.parametrize("own", [0.0, 0.03, 0.06])
+def test_shares_of_item_and_seed_noise_are_those_of_the_world(own):
+    """What seeds differ by because they were asked few items is not counted as theirs."""
+    rng, seeds, items = np.random.default_rng(0), 30, 300
+    found = [noise_shares(crossed(rng, seeds, items, own=own))[1] for _ in range(40)]
+    assert np.mean(found) == pytest.approx(own**2 / (own**2 + 0.25 / items), abs=0.1)
+
+
+def test_shares_where_only_items_or_only_seeds_vary():
+    assert noise_shares(draws(0.5, seeds=(0.0, 0.0))) == (1.0, 0.0)
+    assert noise_shares(draws(0.5, 0.0, seeds=(0.0, 0.1))) == pytest.approx((0.0, 1.0))
+
+
+def test_no_shares_without_two_seeds_variance_or_resamples():
+    assert noise_shares(draws(0.5)) is None
+    assert noise_shares(draws(0.5, 0.0, seeds=(0.0, 0.0))) is None
+    hollow = draws(0.5, seeds=(0.0, 0.1))
+    hollow[1:] = np.nan
+    assert noise_shares(hollow) is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=5), st.randoms(use_true_random=False))
+def test_shares_add_up_and_do_not_depend_on_the_order_of_seeds(shifts, random):
+    one = draws(0.5, seeds=tuple(shifts)) + np.random.default_rng(0).normal(0, 0.01, (2001, len(shifts)))
+    shares = noise_shares(one)
+    order = random.sample(range(len(shifts)), len(shifts))
+    assert sum(shares) == pytest.approx(1)
+    assert noise_shares(one[:, order]) == pytest.approx(shares)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.leaderboards import TaskInfo, TrackRoles, build_board, s_unlearning
@@ -221,3 +223,57 @@ def test_what_cannot_share_a_board_is_refused(toy):
         toy.spec(tracks={"knowledge": TrackRoles("wmdp", "rtp")})
     with pytest.raises(UserError, match="chance"):
         toy.spec(tasks={**toy.tasks, "rtp": TaskInfo("rtp", "toxicity", 1.0, "lower", 1)})
+
+
+def with_answers(toy, cell, values, *, per=1):
+    """Give a checkpoint these scores of wmdp, `per` questions a cluster; None is a missing item."""
+    rows = [
+        replace(
+            row, scores=None if value is None else {"acc": value}, missing="judge failed" if value is None else None
+        )
+        for row, value in zip(toy.records("wmdp", 0.5, per=per), values, strict=True)
+    ]
+    return replace(cell, records={**cell.records, "wmdp": rows})
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_a_degenerate_count_has_wilsons_interval_and_says_so(toy, score, seeds):
+    base = with_answers(toy, toy.base(), [1.0, 0.0] * 60)
+    cells = [with_answers(toy, toy.checkpoint("rmu", seed=seed), [None] * 5 + [score] * 115) for seed in range(seeds)]
+    board = board_of(toy, base, *cells)
+    part = toy.row_of(board, "rmu")["forget"]
+    reach = 1.959964**2 / (115 + 1.959964**2)
+    assert (part["low"], part["high"]) == pytest.approx((0.0, reach) if score == 0 else (1 - reach, 1.0), abs=1e-6)
+    assert (part["interval"], part["value"], part["n"], part["missing"]) == ("wilson", score, 115, 5)
+    assert contains(toy.row_of(board, "rmu"), f"all 115 items of wmdp score {score:g}, so resamples cannot differ")
+    assert toy.row_of(board, "base")["forget"]["interval"] == "bootstrap"
+
+
+def test_no_wilson_interval_for_clusters_or_scores_between(toy):
+    clustered = board_of(
+        toy,
+        with_answers(toy, toy.base(), [1.0, 0.0] * 60, per=3),
+        with_answers(toy, toy.checkpoint("rmu"), [0.0] * 120, per=3),
+    )
+    between = board_of(
+        toy,
+        with_answers(toy, toy.base(), [1.0, 0.5] * 60),
+        with_answers(toy, toy.checkpoint("rmu"), [0.0] * 120),
+    )
+    for board in (clustered, between):
+        part = toy.row_of(board, "rmu")["forget"]
+        assert (part["low"], part["high"], part["interval"]) == (0.0, 0.0, "bootstrap")
+        assert not contains(toy.row_of(board, "rmu"), "Wilson")
+
+
+def test_item_and_seed_noise_stand_apart_from_two_seeds_on(toy):
+    cells = [toy.checkpoint("rmu", seed=seed, wmdp=0.3 + 0.15 * seed, key="same") for seed in range(3)]
+    board = board_of(toy, toy.base(), *cells, toy.checkpoint("one"))
+    shares = toy.row_of(board, "rmu")["noise_shares"]
+    assert shares["items"] + shares["seeds"] == pytest.approx(1, abs=2e-6)
+    assert shares["seeds"] > 0.5
+    assert toy.row_of(board, "one")["noise_shares"] is None
+    text = board.to_markdown(details=True).split("What makes S uncertain")[1]
+    assert f"{shares['seeds']:.0%}" in text.split("\n\n")[1]
+    assert "What makes S uncertain" not in board_of(toy, toy.base(), cells[0]).to_markdown(details=True)
