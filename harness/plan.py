@@ -77,10 +77,13 @@ class PlannedCell(Spec):
         return self.spec.id
 
 
+PLAN_SCHEMA = 2
+
+
 class Plan(Spec):
     """What a run wants. A board covers exactly one plan."""
 
-    schema_version: int = identity(1)
+    schema_version: int = identity(PLAN_SCHEMA)
     suite: SuiteSpec = runtime()
     models: dict[str, ModelSpec] = identity()
     tracks: tuple[str, ...] = identity()
@@ -130,7 +133,13 @@ class Plan(Spec):
         name = suite or names[0]
         if name not in names:
             raise UserError(f"{store.root} holds no run of suite {name!r}; it has {', '.join(names) or 'none'}.")
-        return cls.parse(read_json(store.root / "plans" / f"{name}.json"), f"Plan of {name}")
+        values = read_json(store.root / "plans" / f"{name}.json")
+        if values.get("schema_version") != PLAN_SCHEMA:
+            raise UserError(
+                f"The plan of {name} in {store.root} was made by another version of unlearn-bench: run the same"
+                " `unlearn-bench evaluate` again."
+            )
+        return cls.parse(values, f"Plan of {name}")
 
 
 def build_task(spec: TaskSpec, folder: Path | None = None) -> Task:

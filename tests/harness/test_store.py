@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.files import atomic, folder_digest, read_json, read_jsonl, write_json, write_jsonl
+from unlearn_bench.harness.plan import Plan
 from unlearn_bench.harness.store import Entry, Store
 
 
@@ -104,3 +105,10 @@ def test_a_folder_digest_follows_content_through_its_cache(tmp_path: Path) -> No
     assert folder_digest(folder, ["*.json"], cache) != first
     with pytest.raises(UserError, match="holds none of"):
         folder_digest(folder, ["*.safetensors"])
+
+
+def test_a_plan_of_another_version_is_not_read_but_said(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    write_json(tmp_path / "plans" / "micro.json", {"schema_version": 1, "scorer": None})
+    with pytest.raises(UserError, match="another version of unlearn-bench: run the same"):
+        Plan.load(store)
