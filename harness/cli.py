@@ -325,6 +325,26 @@ def export(cell: str, folder: Path, output: Path, suite: str | None) -> None:
 
 
 @main.command()
+@click.argument("a")
+@click.argument("b")
+@OUTPUT
+@SUITE
+@JSON
+@click.pass_context
+def compare(ctx: click.Context, a: str, b: str, output: Path, suite: str | None, as_json: bool) -> None:
+    """Compare A (before) with B (after): stores, boards (JSON files), or cells of the store --output.
+
+    Says what they are made from, what came out, and which changes are more than noise. Exit status 0: nothing got
+    worse by more than noise; 1: something did, or failed; 2: not everything is comparable, or wrong usage.
+    """
+    from .compare import compare as load
+
+    report = load(a, b, output, suite)
+    click.echo(report.to_json() if as_json else report.to_text(), nl=False)
+    ctx.exit(report.status)
+
+
+@main.command()
 @OUTPUT
 @DATA_ROOT
 @JSON

@@ -180,6 +180,38 @@ def separations(rows: Sequence[Floats], confidence: float) -> NDArray[np.bool_]:
     return above
 
 
+def simultaneous(differences: Sequence[Floats], confidence: float) -> list[Estimate]:
+    """Return paired differences with intervals that hold together: max-t over all of them, as in `separations`.
+
+    Args:
+        differences: a difference in the data (row 0) and in each resample, by seed [B + 1, k_i], k_i > 0; the same
+            resamples for all. Values lie in [-1, 1].
+        confidence: that all intervals hold at once.
+
+    Returns:
+        An estimate each, without an interval where fewer than 95% of the resamples hold a value. A difference that is
+        zero in all resamples has the interval [0, 0].
+    """
+    means = np.stack([each.mean(axis=1) for each in differences], axis=1) if differences else np.zeros((1, 0))
+    centre, draws = means[0], means[1:]
+    sound = (~np.isnan(draws)).sum(axis=0) >= max(1.0, _ENOUGH * len(draws))
+    draws = np.where(sound, draws, 0.0)
+    spread = np.where(sound, np.nanstd(draws, axis=0), 0.0)
+    spread[spread < _TINY] = 0.0
+    shift = np.abs(draws - centre)
+    scaled = np.divide(shift, spread, out=np.zeros_like(shift), where=(spread > 0) & ~np.isnan(shift))
+    half = np.quantile(scaled.max(axis=1), confidence) * spread if sound.any() else spread
+    quantile = 1 - (1 - confidence) / 2 / max(1, int(sound.sum()))
+    found = []
+    for value, width, held, each in zip(centre, half, sound, differences, strict=True):
+        if not held:
+            found.append(Estimate(float(value), None, None))
+            continue
+        reach = float(np.hypot(width, _seed_half_width([each], quantile)))
+        found.append(Estimate(float(value), max(value - reach, -1.0), min(value + reach, 1.0), reach == 0.0))
+    return found
+
+
 def rank_intervals(rows: Sequence[Floats], confidence: float) -> list[Rank]:
     """Return the ranks that each row may hold, 1 the highest, from simultaneous pairwise intervals.
 

@@ -1,0 +1,165 @@
+"""What `unlearn-bench compare` compares: stores, boards or cells, loaded for `reports/compare.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..leaderboards.board import Board, load_board
+from ..leaderboards.inputs import BoardSpec, Checkpoint
+from ..reports.compare import compare_sides
+from ..reports.comparison import Report, Side, info_facts, suite_facts
+from .board import board_of, board_spec, checkpoint, recorded
+from .errors import UserError
+from .plan import Plan, PlannedCell
+from .state import find_cell, state_of
+from .store import Store
+
+
+def compare(a: str, b: str, output: Path, suite: str | None = None) -> Report:
+    """Compare two stores, two boards (JSON files), a store with a board, or two cells of the store `output`.
+
+    Raises:
+        UserError: one of them does not exist, or they are of kinds or suites that cannot be compared.
+    """
+    kinds = {_kind(a), _kind(b)}
+    if kinds == {"cell"}:
+        return _cells(a, b, output, suite)
+    if "cell" in kinds:
+        odd = a if _kind(a) == "cell" else b
+        raise UserError(
+            f"{odd} is neither a store nor a board (.json). Compare stores, boards, or two cells with --output STORE."
+        )
+    return _stores(a, b, suite) if kinds == {"store"} else _boards(a, b, suite)
+
+
+def _kind(name: str) -> str:
+    path = Path(name)
+    return "store" if path.is_dir() else "board" if path.suffix == ".json" else "cell"
+
+
+def _plans(store: Store, suite: str | None) -> dict[str, Plan]:
+    names = [suite] if suite else sorted(path.stem for path in (store.root / "plans").glob("*.json"))
+    return {name: Plan.load(store, name) for name in names}
+
+
+def _stores(a: str, b: str, suite: str | None) -> Report:
+    stores = Store.open(Path(a)), Store.open(Path(b))
+    plans = [_plans(store, suite) for store in stores]
+    common = [name for name in plans[0] if name in plans[1]]
+    if not common:
+        held = [", ".join(each) or "none" for each in plans]
+        raise UserError(f"{a} and {b} have no suite in common: {held[0]} against {held[1]}.")
+    comparisons = [
+        compare_sides(_side(a, plans[0][name], stores[0]), _side(b, plans[1][name], stores[1])) for name in common
+    ]
+    alone = [[name for name in each if name not in common] for each in plans]
+    return Report(a, b, comparisons, *alone)
+
+
+def _boards(a: str, b: str, suite: str | None) -> Report:
+    named = {name: load_board(name) for name in (a, b) if _kind(name) == "board"}
+    suite = suite or next(iter(named.values())).spec.suite
+    boards = [named.get(name) or _built(name, suite) for name in (a, b)]
+    suites = [board.spec.suite for board in boards]
+    if suites != [suite, suite]:
+        raise UserError(f"{a} is a board of suite {suites[0]}, {b} of {suites[1]}; compare boards of one suite.")
+    return Report(a, b, [compare_sides(Side.of_board(a, boards[0]), Side.of_board(b, boards[1]))])
+
+
+def _built(name: str, suite: str) -> Board:
+    store = Store.open(Path(name))
+    return board_of(Plan.load(store, suite), store)
+
+
+def _cells(a: str, b: str, output: Path, suite: str | None) -> Report:
+    if not (output / "store.json").is_file():
+        raise UserError(
+            f"{a} and {b} are no stores or boards (.json), and {output} is no store to find cells in; pass --output."
+        )
+    store = Store.open(output)
+    problem = UserError(f"{output} holds no run; run `unlearn-bench evaluate --output {output}` first.")
+    for plan in _plans(store, suite).values():
+        try:
+            cells = find_cell(plan, store, a), find_cell(plan, store, b)
+        except UserError as error:
+            problem = error
+            continue
+        return _pair(plan, store, *cells)
+    raise problem
+
+
+def _pair(plan: Plan, store: Store, a: PlannedCell, b: PlannedCell) -> Report:
+    """Compare two cells of a plan as if they were one row of two runs, whatever their names, models and seeds."""
+    tracks = {cell.spec.track for cell in (a, b)} - {None}
+    names = [cell.spec.label if a.model == b.model else f"{cell.model}: {cell.spec.label}" for cell in (a, b)]
+    if len(tracks) > 1:
+        raise UserError(f"{names[0]} and {names[1]} are made for different tracks; compare cells of one track.")
+    spec = board_spec(plan)
+    model = a.model if a.model == b.model else f"{a.model} → {b.model}"
+    variant = names[0] if names[0] == names[1] else f"{a.spec.label} → {b.spec.label}"
+    sides = []
+    found = [_checkpoint(plan, store, spec, cell) for cell in (a, b)]
+    kind = "method" if {each.kind for each in found} - {"base", "noise"} else "base"
+    for name, cell, each in zip(names, (a, b), found, strict=True):
+        if each.status != "ok":
+            raise UserError(f"{cell.spec.label} is not measured ({each.failure or 'not run yet'}); evaluate it first.")
+        row = replace(each, model=model, track=next(iter(tracks), None), variant=variant, kind=kind, seed=None)
+        identity = {"cell": _cell_facts(plan, store, cell), "model": _flat(plan.models[cell.model].identity())}
+        asked = {(model, task): facts for (own, task), facts in _asked(plan, spec).items() if own == cell.model}
+        sides.append(Side(name, spec, identity, asked, [row]))
+    return Report(names[0], names[1], [compare_sides(*sides)])
+
+
+def _side(name: str, plan: Plan, store: Store) -> Side:
+    spec = board_spec(plan)
+    cells = [plan.settle(cell, store) for cell in plan.cells]
+    asked = _asked(plan, spec)
+    identity: dict[str, Mapping[str, str]] = {
+        "suite": {**suite_facts(spec), "seeds": ", ".join(map(str, plan.seeds)), "engine": plan.engine},
+        **{f"model {each}": _flat(model.identity()) for each, model in plan.models.items()},
+        **{
+            f"task {task}": {key: value for key, value in facts.items() if key != "chat template"}
+            for (_, task), facts in asked.items()
+        },
+        **{f"{cell.model} · {cell.spec.label}": _cell_facts(plan, store, cell) for cell in cells},
+    }
+    return Side(name, spec, identity, asked, [_checkpoint(plan, store, spec, cell) for cell in cells])
+
+
+def _asked(plan: Plan, spec: BoardSpec) -> dict[tuple[str, str], dict[str, str]]:
+    """Return all that a task's numbers depend on besides the checkpoint, its engine and dtype, by model and task."""
+    found = {}
+    for model, known in plan.models.items():
+        for name, task in plan.tasks.items():
+            facts: dict[str, Any] = {**task.outcome_settings, **task.settings}
+            facts |= {"data": task.data, "items": f"{task.count} ({task.items})", "task": task.spec.task}
+            facts |= {"judge": task.scorer.identity() if task.judged and task.scorer is not None else {}}
+            facts |= {"chat template": "on" if known.chat else "off"}
+            found[model, name] = {**_flat(facts), **info_facts(spec, name)}
+    return found
+
+
+def _cell_facts(plan: Plan, store: Store, cell: PlannedCell) -> dict[str, str]:
+    """Return a cell's settings, and what was recorded when it was made and measured."""
+    circumstances = recorded(plan, state_of(plan, cell, store), store)
+    beside = {f"recorded {key}": ", ".join(values) for key, values in circumstances.items()}
+    return {**_flat(cell.spec.settings), **beside}
+
+
+def _checkpoint(plan: Plan, store: Store, spec: BoardSpec, cell: PlannedCell) -> Checkpoint:
+    needed = {task for roles in spec.tracks.values() for task in (roles.forget_task, roles.retain_task)}
+    return checkpoint(state_of(plan, cell, store), store, set(plan.tasks) - needed, ())
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested settings as one level of words, keys joined by dots."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = "none" if value is None else str(value)
+    return flat

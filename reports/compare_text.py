@@ -1,0 +1,174 @@
+"""A comparison in words: tables within 120 columns, and the conclusion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+from ..leaderboards.explain import wrapped
+from ..leaderboards.render import interval, shorten, squeeze, table
+from .comparison import NULLS, Comparison, Quantity, Report, RowComparison
+
+VALUE = 21  # columns of a fact; longer ones are cut and given in full below the table
+NAMED = 8  # rows named in a sentence; more are counted
+WORDS = {"worse": "**worse**", "better": "**better**", "moved": "**moved**"}
+
+
+def to_text(report: Report) -> str:
+    """Return a report as markdown."""
+    blocks = [
+        f"# Comparison: {shorten(report.a, 48)} → {shorten(report.b, 48)}",
+        "A is before, B is after; differences are B − A.",
+    ]
+    for each in report.comparisons:
+        blocks += _suite(each)
+    for side, suites in (("A", report.only_a), ("B", report.only_b)):
+        if suites:
+            blocks.append(wrapped(f"Only {side} holds a run of: {', '.join(suites)}."))
+    blocks += ["## Conclusion", wrapped(conclusion(report))]
+    return "\n\n".join(blocks) + "\n"
+
+
+def conclusion(report: Report) -> str:
+    """Return what the comparison comes to, in sentences."""
+    rows = [row for each in report.comparisons for row in each.rows]
+    sentences = []
+    worse = [pair for each in report.comparisons for pair in each.changes("worse")]
+    if worse:
+        sentences.append(f"Worse by more than noise: {_changed(worse)}.")
+    failed = [f"{_name(row)} ({', '.join(row.lost)})" for row in rows if row.lost]
+    if failed:
+        sentences.append(f"Failed in B: {_listed(failed)}.")
+    for word in ("better", "moved"):
+        found = [pair for each in report.comparisons for pair in each.changes(word)]
+        if found:
+            sentences.append(f"{word.capitalize()} by more than noise: {_changed(found)}.")
+    unclear = [pair for each in report.comparisons for pair in each.changes("no interval")]
+    if unclear:
+        sentences.append(f"Changed, with too few items for an interval: {_changed(unclear)}.")
+    apart = [_name(row) for row in rows if row.reason]
+    if apart:
+        sentences.append(f"Not comparable, or only in part: {_listed(apart)}.")
+    if any(row.quantities for row in rows) and not worse and not failed:
+        quantities = [each for row in rows for each in row.quantities]
+        equal = all(each.change == "same" for each in quantities) and not apart
+        sentences.insert(0, "No difference." if equal else "Nothing that was compared got worse by more than noise.")
+    if not any(row.quantities for row in rows):
+        sentences.append("No number could be compared.")
+    left = _left_open(quantities=[(row, each) for row in rows for each in row.quantities])
+    return " ".join([*sentences, *([f"The intervals leave room for {left}."] if left else [])])
+
+
+def _left_open(quantities: Iterable[tuple[RowComparison, Quantity]]) -> str:
+    """Return the largest losses that would not have been told from noise."""
+    room: dict[str, float] = {}
+    for row, each in quantities:
+        low, high = each.difference["low"], each.difference["high"]
+        if (
+            each.change != "within noise"
+            or low is None
+            or high is None
+            or (row.kind in NULLS and each.name != "retain")
+        ):
+            continue
+        room[each.name] = max(room.get(each.name, 0.0), high if each.name == "forget" else -low)
+    ways = (("S", "a loss of {:.3f} in S"), ("forget", "{:.3f} more in a forget task"))
+    texts = [
+        way.format(room[name]) for name, way in (*ways, ("retain", "{:.3f} less in a retain task")) if name in room
+    ]
+    return ", ".join(texts)
+
+
+def _suite(found: Comparison) -> Iterator[str]:
+    yield f"## Suite {found.suite}"
+    count = sum(len(row.quantities) for row in found.rows)
+    together = f"the {count} intervals hold together at confidence {found.confidence:g}" if count else "nothing is left"
+    yield wrapped(
+        f"Paired: an item is compared with itself, where the same was asked of both sides; {together}."
+        if found.paired
+        else "Not paired: boards hold no scores of items, so both sides are taken as independent estimates, whose "
+        f"intervals are wider; {together}. Boards do not say all that was asked (few-shot examples, decoding): compare "
+        "stores to be sure."
+    )
+    yield "### What was changed"
+    known = "" if found.paired else " Boards do not hold the settings of methods."
+    yield _identity(found) if found.identity else f"Nothing that is known to have a say in the results.{known}"
+    yield "### What came out"
+    for (model, track), group in groupby(found.rows, key=lambda row: (row.model, row.track)):
+        rows = list(group)
+        yield f"**{model} · {track}**"
+        body = [line for row in rows for line in _lines(row)]
+        yield table(("row", "of", "A", "B", "B − A", "items changed", "change"), body)
+        told = "\n".join(_notes(rows))
+        if told:
+            yield told
+    for side, names in (("A", found.only_a), ("B", found.only_b)):
+        if names:
+            yield wrapped(f"Only in {side}: {', '.join(names)}.")
+
+
+def _identity(found: Comparison) -> str:
+    body = []
+    for each in found.identity:
+        rest = f" and {len(each.where) - 1} more" if len(each.where) > 1 else ""
+        where = squeeze(each.where[0], 36 - len(rest)) + rest
+        body.append((shorten(each.what, 26), where, *(_value(value) for value in (each.a, each.b))))
+    cut = [each for each in found.identity if max(len(value or "") for value in (each.a, each.b)) > VALUE]
+    notes = [wrapped(f"{each.what}: {each.a or '–'} → {each.b or '–'}", bullet="- ", indent="  ") for each in cut]
+    return "\n\n".join([table(("what", "where", "A", "B"), body), *(["\n".join(notes)] if notes else [])])
+
+
+def _value(value: str | None) -> str:
+    return "–" if value is None else squeeze(" ".join(value.split()), VALUE).replace("|", "\\|")
+
+
+def _lines(row: RowComparison) -> Iterator[tuple[str, ...]]:
+    name = squeeze(row.variant, 24).replace("|", "\\|")
+    if not row.quantities:
+        yield (name, "–", "–", "–", "–", "–", row.outcome)
+    elif all(each.change == "same" for each in row.quantities):
+        first = row.quantities[0]
+        yield (name, _of(first), f"{first.a:.3f}", f"{first.b:.3f}", "no difference", "–", "same")
+    else:
+        for number, each in enumerate(row.quantities):
+            items = "–" if each.items is None else f"{each.changed} of {each.items}"
+            yield (
+                "" if number else name,
+                _of(each),
+                f"{each.a:.3f}",
+                f"{each.b:.3f}",
+                interval(each.difference, sign=True),
+                items,
+                WORDS.get(each.change, each.change),
+            )
+
+
+def _of(quantity: Quantity) -> str:
+    return quantity.name if quantity.task is None else f"{quantity.name}: {squeeze(quantity.task, 9)}"
+
+
+def _notes(rows: Iterable[RowComparison]) -> Iterator[str]:
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        texts = [*([f"not comparable: {row.reason}"] if row.reason else []), *row.lost, *row.notes]
+        for text in texts:
+            told.setdefault(text, []).append(f"`{row.variant}`")
+    for text, names in told.items():
+        yield wrapped(f"{', '.join(names)}: {text}.", bullet="- ", indent="  ")
+
+
+def _changed(pairs: Iterable[tuple[RowComparison, Quantity]]) -> str:
+    names: dict[str, list[str]] = {}
+    for row, each in pairs:
+        signed = f"{each.difference['value']:+.3f}"
+        names.setdefault(_name(row), []).append(f"{each.task or each.name} {signed}")
+    return _listed([f"{name} ({', '.join(what)})" for name, what in names.items()])
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return "; ".join(names[:NAMED]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _name(row: RowComparison) -> str:
+    return f"{row.model} · {row.track} · {row.variant}"

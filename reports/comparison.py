@@ -1,0 +1,183 @@
+"""The shape of a comparison: two sides, what changed between them, and the exit status that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from ..leaderboards.board import Board
+from ..leaderboards.inputs import BoardSpec, Checkpoint
+from ..leaderboards.schema import Interval, Row, encode, rounded
+
+SCHEMA = 1
+Facts = Mapping[str, str]
+Key = tuple[str, str, str]  # model, track, variant
+Change = Literal["same", "within noise", "better", "worse", "moved", "no interval"]
+Outcome = Literal["compared", "not comparable", "failed", "gained", "not measured"]
+NULLS = ("base", "noise")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two things that are compared.
+
+    Attributes:
+        name: what the reader calls it.
+        spec: the spec of its board.
+        identity: subject (`model micro`, `task wmdp`, ...) to what it is made from, as flat words.
+        asked: (model, task) to all that must be equal for two numbers of the task to be comparable.
+        checkpoints: what was measured; None where only a board is known.
+        rows: the board's rows, where only that is known.
+    """
+
+    name: str
+    spec: BoardSpec
+    identity: Mapping[str, Facts]
+    asked: Mapping[tuple[str, str], Facts]
+    checkpoints: Sequence[Checkpoint] | None = None
+    rows: Sequence[Row] = ()
+
+    @classmethod
+    def of_board(cls, name: str, board: Board) -> Side:
+        """Return what a board alone tells of itself."""
+        spec = board.spec
+        judges = {key: value for key, value in spec.facts.items() if key.startswith("judge")}
+        chat = spec.facts.get("chat template", "off")
+        asked: dict[str, dict[str, str]] = {}
+        for task, info in spec.tasks.items():
+            asked[task] = {"asked": info.description, "chat template": chat, **info_facts(spec, task)}
+            if info.chance == 0:
+                asked[task]["judge"] = "; ".join(judges.values())
+        identity = {"suite": {**suite_facts(spec), "command": spec.command}, "run": dict(spec.facts)}
+        identity |= {f"task {task}": facts for task, facts in asked.items()}
+        models = {row["model"] for row in board.rows}
+        return cls(
+            name,
+            spec,
+            identity,
+            {(model, task): facts for model in models for task, facts in asked.items()},
+            rows=board.rows,
+        )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed between two facts, and of which subjects."""
+
+    what: str
+    where: list[str]
+    a: str | None
+    b: str | None
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """S, forget or retain on both sides. `items` were scored on both, `changed` of them with another score.
+
+    `change` is `moved` where a null row (base, noise) moved in S or forget: for it neither way is better.
+    """
+
+    name: str
+    task: str | None
+    a: float
+    b: float
+    difference: Interval
+    change: Change
+    items: int | None = None
+    changed: int | None = None
+
+
+@dataclass(frozen=True)
+class RowComparison:
+    """A row of both sides. `reason` says what could not be compared and why; `notes` what a reader must know."""
+
+    model: str
+    track: str
+    variant: str
+    kind: str
+    outcome: Outcome
+    reason: str | None = None
+    seeds: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    quantities: list[Quantity] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides of one suite."""
+
+    suite: str
+    paired: bool
+    confidence: float
+    identity: list[Difference]
+    rows: list[RowComparison]
+    only_a: list[str]
+    only_b: list[str]
+
+    def changes(self, *kinds: Change) -> list[tuple[RowComparison, Quantity]]:
+        """Return the quantities that changed in one of these ways."""
+        return [(row, each) for row in self.rows for each in row.quantities if each.change in kinds]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that two sides have in common, suite by suite.
+
+    Attributes:
+        a, b: names of the sides; A is before, B after.
+        comparisons: one a suite.
+        only_a, only_b: suites of one side.
+    """
+
+    a: str
+    b: str
+    comparisons: list[Comparison]
+    only_a: list[str] = field(default_factory=list)
+    only_b: list[str] = field(default_factory=list)
+
+    @cached_property
+    def status(self) -> int:
+        """1 where something got worse by more than noise or failed, else 2 where a row is not comparable, else 0."""
+        rows = [row for each in self.comparisons for row in each.rows]
+        if any(row.lost for row in rows) or any(each.changes("worse") for each in self.comparisons):
+            return 1
+        compared = any(row.quantities for row in rows)
+        return 2 if any(row.reason for row in rows) or not compared else 0
+
+    def to_json(self) -> str:
+        """Return all of it as JSON text, the same bytes for the same records."""
+        from .compare_text import conclusion
+
+        value = {"schema": SCHEMA, **asdict(self), "status": self.status, "conclusion": conclusion(self)}
+        return encode(rounded(value))
+
+    def to_text(self) -> str:
+        """Return tables within 120 columns that end with a conclusion in words."""
+        from .compare_text import to_text
+
+        return to_text(self)
+
+
+def suite_facts(spec: BoardSpec) -> dict[str, str]:
+    """Return what of a suite and its intervals may change between two runs."""
+    return {
+        "revision": str(spec.revision),
+        "limit": str(spec.limit),
+        "tasks": ", ".join(sorted(spec.tasks)),
+        "bootstrap": f"{spec.resamples} resamples, confidence {spec.confidence:g}, seed {spec.seed}",
+        **{f"track {name}": f"{roles.forget_task} / {roles.retain_task}" for name, roles in spec.tracks.items()},
+    }
+
+
+def info_facts(spec: BoardSpec, task: str) -> dict[str, str]:
+    """Return how a task's number is read: its version, metric, chance level and direction."""
+    info = spec.tasks[task]
+    return {
+        "task version": str(info.version),
+        "metric": info.metric,
+        "chance": f"{info.chance:g}",
+        "better": info.better,
+    }

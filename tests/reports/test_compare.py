@@ -1,0 +1,350 @@
+"""Two runs side by side: what is noise, what is not, what cannot be compared, and the exit status that follows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from unlearn_bench.harness import Request, evaluate
+from unlearn_bench.harness.cli import main
+from unlearn_bench.harness.records import Record
+from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, build_board
+from unlearn_bench.leaderboards.compare import simultaneous
+from unlearn_bench.reports.compare import compare_sides, identity_changes
+from unlearn_bench.reports.comparison import Quantity, Report, RowComparison, Side
+from unlearn_bench.reports.pairing import Boards, Draft
+
+SPEC = BoardSpec(
+    suite="toy",
+    revision=1,
+    description="",
+    tracks={"knowledge": TrackRoles("wmdp", "mmlu")},
+    tasks={"wmdp": TaskInfo("wmdp", "acc", 0.25, "higher", 1), "mmlu": TaskInfo("mmlu", "acc", 0.25, "higher", 1)},
+    resamples=400,
+)
+ITEMS = 200
+ASKED = {("tiny", task): {"data": "d1", "items": "i1"} for task in SPEC.tasks}
+
+
+def records(task: str, right: int, *, missing: range = range(0)) -> list[Record]:
+    """Records of which the first `right` in one fixed order of difficulty are answered."""
+    order = np.random.default_rng(len(task)).permutation(ITEMS)
+    return [
+        Record(f"{task}-{i}", f"c{i}", f"s{i % 4}", None if i in missing else {"acc": float(order[i] < right)})
+        for i in range(ITEMS)
+    ]
+
+
+def made(variant="rmu", kind="method", *, wmdp=120, mmlu=140, seed: int | None = 0, **more) -> Checkpoint:
+    status = more.pop("status", "ok")
+    missing = more.pop("missing", range(0))
+    found = {"wmdp": records("wmdp", wmdp), "mmlu": records("mmlu", mmlu, missing=missing)}
+    track = None if kind == "base" else "knowledge"
+    return Checkpoint(
+        "tiny", track, variant, variant, kind, seed, f"{variant}{seed}", status=status, records=found, **more
+    )
+
+
+def base(**more) -> Checkpoint:
+    return made("base", "base", **{"seed": None, "wmdp": 130, "mmlu": 150, **more})
+
+
+def side(*checkpoints: Checkpoint, name="A", asked=ASKED, **identity) -> Side:
+    return Side(name, SPEC, identity, asked, checkpoints)
+
+
+def compared(a: Side, b: Side) -> Report:
+    return Report("A", "B", [compare_sides(a, b)])
+
+
+def row(report: Report, variant: str = "rmu") -> RowComparison:
+    return next(row for row in report.comparisons[0].rows if row.variant == variant)
+
+
+def quantity(report: Report, name: str, variant: str = "rmu") -> Quantity:
+    return next(each for each in row(report, variant).quantities if each.name == name)
+
+
+def test_the_same_records_are_no_difference_to_the_last_bit() -> None:
+    seeds = [made(seed=seed, wmdp=100 + 20 * seed) for seed in range(3)]
+    report = compared(side(base(), *seeds), side(base(), *seeds))
+    assert report.status == 0
+    assert {each.change for each in row(report).quantities} == {"same"}
+    assert quantity(report, "S").difference == {"value": 0.0, "low": 0.0, "high": 0.0}, "seeds are paired too"
+    assert "No difference." in report.to_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "word", "status"),
+    [
+        ({"mmlu": 100}, "retain", "worse", 1),
+        ({"wmdp": 160}, "forget", "worse", 1),
+        ({"wmdp": 80}, "forget", "better", 0),
+        ({"mmlu": 180}, "retain", "better", 0),
+        ({"mmlu": 139}, "retain", "within noise", 0),
+    ],
+)
+def test_a_large_change_is_told_from_noise_and_by_its_direction(change, name, word, status) -> None:
+    report = compared(side(base(), made()), side(base(), made(**change)))
+    assert quantity(report, name).change == word
+    assert quantity(report, "S").change in (word, "within noise")
+    assert report.status == status
+    other = "forget" if name == "retain" else "retain"
+    assert quantity(report, other).change == "same"
+
+
+def test_a_base_that_moved_is_neither_better_nor_worse_unless_it_lost_utility() -> None:
+    moved = compared(side(base()), side(base(wmdp=60)))
+    assert quantity(moved, "forget", "base").change == "moved"
+    assert moved.status == 0
+    assert "Moved by more than noise" in moved.to_text()
+    assert compared(side(base()), side(base(mmlu=80))).status == 1
+
+
+def test_other_data_are_not_comparable_and_never_subtracted() -> None:
+    other = {**ASKED, ("tiny", "wmdp"): {"data": "d2", "items": "i1"}}
+    report = compared(side(made()), side(made(wmdp=10), asked=other))
+    found = row(report)
+    assert [each.name for each in found.quantities] == ["retain"], "S needs both tasks"
+    assert found.reason == "wmdp: data d1 against d2"
+    assert report.status == 2
+    worse = compared(side(made()), side(made(mmlu=60), asked=other))
+    assert worse.status == 1, "what is comparable got worse"
+
+
+def test_items_without_a_score_on_one_side_are_left_out_of_both() -> None:
+    hard = range(ITEMS // 2)
+    report = compared(side(made()), side(made(missing=hard)))
+    found = quantity(report, "retain")
+    assert found.items == ITEMS - len(hard)
+    assert found.difference["value"] == 0
+    assert found.change != "same"
+    assert any(f"{len(hard)} items" in note for note in row(report).notes)
+    assert "No difference." not in report.to_text()
+
+
+def test_a_row_that_failed_fails_the_gate_and_one_that_is_not_run_yet_is_not_comparable() -> None:
+    a = side(base(), made(), made("idle", wmdp=90))
+    failed = compared(a, side(base(), made(status="failed", failure="out of memory")))
+    assert row(failed).outcome == "failed"
+    assert failed.status == 1
+    assert failed.comparisons[0].only_a == ["tiny · knowledge · idle"]
+    assert "Only in A: tiny · knowledge · idle." in failed.to_text()
+    waiting = compared(a, side(base(), made(status="pending")))
+    assert waiting.status == 2
+    gained = compared(side(base(), made(status="pending")), side(base(), made()))
+    assert row(gained).outcome == "gained"
+    assert gained.status == 0
+
+
+def test_rows_are_matched_by_seed() -> None:
+    a = side(made(seed=0), made(seed=1, wmdp=60))
+    one = compared(a, side(made(seed=1, wmdp=60), made(seed=2, wmdp=10)))
+    assert row(one).seeds == [1]
+    assert quantity(one, "forget").change == "same"
+    assert "A alone has seed 0" in row(one).notes
+    assert "B alone has seed 2" in row(one).notes
+    none = compared(a, side(made(seed=7)))
+    assert "no training seed in common (0, 1 against 7)" in (row(none).reason or "")
+    assert none.status == 2
+
+
+def test_a_change_that_differs_from_seed_to_seed_is_not_told_from_noise() -> None:
+    before = [made(seed=seed) for seed in range(3)]
+    steady = compared(side(*before), side(*[made(seed=seed, wmdp=95) for seed in range(3)]))
+    unsteady = compared(side(*before), side(*[made(seed=s, wmdp=w) for s, w in enumerate((60, 95, 130))]))
+    values = [quantity(report, "forget").difference["value"] for report in (steady, unsteady)]
+    assert values[0] == pytest.approx(values[1])
+    assert quantity(steady, "forget").change == "better"
+    assert quantity(unsteady, "forget").change == "within noise"
+
+
+def boards(a: list[Checkpoint], b: list[Checkpoint], spec_b: BoardSpec = SPEC) -> Report:
+    return compared(Side.of_board("A", build_board(SPEC, a)), Side.of_board("B", build_board(spec_b, b)))
+
+
+def test_boards_alone_are_compared_with_wider_intervals() -> None:
+    a, b = [base(), made()], [base(), made(mmlu=120)]
+    paired, alone = compared(side(*a), side(*b)), boards(a, b)
+    widths = [quantity(r, "retain").difference for r in (paired, alone)]
+    assert widths[0]["value"] == pytest.approx(widths[1]["value"])
+    assert (widths[1]["high"] or 0) - (widths[1]["low"] or 0) > 1.5 * (
+        (widths[0]["high"] or 0) - (widths[0]["low"] or 0)
+    )
+    assert (quantity(paired, "retain").change, quantity(alone, "retain").change) == ("worse", "within noise")
+    assert "Not paired" in alone.to_text()
+    assert boards(a, [base(), made(mmlu=40)]).status == 1
+    assert boards(a, a).status == 0
+    assert "No difference." in boards(a, a).to_text()
+
+
+def test_intervals_of_two_boards_are_joined_arm_by_arm_and_stretched_with_their_number() -> None:
+    alone = Side.of_board("A", build_board(SPEC, [base()]))
+    sides = ({"value": 0.5, "low": 0.4, "high": 0.55}, {"value": 0.3, "low": 0.2, "high": 0.5})
+    draft = Draft("retain", "mmlu", 0.5, 0.3, sides=sides)
+    (one,) = Boards(alone, alone).estimates([draft])
+    assert (one.low, one.high) == pytest.approx((-0.2 - np.hypot(0.1, 0.05), -0.2 + np.hypot(0.2, 0.1)))
+    two = Boards(alone, alone).estimates([draft, draft])[0]
+    assert two.high == pytest.approx(-0.2 + np.hypot(0.2, 0.1) * 2.2414 / 1.96, abs=1e-4), "Bonferroni"
+
+
+def test_boards_of_other_data_or_judges_are_not_comparable() -> None:
+    info = SPEC.tasks["wmdp"]
+    for change in ({"version": 2}, {"description": "other data"}, {"chance": 0.2}):
+        other = replace(SPEC, tasks={**SPEC.tasks, "wmdp": replace(info, **change)})
+        report = boards([made()], [made()], other)
+        assert row(report).reason is not None, change
+        assert [each.name for each in row(report).quantities] == ["retain"]
+    rate = {"wmdp": replace(info, chance=0.0, better="lower"), "mmlu": SPEC.tasks["mmlu"]}
+    specs = [replace(SPEC, tasks=rate, facts={"judge": judge}) for judge in ("one", "two")]
+    sides = [Side.of_board("X", build_board(spec, [made()])) for spec in specs]
+    assert "judge one against two" in (row(compared(*sides)).reason or "")
+
+
+def test_equal_changes_of_several_subjects_are_one_line() -> None:
+    a = {"rmu": {"steps": "4", "layer": "2"}, "adap": {"steps": "4"}, "gone": {"steps": "1"}}
+    b = {"rmu": {"steps": "8", "layer": "2"}, "adap": {"steps": "8", "beta": "1"}}
+    found = [(each.what, each.where, each.a, each.b) for each in identity_changes(a, b)]
+    assert found == [("beta", ["adap"], None, "1"), ("steps", ["adap", "rmu"], "4", "8")]
+
+
+def test_the_text_stays_within_120_columns_and_both_forms_are_the_same_bytes() -> None:
+    long = "a_variant_whose_name_is_far|longer_than_any_table_can_hold" * 2
+    facts = {f"task {'x' * 60}": {"describe" * 6: "y" * 300}}
+    a = side(base(), made(), made(long, wmdp=50), **facts)
+    b = side(made(long, mmlu=20), made(wmdp=70), base(), **{key: {"describe" * 6: "z" * 300} for key in facts})
+    report = compared(a, b)
+    tables = [line for line in report.to_text().split("\n") if line.startswith("|")]
+    assert max(map(len, tables)) <= 120
+    assert "z" * 300 in report.to_text(), "what is cut in the table stands below it"
+    assert report.to_text() == compared(a, b).to_text()
+    value = json.loads(report.to_json())
+    assert report.to_json() == compared(a, b).to_json()
+    assert value["status"] == report.status == 1
+    assert value["conclusion"].startswith("Worse by more than noise")
+
+
+def test_simultaneous_intervals_miss_rarely_and_grow_with_their_number() -> None:
+    rng = np.random.default_rng(0)
+    wrong = {1: 0, 10: 0}
+    for _ in range(200):
+        draws = rng.normal(size=(401, 10, 1))
+        draws[0] = rng.normal(size=(10, 1))
+        draws[1:] += draws[0]
+        for count in wrong:
+            found = simultaneous([draws[:, k] / 20 for k in range(count)], 0.9)
+            wrong[count] += any(not (each.low or 0) <= 0 <= (each.high or 0) for each in found)
+    assert 5 <= wrong[1] <= 36
+    assert 5 <= wrong[10] <= 36, "ten at once miss as seldom as one"
+
+
+def test_a_difference_without_resamples_has_no_interval() -> None:
+    draws = np.full((101, 1), np.nan)
+    draws[0] = -0.5
+    lone, other = simultaneous([draws, np.zeros((101, 1))], 0.95)
+    assert (lone.value, lone.low, lone.high) == (-0.5, None, None)
+    assert (other.low, other.high) == (0.0, 0.0)
+    assert simultaneous([], 0.95) == []
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Tiny real runs: the base alone on 8 and on 9 items, and a method trained for 2 and for 60 steps."""
+    folder = tmp_path_factory.mktemp("stores")
+    for limit, name in ((8, "eight"), (9, "nine")):
+        asked = Request(methods=("none",), tracks=("knowledge",), limit=limit)
+        evaluate(asked, output=folder / name, workers=1)
+    for steps in (2, 60):
+        settings = (f"training.steps={steps}",)
+        asked = {"methods": ("rmu",), "tracks": ("knowledge",), "limit": 8, "settings": settings}
+        evaluate(
+            Request(**asked, command=f"unlearn-bench evaluate --set {settings[0]}"),
+            output=folder / f"rmu{steps}",
+            workers=1,
+        )
+    return lambda name: folder / name
+
+
+def compare(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["compare", *map(str, arguments)])
+    return done.exit_code, done.output
+
+
+def test_the_command_compares_stores(stores) -> None:
+    status, text = compare(stores("eight"), stores("eight"))
+    assert (status, "No difference." in text) == (0, True)
+    status, text = compare(stores("eight"), stores("nine"))
+    assert status == 2
+    assert "items 8 (" in text
+    status, text = compare(stores("rmu2"), stores("rmu60"), "--json")
+    value = json.loads(text)
+    assert status == value["status"]
+    changes = value["comparisons"][0]["identity"]
+    assert [(each["what"], each["a"], each["b"]) for each in changes] == [("training.steps", "2", "60")]
+    rows = {each["variant"]: each for each in value["comparisons"][0]["rows"]}
+    assert {each["change"] for each in rows["base"]["quantities"]} == {"same"}
+    assert {each["change"] for each in rows["rmu"]["quantities"]} != {"same"}
+    status, text = compare(stores("eight"), stores("rmu2"))
+    assert "Only in B: micro · knowledge · noise, micro · knowledge · rmu." in text
+    assert status == 0
+
+
+def test_what_was_recorded_beside_results_is_told(stores, tmp_path: Path) -> None:
+    import shutil
+
+    other = shutil.copytree(stores("eight"), tmp_path / "other")
+    for path in other.glob("outcomes/*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        manifest["recorded"]["threads"] = 99
+        path.write_text(json.dumps(manifest))
+    status, text = compare(stores("eight"), other, "--json")
+    found = json.loads(text)["comparisons"][0]["identity"]
+    assert [(each["what"], each["b"]) for each in found] == [("recorded threads", "99")]
+    assert status == 0
+
+
+def test_the_command_compares_boards_and_a_store_with_a_board(stores) -> None:
+    board = stores("rmu2") / "leaderboards" / "micro.json"
+    for other in (board, stores("rmu2")):
+        status, text = compare(board, other)
+        assert (status, "No difference." in text, "Not paired" in text) == (0, True, True)
+    status, text = compare(board, stores("rmu60"))
+    assert "--set training.steps=60" in text, "the command that made a board tells what a board does not hold"
+
+
+def test_the_command_compares_cells(stores) -> None:
+    output = ("--output", stores("rmu60"))
+    status, text = compare("knowledge/rmu", "knowledge/rmu", *output)
+    assert (status, "No difference." in text) == (0, True)
+    _, text = compare("base", "knowledge/rmu", *output, "--json")
+    rows = json.loads(text)["comparisons"][0]["rows"]
+    assert [(each["variant"], each["outcome"]) for each in rows] == [("base → knowledge/rmu#0", "compared")]
+    board = json.loads((stores("rmu60") / "leaderboards" / "micro.json").read_text())
+    value = next(each["delta_base"]["value"] for each in board["rows"] if each["variant"] == "rmu")
+    assert rows[0]["quantities"][0]["difference"]["value"] == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("eight", "no-such-store"), "neither a store nor a board"),
+        (("eight", "eight/cells"), "is no store of unlearn-bench"),
+        (("eight", "eight/no.json"), "cannot be read"),
+    ],
+)
+def test_wrong_usage_is_answered_in_a_line(stores, arguments, message) -> None:
+    status, text = compare(*[stores(name) if name != "no-such-store" else name for name in arguments])
+    assert status == 2
+    assert message in text
+    assert "Traceback" not in text
+
+
+def test_unknown_cells_are_answered_with_those_there_are(stores) -> None:
+    status, text = compare("knowledge/rmu", "knowledge/rmux", "--output", stores("rmu2"))
+    assert status == 2
+    assert "knowledge/rmu#0" in text
