@@ -13,6 +13,10 @@ from unlearn_bench.methods.base import methods
 from unlearn_bench.tasks.base import tasks
 
 
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+
+
 def built_in(registry: Any, package: str) -> list[str]:
     return [name for name in registry.names() if registry.get(name).__module__.startswith(f"unlearn_bench.{package}.")]
 
@@ -66,7 +70,7 @@ def test_the_revision_of_the_embedded_suite_has_its_row(root: Path):
     assert re.search(rf"^\| {load_suite('micro').revision} \|", sections(text)["Revisions"], flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/methods.md", "docs/micro.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_to_files_lead_somewhere(page, root: Path):
     file = root / page
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", file.read_text(encoding="utf-8"))

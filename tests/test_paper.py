@@ -136,7 +136,7 @@ def test_a_local_model_runs_on_vllm_and_a_second_run_resumes(cli, root: Path, da
         pytest.skip(f"vLLM does not run here: {reason}")
     model = toy(root, tmp_path / "mine", "llama", 0)
     command = ("evaluate", "--suite", "paper", "--models", model, "--data-root", data, "--limit", 50)
-    command += ("--engine", "vllm", "--output", tmp_path / "store")
+    command += ("--engine", "vllm", "--set", "training.steps=3", "--output", tmp_path / "store")
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1"}
     done = cli(*command, env=environment)
     assert done.returncode == 0, done.stderr

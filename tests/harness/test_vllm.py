@@ -364,11 +364,18 @@ def still_running(leader: int) -> list:
 
 
 def start(output: Path, *more: object) -> subprocess.Popen:
-    """Start a run as the leader of a session of its own."""
+    """Start a run as the leader of a session of its own, deaf to no signal that a shell in the background ignores."""
     arguments = ("evaluate", "--engine", "vllm", "--methods", "rmu", "--tracks", "knowledge", "--limit", "8", *more)
     line = [str(Path(sys.executable).with_name("unlearn-bench")), *map(str, arguments)]
     line += ["--set", "training.steps=4", "--engine-option", "max_num_seqs=16", "--output", str(output)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
