@@ -12,7 +12,6 @@ from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.methods.base import methods
 from unlearn_bench.tasks.base import tasks
 
-
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
 
