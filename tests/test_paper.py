@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 TOY = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
+    "hidden_size": 128,
+    "intermediate_size": 160,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 8,
+    "head_dim": 32,
     "num_hidden_layers": 10,
     "max_position_embeddings": 512,
 }
