@@ -21,6 +21,6 @@ def test_all_methods_run_on_real_text_and_the_board_says_on_what(cli, real_model
     assert set(rows) == {"base", "noise", "rmu", "adap_rmu", "cosine_meta_rmu", "multi_layer_probe"}
     assert all(row["status"] == "ok" and row["forget"]["n"] == row["retain"]["n"] == 4 for row in rows.values())
     text = (tmp_path / "leaderboards" / "real.md").read_text()
-    for fact in (real_model.name, "n-gram classifier fitted on ParaDetox", "--limit 4", "realtoxicityprompts", "mmlu"):
+    for fact in (real_model.name, "n-gram classifier trained on ParaDetox", "--limit 4", "realtoxicityprompts", "mmlu"):
         assert fact in text
     assert str(data_root) not in text
