@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, first_line
 from .records import Item
 from .specs import canonical
 from .suite import CorporaSpec, SourceSpec
@@ -68,6 +68,12 @@ def texts(rows: Iterable[Row], where: SourceSpec) -> list[str]:
         raise UserError(f"{_name(where)} has no column 'text'; map one with columns: {{text: NAME}}.") from None
 
 
+def hub_copy(hub: str, folder: Path | None) -> Path | None:
+    """Return where a downloaded copy of a hub id lies below `folder`, at its `owner/name`; None where there is none."""
+    copy = folder / hub if folder is not None else None
+    return copy if copy is not None and copy.is_dir() else None
+
+
 def corpora_digests(corpora: CorporaSpec, digest_of: Callable[[SourceSpec], str]) -> dict[str, Any]:
     """Return the digests of a track's text: forget topics, retain, probe (None where it has none)."""
     return {
@@ -90,8 +96,7 @@ def _raw(source: SourceSpec, folder: Path | None) -> list[Row]:
         if files:
             return [row for file in files for row in _read_file(file)]
     if source.hub is not None:
-        copy = folder / source.hub if folder is not None else None
-        return _read_hub(source, folder, copy if copy is not None and copy.is_dir() else None)
+        return _read_hub(source, folder, hub_copy(source.hub, folder))
     if folder is None:
         raise UserError(f"{_name(source)} needs a folder: pass --data-root DIR.{_advice(source)}")
     raise UserError(
@@ -150,7 +155,7 @@ def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> lis
 
 
 def _unreachable(source: SourceSpec, folder: Path | None, copy: Path | None, error: Exception) -> str:
-    cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
+    cause = first_line(error)
     if copy is not None:
         return f"{copy} cannot be read as a downloaded copy of {source.hub}: {cause}"
     page = f"https://huggingface.co/datasets/{source.hub}"

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .data import hub_copy
 from .errors import UserError
 from .suite import SourceSpec, SuiteSpec, load_suite, suites
 
@@ -139,7 +140,7 @@ def _local(source: SourceSpec, folder: Path | None) -> bool:
     if folder is None or not folder.is_dir():
         return False
     there = any(next(folder.glob(pattern), None) for pattern in source.paths)
-    copied = source.hub is not None and (folder / source.hub).is_dir()
+    copied = source.hub is not None and hub_copy(source.hub, folder) is not None
     return there or copied or (source.otherwise is not None and _local(source.otherwise, folder))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from .api import states
 from .estimate import A100, Estimate, Estimates, corpus_of, estimate_plan
 from .plan import Plan, PlannedCell
-from .planning import Request, make_plan
+from .planning import Reach, Request, make_plan
 from .state import CellState
 from .store import Store
 
@@ -21,10 +21,11 @@ def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
     `unreached`: what could not be reached and what to do; `assumptions` and `total`: of the estimates of what remains,
     None for an embedded suite.
     """
-    plan = make_plan(request, None, sketch=True)
+    reach = Reach(sketch=True)
+    plan = make_plan(request, None, reach)
     store = Store.open(output) if (output / "store.json").is_file() else Store(output)
     found = states(plan, store)
-    costs = None if plan.suite.embedded else _estimates(plan, batch_size)
+    costs = None if plan.suite.embedded else _estimates(plan, batch_size, reach)
     by_cell = {id(row.cell): row.estimate for row in costs.rows} if costs else {}
     return {
         "suite": plan.suite.name,
@@ -37,9 +38,12 @@ def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
     }
 
 
-def _estimates(plan: Plan, batch_size: int) -> Estimates:
+def _estimates(plan: Plan, batch_size: int, reach: Reach) -> Estimates:
     folder = Path(plan.data_folder) if plan.data_folder else None
-    corpora = {track: corpus_of(plan.suite.tracks[track].corpora, folder, plan.suite.training) for track in plan.tracks}
+    corpora = {
+        track: corpus_of(plan.suite.tracks[track].corpora, folder, plan.suite.training, reach.rows)
+        for track in plan.tracks
+    }
     facts = {name: plan.suite.models[name].architecture for name in plan.models if name in plan.suite.models}
     return estimate_plan(plan, facts, corpora, A100, batch_size)
 

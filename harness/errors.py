@@ -14,6 +14,12 @@ class UserError(Exception):
         self.status = status
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's error as a sentence with one full stop, its type where it says nothing."""
+    said = str(error).strip() or type(error).__name__
+    return said.splitlines()[0].rstrip(".: ") + "."
+
+
 def suggest(wrong: str, known: Iterable[str]) -> str:
     """Return ` Did you mean X?` for the nearest known names, else the list of all of them."""
     names = sorted(known)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..tasks.base import Scorer, load_scorer, scorers
 from ..tasks.scorers.kinds import Fitted, Packaged
-from .data import load_rows
-from .errors import UserError
+from .data import hub_copy, load_rows
+from .errors import UserError, first_line
 from .files import folder_digest, read_json, write_json, write_jsonl
 from .store import Store
-from .suite import ScorerSpec, SuiteSpec
+from .suite import ScorerSpec
 
 SCORER_FILES = ("*.pth", "*.json", "*.jsonl", "*.safetensors", "*.bin", "*.model", "vocab.txt", "merges.txt")
 """The files of a judge's folder that its digest covers, and that are fetched from the hub."""
@@ -39,12 +39,15 @@ _KINDS = {
 """The file that gives a judge's kind away, the telling ones first."""
 
 
-def resolve_judge(asked: Path | str | None, suite: SuiteSpec, folder: Path | None, store: Store | None) -> ScorerSpec:
+def resolve_judge(
+    asked: Path | str | None, own: ScorerSpec | None, home: Path, folder: Path | None, store: Store | None
+) -> ScorerSpec:
     """Return the judge, pinned to its content: the one the user named, else the suite's.
 
     Args:
         asked: a folder, a packaged kind (`profanity_check`) or a hub id (`owner/name`, `owner/name@revision`).
-        suite: its judge has a folder below the suite's, a hub id, a packaged kind, or labelled text to be fitted on.
+        own: the suite's: a folder below `home`, a hub id, a packaged kind, or labelled text to be fitted on.
+        home: the suite's folder.
         folder: where the labelled text is looked for, and a downloaded copy of a hub id at its `owner/name`.
         store: where labelled text, digests and notes are kept; without one nothing is fitted or loaded, and no `note`
             is made.
@@ -54,18 +57,18 @@ def resolve_judge(asked: Path | str | None, suite: SuiteSpec, folder: Path | Non
     """
     if asked is not None:
         return _described(_pinned(_asked(str(asked)), store), store)
-    if suite.scorer is None:
-        raise UserError(f"Suite {suite.name} needs a judge of texts; pass one with --scorer FOLDER.")
-    spec = suite.scorer.model_copy(update={"train": None})
+    if own is None:
+        raise UserError("The suite needs a judge of texts; pass one with --scorer FOLDER.")
+    spec = own.model_copy(update={"train": None})
     if spec.path is not None:
-        return _pinned(spec.model_copy(update={"path": str(Path(suite.folder) / spec.path)}), store)
+        return _pinned(spec.model_copy(update={"path": str(home / spec.path)}), store)
     if spec.hub is not None:
-        copied = folder / spec.hub if folder is not None else None
-        found = spec.model_copy(update={"path": str(copied)}) if copied and copied.is_dir() else _fetched(spec)
+        copy = hub_copy(spec.hub.partition("@")[0], folder)
+        found = spec.model_copy(update={"path": str(copy)}) if copy else _fetched(spec)
         return _described(_pinned(found, store), store)
     if issubclass(scorers.get(spec.kind), Packaged):
         return _described(_pinned(spec, store), store)
-    return _described(_trained(suite.scorer, folder, store), store)
+    return _described(_trained(own, folder, store), store)
 
 
 def _asked(name: str) -> ScorerSpec:
@@ -100,11 +103,10 @@ def _fetched(spec: ScorerSpec) -> ScorerSpec:
     try:
         place = Path(snapshot_download(hub, revision=revision or None, allow_patterns=list(SCORER_FILES)))
     except Exception as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
         raise UserError(
-            f"Judge {hub} is no folder here and cannot be fetched from the hub: {cause} Check the name and the network,"
-            f" or download its files by hand from https://huggingface.co/{hub} and pass --scorer FOLDER, or put them at"
-            f" {hub} below --data-root."
+            f"Judge {hub} is no folder here and cannot be fetched from the hub: {first_line(error)} Check the name and"
+            f" the network, or download its files by hand from https://huggingface.co/{hub} and pass --scorer FOLDER,"
+            f" or put them at {hub} below --data-root."
         ) from error
     commit = f"{hub}@{place.name[:12]}"
     name = f"{spec.name} ({commit})" if spec.name else commit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,18 +10,17 @@ from typing import Any, TypeVar
 from ..methods.base import methods
 from ..tasks.base import tasks
 from .cells import CellSpec
-from .data import corpora_digests, load_rows
+from .data import Rows, corpora_digests, load_rows
 from .errors import UserError, suggest
 from .files import folder_digest
 from .judges import resolve_judge
 from .models import MODEL_FILES, ModelSpec, check_layout
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
-from .resolve import resolve_models
+from .resolve import named_model, resolve_models
 from .store import Store
 from .suite import (
     ScorerSpec,
     SourceSpec,
-    SuiteModel,
     SuiteSpec,
     TaskSpec,
     TrainingSpec,
@@ -68,11 +67,17 @@ T = TypeVar("T")
 
 
 class Reach:
-    """What a plan reads from outside: a real plan stops at the first thing out of reach, a sketch notes it."""
+    """What a plan reads from outside: a real plan stops at the first thing out of reach, a sketch notes it.
 
-    def __init__(self, sketch: bool) -> None:
+    Attributes:
+        sketch: whether to go on.
+        missing: what could not be reached and what to do.
+    """
+
+    def __init__(self, sketch: bool = False) -> None:
         self.sketch = sketch
         self.missing: list[str] = []
+        self._asked: dict[SourceSpec, Rows | UserError] = {}
 
     def __call__(self, read: Callable[[], T], instead: T) -> T:
         """Return what `read` returns, in a sketch `instead` where it raises a `UserError`."""
@@ -84,17 +89,36 @@ class Reach:
             self.missing.append(str(error))
             return instead
 
+    def rows(self, source: SourceSpec, folder: Path | None) -> Rows:
+        """Return a source's rows as `load_rows` does; one that was out of reach is not asked for again."""
+        if source not in self._asked:
+            try:
+                self._asked[source] = load_rows(source, folder)
+            except UserError as error:
+                self._asked[source] = error
+        found = self._asked[source]
+        if isinstance(found, UserError):
+            raise found
+        return found
 
-def make_plan(request: Request, store: Store | None, *, sketch: bool = False) -> Plan:
+    def notes(self, sources: Iterable[SourceSpec]) -> Iterator[str]:
+        """Give what those of the sources that were read say of themselves."""
+        for source in sources:
+            found = self._asked.get(source)
+            if isinstance(found, Rows) and found.note:
+                yield found.note
+
+
+def make_plan(request: Request, store: Store | None, reach: Reach | None = None) -> Plan:
     """Resolve a request into a plan; reads data and digests models, trains and measures nothing.
 
-    A sketch goes on where a model, data set or judge cannot be reached: the plan's `unreached` says which, and the ids
-    that would depend on them stand for nothing.
+    With `Reach(sketch=True)` it goes on where a model, data set or judge cannot be reached: the plan's `unreached` says
+    which, and the ids that would depend on them stand for nothing.
 
     Raises:
         UserError: an unknown name, a refused setting, missing data or an unreadable model, each with what to do.
     """
-    reach = Reach(sketch)
+    reach = reach or Reach()
     asked = request.suite or ("real" if request.data_root else "micro")
     suite = asked if isinstance(asked, SuiteSpec) else load_suite(asked)
     folder = _data_folder(request, suite)
@@ -104,7 +128,7 @@ def make_plan(request: Request, store: Store | None, *, sketch: bool = False) ->
     planned = _tasks(request, suite, tracks, folder, store, reach)
 
     def digest_of(source: SourceSpec) -> str:
-        return reach(lambda: load_rows(source, folder).digest, "")
+        return reach(lambda: reach.rows(source, folder).digest, "")
 
     data = {track: corpora_digests(suite.tracks[track].corpora, digest_of) for track in tracks}
     cells: list[PlannedCell] = []
@@ -131,7 +155,7 @@ def make_plan(request: Request, store: Store | None, *, sketch: bool = False) ->
         engine=resolve_engine(request.engine, request.engine_options),
         data_folder=str(folder) if folder else None,
         command=request.command,
-        notes=_notes(suite, tracks, planned, folder),
+        notes=tuple(dict.fromkeys(reach.notes(_sources(suite, tracks, planned)))),
         unreached=tuple(dict.fromkeys(reach.missing)),
     )
 
@@ -150,25 +174,21 @@ def _models(request: Request, suite: SuiteSpec, store: Store | None, reach: Reac
         return resolve_models(request.models, suite, store, request.dtype, request.chat_template)
     found: dict[str, ModelSpec] = {}
     for name in request.models or suite.models:
-        listed = suite.models.get(name, SuiteModel(hub=name))
-        dtype = listed.dtype if request.dtype == "auto" else request.dtype
-        unpinned = ModelSpec(name=name, hub=listed.hub, revision=listed.revision, dtype=dtype)
+        named = named_model(name, suite)
+        dtype = named.dtype if request.dtype == "auto" else request.dtype
         found |= reach(
             lambda name=name: resolve_models([name], suite, store, request.dtype, request.chat_template),
-            {name: unpinned},
+            {named.name: named.model_copy(update={"dtype": dtype})},
         )
     return found
 
 
-def _notes(
-    suite: SuiteSpec, tracks: Sequence[str], planned: Mapping[str, PlannedTask], folder: Path | None
-) -> tuple[str, ...]:
-    """Return what sources say of themselves, such as a stand-in for data that could not be reached."""
-    corpora = [suite.tracks[track].corpora for track in tracks]
-    sources = [source for text in corpora for source in (*text.forget.values(), text.retain, text.probe) if source]
-    sources += [task.spec.data for task in planned.values()]
-    notes = [Reach(True)(lambda source=source: load_rows(source, folder).note, "") for source in sources]
-    return tuple(dict.fromkeys(filter(None, notes)))
+def _sources(suite: SuiteSpec, tracks: Sequence[str], planned: Mapping[str, PlannedTask]) -> Iterator[SourceSpec]:
+    """Give the sources of a plan's text and questions."""
+    for text in (suite.tracks[track].corpora for track in tracks):
+        yield from filter(None, (*text.forget.values(), text.retain, text.probe))
+    for task in planned.values():
+        yield task.spec.data
 
 
 def resolve_engine(name: str, options: Mapping[str, Any]) -> str:
@@ -221,7 +241,7 @@ def _train_cell(
             "settings": settings.identity(),
             "training": training.identity(),
             "data": data[track],
-            **({"dtype": model.dtype} if training.precision == "reference" else {}),
+            **({"dtype": model.dtype} if training.precision in ("mixed", "reference") else {}),
         },
         method=variant.method,
         variant=label,
@@ -270,7 +290,7 @@ def _tasks(
         settings = kind.Settings.parse(spec.settings, spec.task).identity()
         limit = min(filter(None, (spec.limit, request.limit)), default=None)
         expected = min(filter(None, (spec.data.expected, limit)), default=0)
-        data, items, count = reach(lambda spec=spec, limit=limit: pin_items(spec, folder, limit), ("", "", expected))
+        data, items, count = reach(lambda spec=spec, limit=limit: _pin(spec, folder, limit, reach), ("", "", expected))
         planned[name] = PlannedTask(
             name=name,
             spec=spec,
@@ -288,10 +308,15 @@ def _tasks(
     return planned
 
 
+def _pin(spec: TaskSpec, folder: Path | None, limit: int | None, reach: Reach) -> tuple[str, str, int]:
+    """Pin a task's rows and items, without asking again for what was out of reach."""
+    reach.rows(spec.data, folder)
+    return pin_items(spec, folder, limit)
+
+
 def _judge(
     request: Request, task: TaskSpec, suite: SuiteSpec, folder: Path | None, store: Store | None
 ) -> ScorerSpec | None:
     """Return the judge of a task: its own, else the one that the user named, else the suite's."""
-    if task.scorer is not None:
-        return resolve_judge(None, suite.model_copy(update={"scorer": task.scorer}), folder, store)
-    return resolve_judge(request.scorer, suite, folder, store)
+    asked = request.scorer if task.scorer is None else None
+    return resolve_judge(asked, task.scorer or suite.scorer, Path(suite.folder), folder, store)

@@ -30,7 +30,7 @@ def resolve_models(
     """
     found: dict[str, ModelSpec] = {}
     for name in names or suite.models:
-        spec = _pin(_named(name, suite), dtype if dtype != "auto" or name not in suite.models else None, store)
+        spec = _pin(named_model(name, suite), dtype if dtype != "auto" or name not in suite.models else None, store)
         if spec.name in found:
             raise UserError(
                 f"Two models are called {spec.name!r}: {found[spec.name].source} and {spec.source}."
@@ -44,7 +44,8 @@ def resolve_models(
     return found
 
 
-def _named(name: str, suite: SuiteSpec) -> ModelSpec:
+def named_model(name: str, suite: SuiteSpec) -> ModelSpec:
+    """Return the model that a name stands for, not pinned yet; raise a `UserError` where it stands for none."""
     if name in suite.models:
         listed = suite.models[name]
         path = str(Path(suite.folder) / listed.path) if listed.path else None

@@ -21,7 +21,7 @@ class Row:
 
 
 class Scoring:
-    """Choice requests as rows, the longest first: choices that share what they are predicted from share a row.
+    """Choice requests as rows: choices that share what they are predicted from share a row.
 
     A choice without a token of its own has `tokens` 0 and log-probability 0: a task calls it missing.
     """
@@ -36,7 +36,7 @@ class Scoring:
                 if tail:
                     fed = (head + tail)[-(tokens.max_length + 1) : -1]
                     rows.setdefault(tuple(fed), Row(fed, [])).targets.append((index, choice, tail))
-        self.rows = sorted(rows.values(), key=lambda row: len(row.tokens), reverse=True)
+        self.rows = list(rows.values())
         self._waiting = [sum(map(bool, outcome.tokens)) for outcome in self.outcomes]
         self._progress = progress
         tell(progress, self._waiting.count(0))

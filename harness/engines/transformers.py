@@ -14,15 +14,22 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
-from ..errors import UserError, suggest
+from ..errors import UserError
 from ..models import ModelSpec, load_model, load_tokenizer
 from ..records import Choices, Generations
 from ._requests import Drawing, Row, Sample, Scoring
 from ._sampling import noise, sample
 from ._tokens import Tokens
-from .base import Engine, Progress, register
+from .base import Engine, Progress, check_delta, register
 
 Unit = TypeVar("Unit")
+
+BUSY = {"cpu": 1024, "cuda": 16384}
+"""Tokens that keep a device busy: a batch with as many is closed rather than padded further."""
+NEAR = 0.9
+"""Part of a batch's longest sequence that one may be shorter and still be padded to it."""
+MOST = 8
+"""Sequences of a batch of short ones, as a multiple of the batch size."""
 
 
 @register("transformers")
@@ -48,16 +55,7 @@ class TransformersEngine(Engine):
         """Put a checkpoint's tensors into the base model; a delta that is still there is taken out first."""
         self.restore()
         state = self.model.state_dict()
-        for name, tensor in delta.items():
-            if name not in state:
-                raise UserError(
-                    f"The checkpoint changes {name!r}, which {self.spec.name} has not.{suggest(name, state)}"
-                )
-            if state[name].shape != tensor.shape:
-                raise UserError(
-                    f"The checkpoint's {name!r} is {tuple(tensor.shape)}, but {tuple(state[name].shape)} in"
-                    f" {self.spec.name}: it belongs to another model."
-                )
+        check_delta(self.spec.name, {name: tensor.shape for name, tensor in state.items()}, delta)
         self._originals = {name: state[name].to("cpu", copy=True) for name in delta}
         self._copy(delta)
 
@@ -89,8 +87,8 @@ class TransformersEngine(Engine):
     def score_choices(self, requests: Sequence[ChoiceRequest], progress: Progress | None = None) -> list[Choices]:
         """Return the log-probabilities (nats) of each request's choices; see `Engine.score_choices`."""
         scoring = Scoring(self.tokens, requests, progress)
-        ordered = sorted(scoring.rows, key=lambda row: (len(_context(row)), _context(row)), reverse=True)
-        self._in_batches(ordered, self._score, scoring.finish)
+        ordered = sorted(scoring.rows, key=_place, reverse=True)
+        self._in_batches(ordered, [len(_context(row)) for row in ordered], self._score, scoring.finish, near=NEAR)
         return scoring.outcomes
 
     def generate(
@@ -103,29 +101,45 @@ class TransformersEngine(Engine):
             return self._generate(batch, decoding)
 
         ordered = sorted(drawing.samples, key=lambda sample: len(sample.prompt), reverse=True)
-        self._in_batches(ordered, run, drawing.finish)
+        sizes = [len(sample.prompt) + decoding.max_new_tokens for sample in ordered]
+        self._in_batches(ordered, sizes, run, drawing.finish)
         return drawing.outcomes()
 
     def _in_batches(
-        self, units: Sequence[Unit], run: Callable[[Sequence[Unit]], list[Any]], finish: Callable[[Unit, Any], None]
+        self,
+        units: Sequence[Unit],
+        sizes: Sequence[int],
+        run: Callable[[Sequence[Unit]], list[Any]],
+        finish: Callable[[Unit, Any], None],
+        near: float = 0.0,
     ) -> None:
-        """Run units together, `batch_size` at a time, half as many from the first batch on that memory cannot hold."""
-        start = 0
+        """Run units together, the longest first, half as many from the first batch on that memory cannot hold.
+
+        A batch holds as many tokens, padding included, as `batch_size` of the longest unit: the shorter, the more of
+        them. Once it keeps the device busy, a unit of less than `near` times its longest one starts the next.
+        """
+        start, budget = 0, self.batch_size * max(sizes, default=0)
         while start < len(units):
-            batch = units[start : start + self.batch_size]
+            count = min(max(1, budget // sizes[start]), MOST * self.batch_size)
+            held = sizes[start : start + count]
+            count = next(
+                (n for n, size in enumerate(held) if size < near * held[0] and n * held[0] >= BUSY[self.device.type]),
+                len(held),
+            )
+            batch = units[start : start + count]
             try:
                 results = run(batch)
             except torch.OutOfMemoryError as error:
-                if len(batch) == 1:
+                if count == 1:
                     raise UserError(
                         f"{self.spec.name} with a single sequence does not fit the memory of {self.device}.", status=1
                     ) from error
                 results = None
             if results is None:
-                self.batch_size = len(batch) // 2
+                self.batch_size, budget = max(1, min(self.batch_size, count) // 2), count // 2 * sizes[start]
                 torch.cuda.empty_cache()
                 continue
-            start += len(batch)
+            start += count
             for unit, result in zip(batch, results, strict=True):
                 finish(unit, result)
 
@@ -133,8 +147,6 @@ class TransformersEngine(Engine):
     def _score(self, batch: Sequence[Row]) -> list[list[tuple[float, bool]]]:
         """Return (log-probability, whether greedy) of every target of the rows."""
         logits, starts = self._after_contexts(batch) or self._whole(batch)
-        best = logits.argmax(-1)
-        logprobs = logits.log_softmax(-1)
         places = [
             (row, starts[row] + _choice(unit) - len(tail) + offset, token)
             for row, unit in enumerate(batch)
@@ -142,19 +154,24 @@ class TransformersEngine(Engine):
             for offset, token in enumerate(tail)
         ]
         rows, positions, tokens = torch.tensor(places, device=self.device).unbind(1)
-        values = iter(logprobs[rows, positions, tokens].double().tolist())
-        hits = iter((best[rows, positions] == tokens).tolist())
+        spots, spot = torch.unique(rows * logits.shape[1] + positions, return_inverse=True)
+        logits = logits.flatten(0, 1)[spots].float()
+        values = iter(logits.log_softmax(-1)[spot, tokens].double().tolist())
+        hits = iter((logits.argmax(-1)[spot] == tokens).tolist())
         return [
             [(sum(islice(values, len(tail))), all(tuple(islice(hits, len(tail))))) for *_, tail in unit.targets]
             for unit in batch
         ]
 
     def _whole(self, batch: Sequence[Row]) -> tuple[torch.Tensor, list[int]]:
-        """Return the logits that predict each row's longest choice, [rows, positions, vocabulary], and their starts."""
-        longest = max(map(_choice, batch))
-        ids, mask = self._padded([row.tokens for row in batch])
-        out = self._forward(ids, mask, _positions(mask), keep=longest, use_cache=False)
-        return out.logits[:, -longest:].float(), [longest - _choice(row) for row in batch]
+        """Return the logits that predict each row's choices, [rows, positions, vocabulary], and where they start.
+
+        Rows are padded on the right: no real token sees padding, and attention that needs no mask is faster.
+        """
+        starts = [len(row.tokens) - _choice(row) for row in batch]
+        ids, _ = self._padded([row.tokens for row in batch], left=False)
+        out = self._forward(ids, None, None, keep=ids.shape[1] - min(starts), use_cache=False)
+        return out.logits[:, min(starts) - ids.shape[1] :], [start - min(starts) for start in starts]
 
     def _after_contexts(self, batch: Sequence[Row]) -> tuple[torch.Tensor, list[int]] | None:
         """Do the same with a context run once for all its choices; None where there is nothing to share.
@@ -172,13 +189,13 @@ class TransformersEngine(Engine):
             return None
         spread = torch.tensor([place[_context(row)] for row in batch], device=self.device)
         cache.batch_select_indices(spread)
-        first = out.logits[:, -1:].float()[spread]
+        first = out.logits[:, -1:][spread]
         ids, real = self._padded([row.tokens[len(_context(row)) :] for row in batch], left=False)
         mask = torch.cat([mask[spread], real], -1)
         width = ids.shape[1]
         positions = _positions(mask)[:, -width:]
         out = self._forward(ids, mask, positions, keep=width, use_cache=True, past_key_values=cache)
-        return torch.cat([first, out.logits[:, -width:].float()], 1), [0] * len(batch)
+        return torch.cat([first, out.logits[:, -width:]], 1), [0] * len(batch)
 
     @torch.inference_mode()
     def _generate(self, batch: Sequence[Sample], decoding: Decoding) -> list[tuple[list[int], bool, bool]]:
@@ -228,7 +245,7 @@ class TransformersEngine(Engine):
         return ids.to(self.device), mask.to(self.device)
 
     def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, *, keep: int, **more: Any
+        self, ids: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None, *, keep: int, **more: Any
     ) -> Any:
         """Run the model; `keep` is the number of last positions whose logits are needed."""
         optional = {"position_ids": positions, "logits_to_keep": keep}
@@ -244,6 +261,12 @@ def _choice(row: Row) -> int:
 def _context(row: Row) -> tuple[int, ...]:
     """Return the tokens before the longest choice of a row, which the other choices of its request share."""
     return tuple(row.tokens[: len(row.tokens) - _choice(row) + 1])
+
+
+def _place(row: Row) -> tuple[int, tuple[int, ...], int]:
+    """Return what rows are ordered by: those of one context stand together, the longest contexts first."""
+    context = _context(row)
+    return len(context), context, len(row.tokens)
 
 
 def _repeatable(cache: Any) -> bool:

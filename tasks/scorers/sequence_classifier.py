@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...harness.errors import UserError
+from ...harness.errors import UserError, first_line
 from ..base import Scorer, scorers
 from ._texts import folder_of, in_batches
 
@@ -34,8 +34,7 @@ class SequenceClassifier(Scorer):
             self.model = AutoModelForSequenceClassification.from_pretrained(str(place), trust_remote_code=False)
             self.tokenizer = AutoTokenizer.from_pretrained(str(place), trust_remote_code=False)
         except Exception as error:
-            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"Judge folder {folder} cannot be loaded: {cause}") from error
+            raise UserError(f"Judge folder {folder} cannot be loaded: {first_line(error)}") from error
         self.device = device
         self.model.to(device).eval()
         config = self.model.config

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...harness.errors import UserError
+from ...harness.errors import UserError, first_line
 from ..base import Scorer, scorers
 from ._texts import folder_of, in_batches, read_json
 
@@ -71,8 +71,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{file} is no state dict that can be loaded with weights only: {cause}") from error
+        raise UserError(f"{file} is no state dict that can be loaded with weights only: {first_line(error)}") from error
     wrong = state if not isinstance(state, Mapping) else [key for key in state if not _known(key)]
     if not isinstance(state, Mapping) or wrong:
         raise UserError(f"{file} must hold a state dict of embedder.* and dense.*; it has {str(wrong)[:120]}.")
@@ -132,7 +131,6 @@ def _tokenizer(folder: Path) -> Any:
             return BertTokenizer.from_pretrained(str(folder))
         return AutoTokenizer.from_pretrained(BASE)
     except Exception as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"The judge's tokenizer ({source}) cannot be loaded: {cause} Put tokenizer files into {folder}."
+            f"The judge's tokenizer ({source}) cannot be loaded: {first_line(error)} Put tokenizer files into {folder}."
         ) from error

@@ -10,11 +10,12 @@ from unlearn_bench.harness import judges
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.judges import RUDE, quality, resolve_judge
 from unlearn_bench.harness.store import Store
-from unlearn_bench.harness.suite import SourceSpec, load_suite
+from unlearn_bench.harness.suite import ScorerSpec, SourceSpec, load_suite
 from unlearn_bench.tasks.base import Scorer, scorers
 from unlearn_bench.tasks.scorers.kinds import Packaged
 
 MICRO = load_suite("micro")
+HOME, OWN = Path(MICRO.folder), MICRO.scorer
 WORDS = ("stupid", "pathetic", "disgusting", "dumb")
 
 
@@ -34,10 +35,6 @@ def labelled(folder: Path, toxic: int = 1) -> Path:
 @pytest.fixture
 def store(tmp_path) -> Store:
     return Store.create(tmp_path / "store")
-
-
-def with_judge(**fields):
-    return MICRO.model_copy(update={"scorer": judges.ScorerSpec(**fields)})
 
 
 class Answers(Scorer):
@@ -66,18 +63,18 @@ def test_the_order_of_labels_is_checked_and_said(sign, said):
 
 def test_a_folder_is_pinned_and_its_quality_is_noted_once_a_store(tmp_path, store, monkeypatch):
     folder = labelled(tmp_path / "mine")
-    first = resolve_judge(folder, MICRO, None, store)
+    first = resolve_judge(folder, OWN, HOME, None, store)
     assert (first.kind, first.path, first.name) == ("ngram", str(folder), "mine")
     assert first.note.startswith("held-out AUC 1.000 over 96 texts in 12 groups; 16 of 16 pairs")
     monkeypatch.setattr(judges, "load_scorer", lambda *_: pytest.fail("loaded again"))
-    assert resolve_judge(str(folder), MICRO, None, store) == first
-    assert resolve_judge(folder, MICRO, None, None) == first.model_copy(update={"note": ""})
+    assert resolve_judge(str(folder), OWN, HOME, None, store) == first
+    assert resolve_judge(folder, OWN, HOME, None, None) == first.model_copy(update={"note": ""})
 
 
 def test_another_text_is_another_judge_and_reversed_labels_are_noted(tmp_path, store):
     folder = tmp_path / "mine"
-    right = resolve_judge(labelled(folder), MICRO, None, store)
-    wrong = resolve_judge(labelled(folder, toxic=0), MICRO, None, store)
+    right = resolve_judge(labelled(folder), OWN, HOME, None, store)
+    wrong = resolve_judge(labelled(folder, toxic=0), OWN, HOME, None, store)
     assert wrong.digest != right.digest
     assert "WARNING: only 0 of 16 pairs" in wrong.note
     assert "WARNING" not in right.note
@@ -85,15 +82,15 @@ def test_another_text_is_another_judge_and_reversed_labels_are_noted(tmp_path, s
 
 def test_a_suites_labelled_text_keeps_its_groups_and_its_note_says_the_auc(tmp_path, store):
     folder = labelled(tmp_path / "data")
-    suite = with_judge(kind="ngram", name="fitted", train=SourceSpec(path="labelled.jsonl"), note="as the suite says")
-    found = resolve_judge(None, suite, folder, store)
+    spec = ScorerSpec(kind="ngram", name="fitted", train=SourceSpec(path="labelled.jsonl"), note="as the suite says")
+    found = resolve_judge(None, spec, HOME, folder, store)
     assert found.note.startswith("as the suite says; held-out AUC 1.000 over 96 texts in 12 groups; ")
     kept = Path(found.path or "", "labelled.jsonl").read_text().splitlines()
     assert [json.loads(row) for row in kept] == [
         json.loads(row) for row in (folder / "labelled.jsonl").read_text().splitlines()
     ]
     assert found.train is None
-    unfitted = resolve_judge(None, suite, folder, None)
+    unfitted = resolve_judge(None, spec, HOME, folder, None)
     assert (unfitted.digest, unfitted.path, unfitted.note) == (found.digest, None, "as the suite says")
 
 
@@ -116,11 +113,11 @@ def packaged(monkeypatch):
 
 
 def test_a_package_is_named_by_its_kind_and_pinned_by_its_version(packaged, store):
-    named = resolve_judge("in_pytest", MICRO, None, store)
+    named = resolve_judge("in_pytest", OWN, HOME, None, store)
     assert (named.kind, named.path, named.version) == ("in_pytest", None, 3)
     assert named.digest == named.name == f"pytest {pytest.__version__}"
     assert named.note.startswith("16 of 16 pairs")
-    assert resolve_judge(None, with_judge(kind="in_pytest"), None, store) == named
+    assert resolve_judge(None, ScorerSpec(kind="in_pytest"), HOME, None, store) == named
 
 
 HUB = "owner/judge"
@@ -143,13 +140,13 @@ def fake_hub(monkeypatch, folder: Path) -> list[tuple]:
 def test_a_hub_id_is_fetched_and_pinned_to_its_commit(tmp_path, store, monkeypatch):
     folder = labelled(tmp_path / COMMIT)
     asked = fake_hub(monkeypatch, folder)
-    found = resolve_judge(Path(HUB), MICRO, None, store)
+    found = resolve_judge(Path(HUB), OWN, HOME, None, store)
     assert (found.kind, found.path, found.hub) == ("ngram", str(folder), f"{HUB}@{COMMIT}")
     assert found.name == f"{HUB}@{COMMIT[:12]}"
-    assert found.digest == resolve_judge(folder, MICRO, None, store).digest
+    assert found.digest == resolve_judge(folder, OWN, HOME, None, store).digest
     assert found.note.startswith("held-out AUC")
-    resolve_judge(f"{HUB}@v1", MICRO, None, store)
-    of_suite = resolve_judge(None, with_judge(kind="ngram", hub=HUB, name="theirs"), None, store)
+    resolve_judge(f"{HUB}@v1", OWN, HOME, None, store)
+    of_suite = resolve_judge(None, ScorerSpec(kind="ngram", hub=HUB, name="theirs"), HOME, None, store)
     assert of_suite.name == f"theirs ({HUB}@{COMMIT[:12]})"
     assert of_suite.identity() == found.identity()
     assert asked == [(HUB, None), (HUB, "v1"), (HUB, None)]
@@ -161,24 +158,24 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     with pytest.raises(UserError, match=r"fetched from the hub: no route to host\. .* by hand .*--scorer FOLDER"):
-        resolve_judge(HUB, MICRO, None, None)
+        resolve_judge(HUB, OWN, HOME, None, None)
 
 
 def test_what_is_no_judge_is_named(tmp_path):
     with pytest.raises(UserError, match=r"Judge folder nowhere does not exist.*profanity_check"):
-        resolve_judge("nowhere", MICRO, None, None)
+        resolve_judge("nowhere", OWN, HOME, None, None)
     with pytest.raises(UserError, match="holds no judge; expected one of toxicity_classifier"):
-        resolve_judge(tmp_path, MICRO, None, None)
+        resolve_judge(tmp_path, OWN, HOME, None, None)
     with pytest.raises(UserError, match="needs a judge of texts"):
-        resolve_judge(None, MICRO.model_copy(update={"scorer": None}), None, None)
+        resolve_judge(None, None, HOME, None, None)
     with pytest.raises(UserError, match="neither a folder nor labelled text"):
-        resolve_judge(None, with_judge(kind="ngram"), None, None)
+        resolve_judge(None, ScorerSpec(kind="ngram"), HOME, None, None)
 
 
 def test_a_suites_own_folder_is_taken_at_its_word(store, monkeypatch):
     monkeypatch.setattr(judges, "load_scorer", lambda *_: pytest.fail("loaded"))
-    assert MICRO.scorer is not None
-    found = resolve_judge(None, MICRO, None, store)
-    assert found.path == str(Path(MICRO.folder) / (MICRO.scorer.path or ""))
-    assert (found.note, found.version) == (MICRO.scorer.note, scorers.get("trust").version)
+    assert OWN is not None
+    found = resolve_judge(None, OWN, HOME, None, store)
+    assert found.path == str(HOME / (OWN.path or ""))
+    assert (found.note, found.version) == (OWN.note, scorers.get("trust").version)
     assert found.digest
