@@ -6,7 +6,7 @@ WORKERS ?= auto
 
 VLLM_VENV ?= .venv-vllm
 
-.PHONY: demo test test-long test-full test-vllm lint micro tune real-model clean
+.PHONY: demo test test-long test-full test-vllm bench lint micro tune real-model clean
 
 demo: $(VENV)/.installed
 	$(BIN)/unlearn-bench evaluate --methods all
@@ -24,6 +24,12 @@ test-vllm: $(VLLM_VENV)/.installed
 
 test-full: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+# Ratios of cost against the usual scripts, side by side in one run. BENCH_DATA: a folder of real data.
+bench: $(VENV)/.installed real-model
+	$(BIN)/python tests/benchmarks/bench_training.py --model .cache/smollm2-135m
+	$(BIN)/python -m pytest -n 0 -s tests/benchmarks/test_memory.py
+	$(BIN)/python tests/benchmarks/bench_precision.py --model .cache/smollm2-135m --data "$(UNLEARN_BENCH_DATA)"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

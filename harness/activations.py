@@ -2,86 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..methods.base import Batch, Context, Tokens
 from .batches import Batches, generator
 from .errors import UserError, suggest
-
-
-def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """Return the full name of the list of decoder layers (`model.layers`) and the list.
-
-    Raises:
-        UserError: where the model has no list of as many modules as its configuration has layers.
-    """
-    count = model.config.get_text_config(decoder=True).num_hidden_layers
-    own = getattr(model.get_decoder(), "layers", None)
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    for name, module in lists:
-        if module is own:
-            return name, module
-    for name, module in lists:
-        if len(module) == count:
-            return name, module
-    raise UserError(
-        f"{type(model).__name__} has no list of {count} decoder layers; its methods cannot find activations."
-    )
+from .passes import Passes, Prefix, decoder_layers, layer_of
 
 
 class ModelContext(Context):
     """The `Context` of a loaded model.
 
+    Layers below every trained one run once a batch, for the updated and the frozen model alike; nothing runs beyond the
+    deepest layer that is read.
+
     Args:
-        model: a causal language model; the hooks are removed after every call.
+        model: a causal language model, or its first layers.
         batches: the batches of the run.
         seed: the cell's training seed, from which `rng` derives.
+        device: where batches go.
+        depth: decoder layers of the whole model, where `model` is a part of it.
+
+    Attributes:
+        prefix: full name of the list of decoder layers.
+        shared: number of layers that run once for both.
     """
 
-    def __init__(self, model: PreTrainedModel, batches: Batches, seed: int) -> None:
+    ANSWERS = 2
+    """Answers of the frozen model that are kept: an evaluation after the optimiser step asks for them again."""
+
+    def __init__(
+        self, model: PreTrainedModel, batches: Batches, seed: int, device: torch.device, depth: int | None = None
+    ) -> None:
         self.model, self._batches = model, batches
-        self._prefix, self._modules = decoder_layers(model)
-        self.layers = len(self._modules)
+        self.prefix, self._modules = decoder_layers(model)
+        self.passes = Passes(model, self._modules)
+        self.layers = depth or len(self._modules)
         self.hidden_size = model.config.get_text_config(decoder=True).hidden_size
         self.topics = batches.topics
         self.steps = batches.steps
         self.rng = generator(seed, "method")
-        self.device = model.device
+        self.device = device
+        self.shared = 0
         self._originals: Mapping[str, Tensor] = {}
-        self._last_frozen: tuple[Tokens, tuple[int, ...], dict[int, Tensor]] | None = None
+        self._below: Prefix | None = None
+        self._frozen: list[tuple[Tokens, tuple[int, ...], dict[int, Tensor]]] = []
 
-    def keep_originals(self, originals: Mapping[str, Tensor]) -> None:
-        """Tell which parameters train, with the values that `frozen_hidden` puts in their place."""
+    def keep_originals(self, originals: Mapping[str, Tensor], by_text: bool = False) -> None:
+        """Tell which parameters train, with the values that `frozen_hidden` puts in their place; see `Prefix`."""
         self._originals = originals
+        shared = min(layer_of(name, self.prefix) for name in originals)
+        below = Prefix(self.passes, shared - 1, by_text) if shared else None
+        if below is not None and below.same(self.batch(0).forget, len(self._modules) - 1):
+            self.shared, self._below = shared, below
 
     def hidden(self, tokens: Tokens, layers: Sequence[int]) -> dict[int, Tensor]:
         """Return the residual stream after each of `layers`; layers beyond the deepest of them do not run."""
         self._check(layers)
-        with self._captured(layers) as found:
-            self._forward(lambda **inputs: self.model(**inputs), tokens)
-        return found
+        return self._run(tokens, layers)
 
     @torch.no_grad()
     def frozen_hidden(self, tokens: Tokens, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Return the same of the frozen model, by swapping the original values in for one pass.
-
-        The last answer is kept, because an evaluation after the optimiser step asks for it again.
-        """
+        """Return the same of the frozen model, by swapping the original values in for one pass."""
         wanted = tuple(layers)
-        if self._last_frozen and self._last_frozen[0] is tokens and self._last_frozen[1] == wanted:
-            return self._last_frozen[2]
+        for known, asked, found in self._frozen:
+            if known is tokens and asked == wanted:
+                return found
         self._check(layers)
-        originals = dict(self._originals)
-        with self._captured(layers) as found:
-            self._forward(lambda **inputs: torch.func.functional_call(self.model, originals, (), inputs), tokens)
-        self._last_frozen = (tokens, wanted, found)
+        found = self._run(tokens, layers, self._originals)
+        self._frozen = [*self._frozen[1 - self.ANSWERS :], (tokens, wanted, found)]
         return found
 
     def layer_parameters(self, layers: Sequence[int], name: str) -> list[str]:
@@ -94,7 +88,7 @@ class ModelContext(Context):
                     f"Decoder layer {layer} of {type(self.model).__name__} has no parameter {name!r}."
                     f"{suggest(name, own)} It has: {', '.join(own)}."
                 )
-        return [f"{self._prefix}.{layer}.{name}" for layer in layers]
+        return [f"{self.prefix}.{layer}.{name}" for layer in layers]
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, a pure function of (training seed, step)."""
@@ -112,33 +106,14 @@ class ModelContext(Context):
                 f" has {self.layers} decoder layers (0 to {self.layers - 1}); change the method's layer settings."
             )
 
-    def _forward(self, call: Callable[..., Any], tokens: Tokens) -> None:
-        try:
-            call(input_ids=tokens.ids, attention_mask=tokens.mask, use_cache=False)
-        except _DeepEnough:
-            return
-
-    @contextmanager
-    def _captured(self, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-        """Collect the outputs of `layers` while the block runs and stop the pass after the deepest."""
-        found: dict[int, Tensor] = {}
-        deepest = max(layers)
-
-        def keep(layer: int) -> Callable[..., None]:
-            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                found[layer] = output if isinstance(output, Tensor) else output[0]
-                if layer == deepest:
-                    raise _DeepEnough
-
-            return hook
-
-        handles = [self._modules[layer].register_forward_hook(keep(layer)) for layer in set(layers)]
-        try:
-            yield found
-        finally:
-            for handle in handles:
-                handle.remove()
+    def _run(
+        self, tokens: Tokens, layers: Sequence[int], parameters: Mapping[str, Tensor] | None = None
+    ) -> dict[int, Tensor]:
+        if max(layers) >= len(self._modules):
+            raise NotLoaded
+        below = self._below(tokens) if self._below is not None and min(layers) >= self.shared else None
+        return self.passes.run(tokens, layers, parameters, below)
 
 
-class _DeepEnough(Exception):
-    """Ends a forward pass after the deepest layer that was asked for."""
+class NotLoaded(Exception):
+    """A method reads a layer that was left out when the model was loaded."""

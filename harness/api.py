@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,9 +52,12 @@ def evaluate(
     workers: int | None = None,
     device: str = "auto",
     batch_size: int = 64,
+    checkpointing: bool = False,
     console: Console | None = None,
 ) -> Result:
     """Run a request: train what is not trained, measure what is not measured, write the board.
+
+    `checkpointing` trains with less memory and the same results, from the start instead of where memory ends.
 
     Raises:
         UserError: the request cannot be planned or the output folder not written; nothing has run then.
@@ -68,7 +71,9 @@ def evaluate(
     def name_of(cell: PlannedCell) -> str:
         return cell.spec.label if len(plan.models) == 1 else f"{cell.model} {cell.spec.label}"
 
-    place = replace(make_place(plan, store, device, batch_size), engine_options=request.engine_options)
+    place = Place(
+        store.root, find_device(device), plan.suite.threads, batch_size, request.engine_options, checkpointing
+    )
     causes: dict[str, str] = {}
     with Display(len(plan.cells), console) as display:
 
@@ -85,11 +90,6 @@ def evaluate(
     write_board(board, store)
     failures = {name: causes[name] for name in map(name_of, plan.cells) if name in causes}
     return Result(plan, store, board, failures)
-
-
-def make_place(plan: Plan, store: Store, device: str, batch_size: int) -> Place:
-    """Return where jobs run; `auto` takes the GPU where there is one."""
-    return Place(store.root, find_device(device), plan.suite.threads, batch_size)
 
 
 def default_workers(plan: Plan, place: Place) -> int:

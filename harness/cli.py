@@ -152,6 +152,11 @@ def _options(ctx: click.Context, option: click.Parameter, values: tuple[str, ...
 @option(
     "--batch-size", "Sequences that are evaluated together; changes no result.", type=click.IntRange(min=1), default=64
 )
+@click.option(
+    "--checkpointing",
+    is_flag=True,
+    help="Train with gradient checkpointing from the start: less memory, more time, the same results.",
+)
 @OUTPUT
 @DATA_ROOT
 @option("--scorer", "Judge of texts in place of the suite's: a folder, a hub id or a packaged judge.")
@@ -165,6 +170,7 @@ def evaluate(
     workers: int | None,
     device: str,
     batch_size: int,
+    checkpointing: bool,
     dry_run: bool,
     as_json: bool,
     **asked: Any,
@@ -185,7 +191,13 @@ def evaluate(
         return
     started = time.perf_counter()
     result = api.evaluate(
-        request, output=output, executor=executor, workers=workers, device=device, batch_size=batch_size
+        request,
+        output=output,
+        executor=executor,
+        workers=workers,
+        device=device,
+        batch_size=batch_size,
+        checkpointing=checkpointing,
     )
     click.echo(result.board.to_json() if as_json else result.board.to_markdown(), nl=False)
     board = output / "leaderboards" / f"{result.plan.suite.name}.md"

@@ -6,8 +6,9 @@ arithmetic under these assumptions:
 
 | what | assumed |
 | --- | --- |
-| weights | all parameters, once, in float32 (`precision: float32`, `tf32`) or the model's dtype (`reference`) |
-| trained tensors | four copies more: value before, gradient, two moments of Adam; two with SGD |
+| weights | of the layers that are read, once, in the model's dtype (`precision: mixed`, `reference`) or float32; the |
+| | embedding stays in main memory; a family that is not loaded in part: all parameters |
+| trained tensors | value before, gradient, two moments of Adam; `mixed`: a float32 copy too, and only the first as is |
 | activations | input and output of each matrix, in layers from the first trained to the deepest that runs, for every |
 | | pass with gradients (their graphs live until the backward pass); three float32 states a watched layer |
 | forward | 2 FLOPs a matrix element and token, layers up to the deepest watched; products of attention left out |
@@ -44,7 +45,7 @@ from transformers import PreTrainedModel
 
 from ..methods.base import methods
 from ..tasks.base import Decoding, tasks
-from .data import load_rows, texts
+from .data import Rows, load_rows, texts
 from .errors import UserError
 from .files import read_json
 from .models import ModelSpec
@@ -140,8 +141,15 @@ class Corpus:
         return longest if known is None else min(known, longest)
 
 
-def corpus_of(corpora: CorporaSpec, folder: Path | None, training: TrainingSpec) -> Corpus:
+def corpus_of(
+    corpora: CorporaSpec,
+    folder: Path | None,
+    training: TrainingSpec,
+    rows_of: Callable[[SourceSpec, Path | None], Rows] = load_rows,
+) -> Corpus:
     """Return a track's corpus: counted where its text can be read, else by the suite's `expected` rows.
+
+    `rows_of` reads a source below `folder`.
 
     Raises:
         UserError: a forget source that can neither be read nor says how many rows to expect.
@@ -151,7 +159,7 @@ def corpus_of(corpora: CorporaSpec, folder: Path | None, training: TrainingSpec)
         count, lengths = 0, []
         for source in sources:
             try:
-                found = texts(load_rows(source, folder).rows, source)
+                found = texts(rows_of(source, folder).rows, source)
             except UserError:
                 if source.expected is None:
                     raise
@@ -203,22 +211,17 @@ class Estimates:
 
     rows: tuple[Row, ...]
     total: Estimate
-    profile: Profile
     assumptions: str
-
-    @property
-    def fits(self) -> bool:
-        """Whether the largest cell fits the device."""
-        return self.total.memory_bytes <= self.profile.memory
 
 
 def training_cost(
     anatomy: Anatomy, work: Work, training: TrainingSpec, corpus: Corpus, dtype: str, profile: Profile = A100
 ) -> Estimate:
-    """Return what one training run costs; `dtype` is the model's own, which `precision: reference` trains in."""
-    rate = dtype if training.precision == "reference" else training.precision
-    dtype = dtype if training.precision == "reference" else "float32"
-    width, size = _bytes(dtype), training.batch_size
+    """Return what one training run costs; `dtype` is the model's own."""
+    mixed = training.precision == "mixed" and dtype == "bfloat16"
+    own = mixed or training.precision == "reference"
+    rate = dtype if own else training.precision.replace("mixed", "float32")
+    width, size = _bytes(dtype if own else "float32"), training.batch_size
     trained, first = sum(anatomy.parameters[name] for name in work.trained), anatomy.first(work.trained)
     tokens = {text: size * corpus.tokens(text, training.max_length) for text in ("forget", "retain", "probe")}
     steps = training.steps or max(1, math.ceil(training.epochs * corpus.forget_texts / size))
@@ -226,8 +229,8 @@ def training_cost(
     repeats = math.ceil((min(asked) if asked else 2 * corpus.forget_texts) / size) / Rehearsal.PROBE_BATCHES
 
     def seconds(item: Pass) -> float:
-        count, ran = tokens[item.text], sum(anatomy.matrices[: item.layers])
-        flops, launched = 2 * ran, item.layers
+        count, ran = tokens[item.text], sum(anatomy.matrices[item.start : item.layers])
+        flops, launched = 2 * ran, item.layers - item.start
         if item.gradients:
             flops += 2 * (sum(anatomy.matrices[first : item.layers]) + trained)
             launched += item.layers - first
@@ -239,11 +242,13 @@ def training_cost(
 
     running = [item for item in work.step if item.gradients]
     peak = max((max(anatomy.values[: item.layers]) * tokens[item.text] * width for item in work.step), default=0)
-    copies = 2 if training.optimizer == "sgd" else 4
-    update = copies * trained * width / profile.bandwidth * 2
+    moments = 0 if training.optimizer == "sgd" else 2
+    held = trained * (width + moments * max(width, 4 * mixed) + 4 * mixed)
+    backward = trained * width + sum(map(saved, running)) + peak
+    update = trained * (width + moments * max(width, 4 * mixed) + 4 * mixed) / profile.bandwidth * 4
     setup = sum(seconds(item) * (repeats if item.text == "probe" else 1) for item in work.setup)
     return Estimate(
-        memory_bytes=(anatomy.total + copies * trained) * width + sum(map(saved, running)) + peak + OVERHEAD,
+        memory_bytes=anatomy.loaded(work) * width + held + max(backward, 4 * trained * mixed) + OVERHEAD,
         seconds=setup + steps * (sum(map(seconds, work.step)) + update),
         disk_bytes=trained * width + steps * STEP_BYTES,
     )
@@ -314,7 +319,7 @@ def estimate_plan(
         sum(one.disk_bytes for one in known),
     )
     said = ASSUMPTIONS.format(profile=profile.name, utilisation=profile.utilisation, batch=batch_size)
-    return Estimates(rows, total, profile, said)
+    return Estimates(rows, total, said)
 
 
 def _row(

@@ -40,6 +40,7 @@ class Place:
     threads: int
     batch_size: int
     engine_options: Mapping[str, Any] = field(default_factory=dict)
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def run_job(job: Job, report: Report) -> None:
     import torch
 
     torch.set_num_threads(job.place.threads)
+    if job.place.device != "cpu":
+        torch.cuda.reset_peak_memory_stats(job.place.device)
     if isinstance(job, MakeJob):
         make(job, report)
     else:
@@ -108,12 +111,15 @@ def recorded(place: Place, started: float) -> dict[str, Any]:
     import transformers
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    on_gpu = place.device != "cpu"
+    allocated = {"peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated(place.device) / 2**20)} if on_gpu else {}
     return {
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(place.device) if place.device != "cpu" else "cpu",
+        "device": torch.cuda.get_device_name(place.device) if on_gpu else "cpu",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "machine": platform.machine(),
         "seconds": round(time.perf_counter() - started, 3),
         "peak_memory_mib": round(peak),
+        **allocated,
     }

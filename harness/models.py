@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
+from .errors import UserError, first_line
 from .files import read_json
 from .hub import snapshot
 from .specs import Spec, identity, recorded, runtime
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("float32", "bfloat16", "float16")
+CUT = frozenset(("llama", "mistral", "qwen2", "qwen3", "olmo2", "olmo3", "gemma2", "gemma3", "gemma3_text", "phi3"))
+"""Model types whose first layers answer alone as they do in the whole model; held by tests of each."""
 MODEL_FILES = (
     "config.json",
     "generation_config.json",
@@ -107,20 +109,30 @@ def weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def load_model(spec: ModelSpec, device: str = "cpu", dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_model(
+    spec: ModelSpec, device: str = "cpu", dtype: torch.dtype | None = None, layers: int | None = None
+) -> PreTrainedModel:
     """Load the model in evaluation mode; executes no code from a hub and no pickle.
+
+    With `layers` only the embeddings and so many decoder layers are read from the files, and there is no head. A family
+    that is not in `CUT` is read whole.
 
     Raises:
         UserError: where it cannot be read, with the cause and what to do.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     folder = model_folder(spec)
+    verbosity = logging.get_verbosity()
     try:
-        config = AutoConfig.from_pretrained(spec.source, **_exactly(spec))
-        model = AutoModelForCausalLM.from_pretrained(
+        config = load_config(spec)
+        part = layers is not None and config.model_type in CUT
+        if part:
+            _cut(config, layers or 1)
+            logging.set_verbosity_error()  # it would name every tensor that is left out
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             spec.source,
             config=config,
             dtype=dtype or spec.torch_dtype,
@@ -128,10 +140,37 @@ def load_model(spec: ModelSpec, device: str = "cpu", dtype: torch.dtype | None =
             **_exactly(spec),
             use_safetensors=weight_files(folder)[0].suffix == ".safetensors",
             weights_only=True,
+            output_loading_info=True,
         )
+        model, found = loaded
+        if part and found["missing_keys"]:
+            raise ValueError(f"its files hold no {min(found['missing_keys'])}")
     except Exception as error:
         raise UserError(unreadable(spec, error)) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    if part:
+        from torch import nn
+
+        model.set_output_embeddings(nn.Identity())
     return model.to(device).eval()  # pyright: ignore[reportArgumentType]
+
+
+def load_config(spec: ModelSpec) -> PretrainedConfig:
+    """Load the model's configuration."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(spec.source, **_exactly(spec))
+
+
+def _cut(config: PretrainedConfig, layers: int) -> None:
+    """Shorten a configuration to its first layers, with everything that it lists by layer."""
+    text = config.get_text_config(decoder=True)
+    count = text.num_hidden_layers
+    for name, value in vars(text).copy().items():
+        if isinstance(value, list | tuple) and len(value) == count:
+            setattr(text, name, value[:layers])
+    text.num_hidden_layers = min(layers, count)
 
 
 def _exactly(spec: ModelSpec) -> dict[str, Any]:
@@ -175,8 +214,7 @@ def unreadable(spec: ModelSpec, error: Exception) -> str:
     what = f"Model folder {spec.path}" if spec.path is not None else f"Model {spec.hub}"
     if "trust_remote_code" in str(error):
         return needs_code(what)
-    cause = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".") + "."
-    return f"{what} cannot be loaded: {cause}"
+    return f"{what} cannot be loaded: {first_line(error)}"
 
 
 def needs_code(what: str) -> str:

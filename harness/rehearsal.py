@@ -14,8 +14,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..methods.base import Batch, Method, Tokens
-from .activations import ModelContext, decoder_layers
-from .errors import UserError
+from .activations import ModelContext
+from .errors import UserError, first_line
+from .models import CUT
+from .passes import Prefix, decoder_layers, layer_of
 
 
 def skeleton(facts: Mapping[str, Any]) -> PreTrainedModel:
@@ -34,8 +36,9 @@ def _skeleton(facts: str) -> PreTrainedModel:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     except Exception as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"The architecture facts {facts:.80} describe no causal language model: {cause}") from error
+        raise UserError(
+            f"The architecture facts {facts:.80} describe no causal language model: {first_line(error)}"
+        ) from error
 
 
 class Anatomy:
@@ -52,6 +55,7 @@ class Anatomy:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.prefix, modules = decoder_layers(model)
+        self._cut = model.config.model_type in CUT
         shapes = [[p.shape for p in layer.parameters() if p.dim() > 1] for layer in modules]
         config = model.config.get_text_config(decoder=True)
         heads = config.num_attention_heads
@@ -63,6 +67,14 @@ class Anatomy:
         self.longest = getattr(config, "max_position_embeddings", None) or 1 << 20
         self.cache = 2 * len(shapes) * (getattr(config, "num_key_value_heads", None) or heads) * width
 
+    def loaded(self, work: Work) -> int:
+        """Return the elements on the device while a method trains: the layers it reads; all where it trains others."""
+        inside = {name: f".{self.prefix}." in f".{name}" for name in self.parameters}
+        if not self._cut or not all(inside[name] for name in work.trained):
+            return self.total
+        read = (name for name in self.parameters if inside[name] and layer_of(name, self.prefix) < work.layers)
+        return sum(self.parameters[name] for name in read)
+
     @property
     def total(self) -> int:
         """Number of parameters."""
@@ -70,18 +82,15 @@ class Anatomy:
 
     def first(self, names: Iterable[str]) -> int:
         """Return the first layer that gradients reach; a parameter outside the layers counts as below them."""
-        return min(self._layer(name) for name in names)
-
-    def _layer(self, name: str) -> int:
-        head, _, rest = name.partition(f"{self.prefix}.")
-        return int(rest.split(".")[0]) if rest and not head else 0
+        return min(layer_of(name, self.prefix) for name in names)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass that a method asks for: over which text, through how many layers, how many of them watched."""
+    """One pass that a method asks for: over which text, from which layer through how many, how many of them watched."""
 
     text: str
+    start: int
     layers: int
     watched: int
     gradients: bool
@@ -99,7 +108,7 @@ class Rehearsal(ModelContext):
 
     def __init__(self, model: PreTrainedModel, topics: Sequence[str]) -> None:
         self.model = model
-        self._prefix, self._modules = decoder_layers(model)
+        self.prefix, self._modules = decoder_layers(model)
         self.layers, self.hidden_size = len(self._modules), 8
         self.topics, self.steps = list(topics), 1
         self.rng = np.random.default_rng(0)
@@ -109,7 +118,13 @@ class Rehearsal(ModelContext):
         self._random = torch.Generator().manual_seed(0)
         self._batch = Batch(0, self.topics[0], self._tokens(), self._tokens())
         self._probe = [self._tokens() for _ in range(self.PROBE_BATCHES)]
-        self._frozen: tuple[Tokens, tuple[int, ...], dict[int, Tensor]] | None = None
+        self.shared = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was answered, as for a new batch."""
+        self._frozen: list[tuple[Tokens, tuple[int, ...], dict[int, Tensor]]] = []
+        self._below_of: list[Tokens] = []
 
     def hidden(self, tokens: Tokens, layers: Sequence[int]) -> dict[int, Tensor]:
         """Return random states, and note a pass."""
@@ -118,9 +133,12 @@ class Rehearsal(ModelContext):
     def frozen_hidden(self, tokens: Tokens, layers: Sequence[int]) -> dict[int, Tensor]:
         """Return random states, and note a pass where the frozen model would run again."""
         wanted = tuple(layers)
-        if self._frozen is None or self._frozen[0] is not tokens or self._frozen[1] != wanted:
-            self._frozen = (tokens, wanted, self._answer(tokens, layers, False))
-        return self._frozen[2]
+        for known, asked, found in self._frozen:
+            if known is tokens and asked == wanted:
+                return found
+        found = self._answer(tokens, layers, False)
+        self._frozen = [*self._frozen[1 - self.ANSWERS :], (tokens, wanted, found)]
+        return found
 
     def batch(self, step: int) -> Batch:
         """Return the same batch for every step."""
@@ -132,15 +150,20 @@ class Rehearsal(ModelContext):
         return [(tokens, np.array([0, 1])) for tokens in self._probe]
 
     def take(self) -> tuple[Pass, ...]:
-        """Return the passes since the last call and forget the last frozen answer, as a new batch would."""
-        taken, self.passes, self._frozen = tuple(self.passes), [], None
+        """Return the passes since the last call, and forget what was answered."""
+        taken, self.passes = tuple(self.passes), []
+        self.forget()
         return taken
 
     def _answer(self, tokens: Tokens, layers: Sequence[int], gradients: bool) -> dict[int, Tensor]:
         self._check(layers)
         named = {"forget": self._batch.forget, "retain": self._batch.retain}
         text = next((name for name, own in named.items() if own is tokens), "probe")
-        self.passes.append(Pass(text, max(layers) + 1, len(set(layers)), gradients))
+        shares = self.shared > 0 and min(layers) >= self.shared
+        known = shares and any(kept is tokens for kept in self._below_of)
+        if shares and not known:
+            self._below_of = [*self._below_of[1 - Prefix.BATCHES :], tokens]
+        self.passes.append(Pass(text, self.shared if known else 0, max(layers) + 1, len(set(layers)), gradients))
         shape = (*tokens.ids.shape, self.hidden_size)
         return {layer: torch.randn(shape, generator=self._random).requires_grad_(gradients) for layer in layers}
 
@@ -157,12 +180,15 @@ class Work:
     setup: tuple[Pass, ...]
     step: tuple[Pass, ...]
     probe_limit: int | None
+    layers: int
+    """How many first layers are read or trained."""
 
 
 def rehearse(method: Method, model: PreTrainedModel, topics: Sequence[str] = ("forget",)) -> Work:
     """Run the method's set-up and one step on random states of the skeleton and return what it asked for."""
     context = Rehearsal(model, topics)
     trained = tuple(dict.fromkeys(method.trained(context)))
+    context.shared = min(layer_of(name, context.prefix) for name in trained)
     with torch.no_grad():
         method.setup(context)
     setup = context.take()
@@ -172,4 +198,7 @@ def rehearse(method: Method, model: PreTrainedModel, topics: Sequence[str] = ("f
         method.combine(losses)
     with torch.no_grad():
         method.after_step(batch, {name: loss.detach() for name, loss in losses.items()})
-    return Work(trained, setup, context.take(), context.probe_limit)
+    step = context.take()
+    deepest = max(layer_of(name, context.prefix) + 1 for name in trained)
+    layers = max([deepest, *(item.layers for item in (*setup, *step))])
+    return Work(trained, setup, step, context.probe_limit, layers)

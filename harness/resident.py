@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from multiprocessing import util
@@ -19,19 +20,23 @@ KEPT = 2
 """Engines that a worker keeps, so that a checkpoint's own and its base's take turns; one where it stands alone."""
 
 _engines: dict[str, Engine] = {}
+_base: dict[str, tuple[int | None, PreTrainedModel, PreTrainedTokenizerBase]] = {}
+"""The base model for training, with the number of its first layers that were loaded; None: all."""
 
 
-def base_model(model: ModelSpec, device: str, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return the base model for training; whoever changes it gives the original tensors back."""
+def base_model(
+    model: ModelSpec, device: str, precision: str, layers: int | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return the base model for training, at least its first `layers`; who changes it gives its tensors back."""
     if device != "cpu":
         _close(_engines)
-    return _base_model(model, device, precision)
-
-
-@lru_cache(maxsize=1)
-def _base_model(model: ModelSpec, device: str, precision: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    dtype = None if precision == "reference" else torch.float32
-    return load_model(model, device, dtype), load_tokenizer(model)
+    key = repr((model, device, precision in ("mixed", "reference")))
+    held = _base.get(key)
+    if held is None or (held[0] or math.inf) < (layers or math.inf):
+        _base.clear()
+        dtype = None if precision in ("mixed", "reference") else torch.float32
+        _base[key] = held = (layers, load_model(model, device, dtype, layers), load_tokenizer(model))
+    return held[1], held[2]
 
 
 def engine(kind: str, model: ModelSpec, device: str, batch_size: int, options: Mapping[str, Any]) -> Engine:
@@ -43,7 +48,7 @@ def engine(kind: str, model: ModelSpec, device: str, batch_size: int, options: M
         alone = made.alone or any(held.alone for held in _engines.values())
         _close(list(_engines)[: None if alone else max(0, len(_engines) - KEPT + 1)])
         if device != "cpu":
-            _base_model.cache_clear()
+            _base.clear()
             gc.collect()
             torch.cuda.empty_cache()
         _engines[key] = made(model, device=device, batch_size=batch_size, options=options)

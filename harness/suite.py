@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import model_validator
@@ -85,6 +85,9 @@ class TrackSpec(Spec):
     forget_task: str = runtime(description="name of a task of the suite")
     retain_task: str = runtime(description="name of a task of the suite")
     controls: tuple[str, ...] = runtime((), description="further tasks that are measured and shown, with no say in S")
+    neighbours: tuple[str, ...] = runtime(
+        (), description="subjects of the retain task next to the forget topic; boards show them against the others"
+    )
     corpora: CorporaSpec = runtime()
 
 
@@ -112,10 +115,16 @@ class TrainingSpec(Spec):
     optimizer: str = identity("adamw", pattern="^(adamw|adam|sgd)$")
     gradient_clip: float | None = identity(None, gt=0, description="largest gradient norm; None: no clipping")
     precision: str = identity(
-        "float32",
-        pattern="^(float32|tf32|reference)$",
-        description="float32: weights and updates in float32; tf32: the same, matrix products of a GPU in TF32;"
-        " reference: in the model's own dtype, as public RMU code",
+        "mixed",
+        pattern="^(mixed|float32|tf32|reference)$",
+        description="mixed: the model in its own dtype, updates of float32 copies of the trained tensors (a float16"
+        " model as float32); float32: all in float32; tf32: the same, matrix products of a GPU in TF32; reference: all"
+        " in the model's own dtype, as public RMU code",
+    )
+    keep_prefix: bool = identity(
+        False,
+        description="run the layers below the trained ones text by text and keep their output in main memory, so that"
+        " they run in the first epoch only; last bits differ from those of batches",
     )
 
 
@@ -133,6 +142,9 @@ class BootstrapSpec(Spec):
     resamples: int = identity(2000, ge=100)
     confidence: float = identity(0.95, gt=0.5, lt=1)
     seed: int = identity(0, ge=0)
+    interval: Literal["percentile", "bca"] = identity(
+        "bca", description="ends of the intervals of single values and differences; docs/statistics.md says why BCa"
+    )
 
 
 class SuiteModel(Spec):

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..methods.base import Method
+from ..methods.base import Batch, Method
 from .activations import ModelContext
 from .batches import Batches, Corpora, generator
 from .errors import UserError
+from .passes import embed_in_main_memory
 from .suite import TrainingSpec
 
 __all__ = ["Corpora", "Trainer", "TrainingError"]
@@ -40,23 +42,31 @@ def matrix_products(precision: str) -> Iterator[None]:
 
 
 class TrainedTensors:
-    """The parameters that train, their values before, and the way back.
+    """The parameters that train, the values that the optimiser moves, their values before, and the way back.
 
-    But with precision `reference` every parameter is held in float32 until `restore`; the cast back is exact, because
-    each 16-bit value is a float32 value.
+    What is cast to float32 (everything with `float32` and `tf32`, a float16 model with `mixed`) stays so until
+    `restore`; the cast back is exact, because each 16-bit value is a float32 value.
+
+    Attributes:
+        parameters: those of the model, by name.
+        masters: what the optimiser moves: with `mixed` a float32 copy of each parameter, else the parameter itself.
+        originals: the values before, in the dtype that the model runs in.
     """
 
     def __init__(self, model: PreTrainedModel, precision: str, optimizer: str) -> None:
-        if precision == "reference" and model.dtype == torch.float16 and optimizer != "sgd":
+        half = model.dtype == torch.float16
+        if precision == "reference" and half and optimizer != "sgd":
             raise UserError("Adam in float16 divides by zero (its 1e-8 rounds to 0): use `precision: float32`.")
-        self.model = model
+        cast = precision in ("float32", "tf32") or (precision == "mixed" and half)
+        self.model, self._mixed = model, precision == "mixed"
         self.loaded = {name: parameter.dtype for name, parameter in model.named_parameters()}
         for parameter in model.parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
-            if precision != "reference":
+            if cast:
                 parameter.data = parameter.data.float()
         self.parameters: dict[str, torch.nn.Parameter] = {}
+        self.masters: dict[str, torch.nn.Parameter] = {}
         self.originals: dict[str, Tensor] = {}
 
     def open(self, names: list[str]) -> None:
@@ -67,8 +77,31 @@ class TrainedTensors:
             raise UserError(f"{type(self.model).__name__} has no parameters called {unknown}; nothing can be trained.")
         self.parameters = {name: known[name] for name in dict.fromkeys(names)}
         self.originals = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-        for parameter in self.parameters.values():
+        for name, parameter in self.parameters.items():
             parameter.requires_grad_(True)
+            copied = self._mixed and parameter.dtype != torch.float32
+            self.masters[name] = torch.nn.Parameter(parameter.detach().float()) if copied else parameter
+
+    def pull_gradients(self) -> None:
+        """Hand the gradients to the masters."""
+        for name, master in self.masters.items():
+            parameter = self.parameters[name]
+            if master is not parameter and parameter.grad is not None:
+                master.grad, parameter.grad = parameter.grad.float(), None
+
+    @torch.no_grad()
+    def push_values(self) -> None:
+        """Round the masters' values to the model's dtype."""
+        for name, master in self.masters.items():
+            if master is not self.parameters[name]:
+                self.parameters[name].copy_(master)
+
+    @torch.no_grad()
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Take the masters' values of an earlier run."""
+        for name, master in self.masters.items():
+            master.copy_(values[name])
+        self.push_values()
 
     def delta(self) -> dict[str, Tensor]:
         """Return the tensors that changed, with their new values, in the dtype of the model as loaded, on the CPU."""
@@ -83,6 +116,7 @@ class TrainedTensors:
         """Give the model back its values and dtypes, bit by bit, without gradients."""
         for name, original in self.originals.items():
             self.parameters[name].data = original.clone()
+        self.masters = {}
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
@@ -93,13 +127,25 @@ class Trainer:
     """Trains one cell: a model, a method, its corpora and a seed.
 
     Everything a method draws comes from `context.rng`; torch's global generator is seeded anew for the set-up and for
-    each step, so that nothing depends on what ran before. Dropout is off.
+    each step, so that nothing depends on what ran before. Dropout is off. On a GPU an embedding that does not train
+    stays in main memory, and a step that does not fit is done again with checkpointing, which changes no result.
+
+    Args:
+        model: what to train, changed in place until `restore`; the whole, or its first layers.
+        tokenizer: the model's.
+        method: the objective, with its settings.
+        corpora: forget, retain and probe text.
+        training: what the loop does.
+        seed: the cell's training seed.
+        device: where it runs.
+        depth: decoder layers of the whole model, where `model` is a part of it.
+        checkpointing: see `Passes`.
 
     Attributes:
         steps: number of training steps: `training.steps`, or `training.epochs` over the texts of all forget topics.
         step: steps done.
-        log: first `{"step": -1, "setup": …}`, then a row a step: step, topic, losses, total, grad_norm and what the
-            method's `after_step` returned.
+        log: first `{"step": -1, "setup": …, "shared_layers": …}`, then a row a step: step, topic, losses, total,
+            grad_norm and what the method's `after_step` returned.
 
     Raises:
         UserError: text, parameters or layers that do not exist.
@@ -115,25 +161,33 @@ class Trainer:
         training: TrainingSpec,
         seed: int,
         device: str = "cpu",
+        depth: int | None = None,
+        checkpointing: bool = False,
     ) -> None:
         self.method, self.training, self.seed = method, training, seed
-        model.to(torch.device(device)).eval()  # pyright: ignore[reportArgumentType]
-        batches = Batches(corpora, tokenizer, training, seed, model.device)
-        self.context = ModelContext(model, batches, seed)
+        place = torch.device(device)
+        model.to(place).eval()  # pyright: ignore[reportArgumentType]
+        batches = Batches(corpora, tokenizer, training, seed, place)
+        self.context = ModelContext(model, batches, seed, place, depth)
+        self.context.passes.checkpointing = checkpointing
         self.steps, self.step = batches.steps, 0
         self._restored = False
+        self._moved: list[RemovableHandle] = []
         self._tensors = TrainedTensors(model, training.precision, training.optimizer)
         try:
             self._tensors.open(method.trained(self.context))
-            self.context.keep_originals(self._tensors.originals)
+            self._moved = embed_in_main_memory(model, place, self._tensors.parameters.values())
+            self.context.keep_originals(self._tensors.originals, training.keep_prefix)
             self._seed_torch(-1)
             with torch.no_grad():
                 method.setup(self.context)
-            self._optimizer = _optimizer(list(self._tensors.parameters.values()), training)
+            self._optimizer = _optimizer(list(self._tensors.masters.values()), training)
         except BaseException:
             self.restore()
             raise
-        self.log: list[dict[str, Any]] = [{"step": -1, "setup": method.log_setup()}]
+        self.log: list[dict[str, Any]] = [
+            {"step": -1, "setup": method.log_setup(), "shared_layers": self.context.shared}
+        ]
 
     def run(self, on_step: Callable[[dict[str, Any]], None] | None = None, until: int | None = None) -> None:
         """Train to the end, or until `until` steps are done; `on_step` gets each row of the log.
@@ -161,6 +215,8 @@ class Trainer:
 
     def restore(self) -> None:
         """Give the model its original tensors back, bit-equal, gradients off; this trainer is then done."""
+        for handle in self._moved:
+            handle.remove()
         self._tensors.restore()
         self._restored = True
 
@@ -168,7 +224,7 @@ class Trainer:
         """Return what a resumed run needs, loadable with `torch.load(weights_only=True)`."""
         return {
             "step": self.step,
-            "tensors": {name: parameter.detach().clone() for name, parameter in self._tensors.parameters.items()},
+            "tensors": {name: master.detach().clone() for name, master in self._tensors.masters.items()},
             "optimizer": self._optimizer.state_dict(),
             "method": self.method.state_dict(),
             "rng": json.dumps(self.context.rng.bit_generator.state),
@@ -179,8 +235,7 @@ class Trainer:
         """Go on where `state` was taken: the result equals that of an unbroken run, bit for bit."""
         if set(state["tensors"]) != set(self._tensors.parameters):
             raise UserError(f"The saved state belongs to another run: it trains {sorted(state['tensors'])}.")
-        for name, parameter in self._tensors.parameters.items():
-            parameter.data.copy_(state["tensors"][name])
+        self._tensors.load(state["tensors"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.method.load_state_dict(state["method"])
         self.context.rng.bit_generator.state = json.loads(state["rng"])
@@ -191,46 +246,75 @@ class Trainer:
     def _name(self) -> str:
         return f"Method {type(self.method).__name__}"
 
-    @torch.enable_grad()
     def _train_step(self) -> dict[str, Any]:
-        self._seed_torch(self.step)
         batch = self.context.batch(self.step)
+        losses, row = self._gradients(batch)
+        self._tensors.pull_gradients()
+        row["grad_norm"] = self._finite("grad_norm", self._clip())
+        self._optimizer.step()
+        self._tensors.push_values()
+        with torch.no_grad():
+            row |= self.method.after_step(batch, losses)
+        return row
+
+    def _gradients(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the losses and the row of the log; where memory ends, once more with checkpointing."""
+        passes, drawn = self.context.passes, self.context.rng.bit_generator.state
+        try:
+            return self._backward(batch)
+        except torch.OutOfMemoryError as error:
+            if passes.checkpointing:
+                raise TrainingError(
+                    f"{self._name} does not fit the memory of {self.context.device}, even with checkpointing. Use a"
+                    " larger device, or lower training.max_length or training.batch_size (which is another training)."
+                ) from error
+        passes.checkpointing = True
+        torch.cuda.empty_cache()
+        self.context.rng.bit_generator.state = drawn
+        return self._gradients(batch)
+
+    @torch.enable_grad()
+    def _backward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        self._seed_torch(self.step)
         self._optimizer.zero_grad(set_to_none=True)
         losses = self.method.losses(batch)
         total = self.method.combine(losses)
         row: dict[str, Any] = {"step": self.step, "topic": batch.topic}
-        row |= {name: self._finite(name, loss.item()) for name, loss in {**losses, "total": total}.items()}
+        row |= {name: self._finite(name, loss) for name, loss in {**losses, "total": total}.items()}
         if not total.requires_grad:
             raise TrainingError(
                 f"{self._name}: the loss depends on no trained parameter, the result would be the base unchanged."
             )
         total.backward()
-        row["grad_norm"] = self._finite("grad_norm", self._clip())
-        self._optimizer.step()
-        with torch.no_grad():
-            row |= self.method.after_step(batch, {name: loss.detach() for name, loss in losses.items()})
-        return row
+        return {name: loss.detach() for name, loss in losses.items()}, row
 
-    def _clip(self) -> float:
+    def _clip(self) -> Tensor:
         """Clip the gradients where the spec says so; return their norm before."""
         largest = self.training.gradient_clip
-        parameters = list(self._tensors.parameters.values())
-        return torch.nn.utils.clip_grad_norm_(parameters, math.inf if largest is None else largest).item()
+        masters = list(self._tensors.masters.values())
+        return torch.nn.utils.clip_grad_norm_(masters, math.inf if largest is None else largest)
 
-    def _finite(self, what: str, value: float) -> float:
-        if not math.isfinite(value):
+    def _finite(self, what: str, value: Tensor) -> float:
+        number = value.item()
+        if not math.isfinite(number):
             raise TrainingError(
-                f"{self._name}: {what} is {value} at step {self.step}. Lower the learning rate or the method's weights."
+                f"{self._name}: {what} is {number} at step {self.step}. Lower the learning rate or the method's"
+                " weights."
             )
-        return value
+        return number
 
     def _seed_torch(self, step: int) -> None:
         torch.manual_seed(int(generator(self.seed, "torch", step).integers(2**63)))
 
 
 def _optimizer(parameters: list[torch.nn.Parameter], training: TrainingSpec) -> torch.optim.Optimizer:
-    rate, decay = training.learning_rate, training.weight_decay
+    """Return the optimiser; on a GPU the fused one, which needs no copies of all tensors at once."""
+    common: dict[str, Any] = {
+        "lr": training.learning_rate,
+        "weight_decay": training.weight_decay,
+        "fused": parameters[0].device.type == "cuda" or None,
+    }
     if training.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=0.0)
+        return torch.optim.SGD(parameters, momentum=0.0, **common)
     kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.999), eps=1e-8)
+    return kind(parameters, betas=(0.9, 0.999), eps=1e-8, **common)

@@ -88,16 +88,22 @@ def tiny_corpora(seed: int = 0) -> Corpora:
 
 
 def tiny_trainer(
-    name: str, settings: Mapping[str, Any] | None = None, *, family: str = "llama", seed: int = 0, steps: int = STEPS
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    family: str = "llama",
+    seed: int = 0,
+    model: PreTrainedModel | None = None,
+    **training: Any,
 ) -> Trainer:
-    """Return a trainer of the method on the tiny model, text and batches of three."""
+    """Return a trainer of the method on the tiny model (or yours), text and batches of three."""
     from ..harness.suite import TrainingSpec
     from ..harness.training import Trainer
 
     kind = methods.get(name)
     method = kind(kind.Settings.parse(settings or {}, name))
-    training = TrainingSpec(batch_size=3, max_length=16, steps=steps, learning_rate=1e-3)
-    return Trainer(tiny_model(family), tiny_tokenizer(), method, tiny_corpora(), training, seed)
+    spec = TrainingSpec(**{"batch_size": 3, "max_length": 16, "steps": STEPS, "learning_rate": 1e-3, **training})
+    return Trainer(model or tiny_model(family), tiny_tokenizer(), method, tiny_corpora(), spec, seed)
 
 
 def check_method(name: str, settings: Mapping[str, Any] | None = None, *, family: str = "llama") -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...methods.base import methods
+from transformers import PretrainedConfig
+
+from ...methods.base import Method, methods
+from ..activations import NotLoaded
 from ..data import corpora_digests, load_rows, texts
 from ..errors import UserError
 from ..jobs import Event, MakeJob, Report
+from ..models import load_config
+from ..rehearsal import rehearse, skeleton
 from ..resident import base_model
 from ..suite import CorporaSpec, TrainingSpec
 from ..training import Corpora, Trainer, matrix_products
@@ -21,21 +26,55 @@ class Train(Transform):
     summary = "training by an unlearning method"
 
     def make(self, job: MakeJob, report: Report) -> Made:
-        """Train and return the changed tensors with the log, one row a step."""
-        settings = job.cell.settings
-        kind = methods.get(settings["method"])
-        method = kind(kind.Settings.parse(settings["settings"], settings["method"]))
-        training = TrainingSpec.parse(settings["training"], "training")
-        model, tokenizer = base_model(job.model, job.place.device, training.precision)
-        corpora = read_corpora(job)
-        with matrix_products(training.precision):
-            trainer = Trainer(model, tokenizer, method, corpora, training, job.cell.seed or 0, job.place.device)
-            try:
-                trainer.run(lambda row: report(Event(job.cell.label, "train", row["step"] + 1, trainer.steps)))
-                delta = trainer.delta()
-            finally:
-                trainer.restore()
-        return Made(delta, trainer.log, _summary(trainer.log))
+        """Train and return the changed tensors with the log, one row a step.
+
+        Only the layers that the method reads in a rehearsal are loaded; if it reads others, all is loaded and training
+        starts again.
+        """
+        config = load_config(job.model)
+        try:
+            return _train(job, report, config, _read_layers(job, config))
+        except NotLoaded:
+            return _train(job, report, config, None)
+
+
+def _method(job: MakeJob) -> Method:
+    settings = job.cell.settings
+    kind = methods.get(settings["method"])
+    return kind(kind.Settings.parse(settings["settings"], settings["method"]))
+
+
+def _read_layers(job: MakeJob, config: PretrainedConfig) -> int | None:
+    """Return the number of first layers that the method reads; None where its rehearsal fails."""
+    topics = tuple(job.corpora.forget) if job.corpora is not None else ()
+    try:
+        return rehearse(_method(job), skeleton(config.to_dict()), topics).layers
+    except Exception:
+        return None
+
+
+def _train(job: MakeJob, report: Report, config: PretrainedConfig, layers: int | None) -> Made:
+    training = TrainingSpec.parse(job.cell.settings["training"], "training")
+    model, tokenizer = base_model(job.model, job.place.device, training.precision, layers)
+    depth = config.get_text_config(decoder=True).num_hidden_layers
+    with matrix_products(training.precision):
+        trainer = Trainer(
+            model,
+            tokenizer,
+            _method(job),
+            read_corpora(job),
+            training,
+            job.cell.seed or 0,
+            job.place.device,
+            depth,
+            job.place.checkpointing,
+        )
+        try:
+            trainer.run(lambda row: report(Event(job.cell.label, "train", row["step"] + 1, trainer.steps)))
+            delta = trainer.delta()
+        finally:
+            trainer.restore()
+    return Made(delta, trainer.log, _summary(trainer.log))
 
 
 def read_corpora(job: MakeJob) -> Corpora:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from unlearn_bench.harness.activations import decoder_layers
 from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.passes import decoder_layers
 from unlearn_bench.methods.contract import tiny_model, tiny_trainer
 
 torch.set_num_threads(1)
@@ -28,7 +28,7 @@ def test_no_layer_beyond_the_deepest_runs():
     ran = []
     _, layers = decoder_layers(trainer.context.model)
     for index, layer in enumerate(layers):
-        layer.register_forward_pre_hook(lambda *_, index=index: ran.append(index))
+        layer.mlp.register_forward_pre_hook(lambda *_, index=index: ran.append(index))
     trainer.context.model.lm_head.register_forward_pre_hook(lambda *_: ran.append("head"))
     tokens = trainer.context.batch(0).forget
     trainer.context.hidden(tokens, [2, 4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from unlearn_bench.harness.activations import ModelContext
 from unlearn_bench.harness.batches import Batches
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models import ModelSpec, load_model, load_tokenizer
+from unlearn_bench.harness.models import CUT, ModelSpec, load_model, load_tokenizer
+from unlearn_bench.harness.passes import decoder_layers
+from unlearn_bench.harness.rehearsal import rehearse, skeleton
 from unlearn_bench.harness.suite import TrainingSpec
 from unlearn_bench.harness.training import Trainer
 from unlearn_bench.methods.base import methods
@@ -202,7 +206,7 @@ def test_hidden_states_are_those_of_the_model(family, specs, references) -> None
     model = load_model(specs(family))
     training = TrainingSpec(batch_size=3, max_length=16, steps=1)
     batches = Batches(tiny_corpora(), load_tokenizer(specs(family)), training, 0, model.device)
-    context = ModelContext(model, batches, seed=0)
+    context = ModelContext(model, batches, 0, model.device)
     tokens = context.batch(0).forget
     with torch.no_grad():
         out = references(family)(input_ids=tokens.ids, attention_mask=tokens.mask, output_hidden_states=True)
@@ -239,6 +243,45 @@ def test_a_method_changes_the_named_parameters_and_no_others(family, name, specs
     engine.restore()
     assert all(torch.equal(tensor, before[key]) for key, tensor in engine.model.state_dict().items())
     assert engine.score_choices(request) == base
+
+
+@families
+def test_the_first_layers_alone_train_as_in_the_whole_model(family, specs) -> None:
+    """Sliding windows, norms and positions of the layers that are left out must not matter, bit by bit."""
+    kind = methods.get("rmu")
+    settings = kind.Settings(layer=2, offsets=(0,))
+    work = rehearse(kind(settings), skeleton(config_of(family).to_dict()))
+    found = []
+    for layers in (None, work.layers):
+        model = load_model(specs(family), layers=layers)
+        training = TrainingSpec(batch_size=3, max_length=16, steps=3, learning_rate=1e-2)
+        tokens = load_tokenizer(specs(family))
+        trainer = Trainer(model, tokens, kind(settings), tiny_corpora(), training, 0, depth=LAYERS)
+        trainer.run()
+        found.append(trainer)
+    whole, part = found
+    assert len(decoder_layers(part.context.model)[1]) == work.layers == 3
+    assert part.context.layers == whole.context.layers == LAYERS
+    assert part.context.shared == whole.context.shared == 2
+    parameters = dict(part.context.model.named_parameters())
+    assert not any("lm_head" in name for name in parameters)
+    assert whole.delta().keys() == part.delta().keys()
+    assert all(torch.equal(tensor, part.delta()[name]) for name, tensor in whole.delta().items())
+
+
+def test_a_family_that_no_test_holds_is_loaded_whole(tmp_path: Path) -> None:
+    assert set(FAMILIES) == CUT
+    spec = save(tmp_path / "gpt_neox", config_of("gpt_neox", num_key_value_heads=2))
+    assert len(decoder_layers(load_model(spec, layers=1))[1]) == LAYERS
+
+
+def test_first_layers_that_the_files_lack_are_not_made_up(specs, tmp_path: Path) -> None:
+    folder = shutil.copytree(str(specs("llama").path), tmp_path / "holed")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"no model\.layers\.1\.mlp\.down_proj\.weight"):
+        load_model(ModelSpec(name="holed", path=str(folder)), layers=2)
 
 
 @pytest.mark.parametrize(("family", "own"), [("gpt_neox", "mlp.dense_4h_to_h.weight"), ("phi", "mlp.fc2.weight")])

@@ -39,7 +39,7 @@ def test_the_log_has_the_setup_and_a_row_a_step():
     trainer = tiny_trainer("rmu", steps=3)
     seen = []
     trainer.run(on_step=seen.append)
-    assert trainer.log == [{"step": -1, "setup": {}}, *seen]
+    assert trainer.log == [{"step": -1, "setup": {}, "shared_layers": 5}, *seen]
     assert [row["topic"] for row in seen] == ["bio", "cyber", "bio"]
     for row in seen:
         assert row.keys() == {"step", "topic", "forget", "retain", "total", "grad_norm"}
@@ -76,6 +76,8 @@ def test_a_state_of_another_run_is_refused():
         (torch.float32, "float32"),
         (torch.bfloat16, "float32"),
         (torch.float16, "float32"),
+        (torch.bfloat16, "mixed"),
+        (torch.float16, "mixed"),
         (torch.bfloat16, "reference"),
     ],
 )
