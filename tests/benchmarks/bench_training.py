@@ -30,7 +30,7 @@ from unlearn_bench.methods.base import Batch, Tokens, methods
 from unlearn_bench.methods.contract import WORDS, tiny_tokenizer
 
 PAPER = Path(__file__).resolve().parents[2] / "harness" / "suites" / "paper.yaml"
-LAYER, COEFFICIENT, ALPHA = 7, 6.5, 1200.0
+COEFFICIENT, ALPHA = 6.5, 1200.0
 
 
 class PlainRMU:
@@ -39,10 +39,10 @@ class PlainRMU:
     `everything` lets gradients reach every parameter, as public RMU code does; else the trained ones only.
     """
 
-    def __init__(self, model: Any, u: Tensor, training: TrainingSpec, everything: bool) -> None:
-        self.updated, self.frozen, self.u = model, copy.deepcopy(model), u
+    def __init__(self, model: Any, layer: int, u: Tensor, training: TrainingSpec, everything: bool) -> None:
+        self.updated, self.frozen, self.layer, self.u = model, copy.deepcopy(model), layer, u
         own = dict(model.named_parameters())
-        self.trained = {f"model.layers.{layer}.mlp.down_proj.weight": None for layer in (5, 6, 7)}
+        self.trained = {f"model.layers.{layer - back}.mlp.down_proj.weight": None for back in (2, 1, 0)}
         for name, parameter in own.items():
             parameter.requires_grad_(everything or name in self.trained)
         self.trained = {name: own[name] for name in self.trained}
@@ -62,10 +62,9 @@ class PlainRMU:
         self.optimizer.step()
         return loss.item()
 
-    @staticmethod
-    def _hidden(model: Any, tokens: Tokens) -> Tensor:
+    def _hidden(self, model: Any, tokens: Tokens) -> Tensor:
         found: list[Tensor] = []
-        handle = decoder_layers(model)[1][LAYER].register_forward_hook(
+        handle = decoder_layers(model)[1][self.layer].register_forward_hook(
             lambda _module, _inputs, output: found.append(output if isinstance(output, Tensor) else output[0])
         )
         model(input_ids=tokens.ids, attention_mask=tokens.mask, use_cache=False)
@@ -140,9 +139,10 @@ def _apart(one: Tensor, other: Tensor) -> float:
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--length", default=128, show_default=True, help="tokens a sequence")
+@click.option("--layer", default=7, show_default=True, help="that is steered, with updates of it and the two below")
 @click.option("--rounds", default=5, show_default=True)
 def main(
-    model: Path | None, architecture: str, dtype: str, device: str, threads: int, length: int, rounds: int
+    model: Path | None, architecture: str, dtype: str, device: str, threads: int, length: int, layer: int, rounds: int
 ) -> None:
     """Print ratios of plain to ours: time a step, peak memory, and whether both end with the same weights."""
     torch.set_num_threads(threads)
@@ -156,13 +156,13 @@ def main(
 
     def ours(**options: Any) -> Trainer:
         training = TrainingSpec(batch_size=4, max_length=length, steps=1000, precision="reference", **options)
-        return Trainer(build(LAYER + 1), tokenizer, kind(kind.Settings()), corpora, training, 0, device)
+        return Trainer(build(layer + 1), tokenizer, kind(kind.Settings(layer=layer)), corpora, training, 0, device)
 
     training = TrainingSpec(batch_size=4, max_length=length, steps=1000)
     lean, kept = ours(), ours(keep_prefix=True)
     u = lean.method.u["forget"]  # pyright: ignore[reportAttributeAccessIssue]
     plain = {
-        name: PlainRMU(build(None), u, training, everything)
+        name: PlainRMU(build(None), layer, u, training, everything)
         for name, everything in (("gradients of all parameters", True), ("of the trained ones only", False))
     }
     epoch = len(text) // training.batch_size
