@@ -105,12 +105,12 @@ class ModelContext(Context):
                 f"Decoder layer {', '.join(map(str, wrong)) or '(none)'} was asked for, but {type(self.model).__name__}"
                 f" has {self.layers} decoder layers (0 to {self.layers - 1}); change the method's layer settings."
             )
+        if max(layers) >= len(self._modules):
+            raise NotLoaded
 
     def _run(
         self, tokens: Tokens, layers: Sequence[int], parameters: Mapping[str, Tensor] | None = None
     ) -> dict[int, Tensor]:
-        if max(layers) >= len(self._modules):
-            raise NotLoaded
         below = self._below(tokens) if self._below is not None and min(layers) >= self.shared else None
         return self.passes.run(tokens, layers, parameters, below)
 
