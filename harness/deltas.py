@@ -15,9 +15,9 @@ from .store import Entry
 FILE = "delta.safetensors"
 
 
-def save_delta(path: Path, delta: Mapping[str, Tensor]) -> None:
-    """Write the changed tensors; the same tensors give the same bytes."""
-    save_file({name: delta[name].detach().cpu().contiguous() for name in sorted(delta)}, path)
+def save_delta(path: Path, delta: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+    """Write the changed tensors, in `dtype` (None: their own); the same tensors give the same bytes."""
+    save_file({name: delta[name].detach().to("cpu", dtype).contiguous() for name in sorted(delta)}, path)
 
 
 def load_delta(entry: Entry) -> dict[str, Tensor]:

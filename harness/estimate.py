@@ -250,7 +250,7 @@ def training_cost(
     return Estimate(
         memory_bytes=anatomy.loaded(work) * width + held + max(backward, 4 * trained * mixed) + OVERHEAD,
         seconds=setup + steps * (sum(map(seconds, work.step)) + update),
-        disk_bytes=trained * width + steps * STEP_BYTES,
+        disk_bytes=trained * _bytes(dtype) + steps * STEP_BYTES,
     )
 
 
@@ -366,8 +366,8 @@ def _making(
     if spec.transform == "noise":
         parents = plan.trained(cell.model, spec.track or "", spec.seed or 0)
         changed = {name for parent in parents for name in _work(plan, parent, model)[0].trained}
-        delta = 4 * sum(anatomy.parameters[name] for name in changed)
-        return Estimate(4 * anatomy.total + OVERHEAD, 0.0, delta)
+        delta = _bytes(dtype) * sum(anatomy.parameters[name] for name in changed)
+        return Estimate(_bytes(dtype) * anatomy.total + OVERHEAD, 0.0, delta)
     return Estimate(0, 0.0, 0)
 
 

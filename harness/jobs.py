@@ -97,7 +97,7 @@ def make(job: MakeJob, report: Report) -> None:
     if made.imported is None:
         staged = entry.file(FILE).with_suffix(".partial")
         entry.path.mkdir(parents=True, exist_ok=True)
-        save_delta(staged, made.delta)
+        save_delta(staged, made.delta, job.model.torch_dtype)
         facts["delta"] = file_sha256(staged)
         files[FILE] = staged.replace
     else:

@@ -241,7 +241,7 @@ def _train_cell(
             "settings": settings.identity(),
             "training": training.identity(),
             "data": data[track],
-            **({"dtype": model.dtype} if training.precision in ("mixed", "reference") else {}),
+            "dtype": model.dtype,
         },
         method=variant.method,
         variant=label,

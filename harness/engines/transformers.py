@@ -24,10 +24,8 @@ from .base import Engine, Progress, check_delta, register
 
 Unit = TypeVar("Unit")
 
-BUSY = {"cpu": 1024, "cuda": 16384}
-"""Tokens that keep a device busy: a batch with as many is closed rather than padded further."""
-NEAR = 0.9
-"""Part of a batch's longest sequence that one may be shorter and still be padded to it."""
+BUSY = {"cpu": 512, "cuda": 16384}
+"""Tokens that keep a device busy: a batch of as many is rather closed than padded."""
 MOST = 8
 """Sequences of a batch of short ones, as a multiple of the batch size."""
 
@@ -36,7 +34,8 @@ MOST = 8
 class TransformersEngine(Engine):
     """Runs a causal language model on one device. Log-probabilities are float32, sampling probabilities float64.
 
-    A batch that does not fit the device's memory is halved, and so are those after it; outcomes do not change.
+    Batches are as large as the device is busy with; one that does not fit its memory is halved, and so are those after
+    it. Outcomes do not change.
     """
 
     summary = "transformers on one device, CPU or GPU; the reference for other engines"
@@ -88,7 +87,8 @@ class TransformersEngine(Engine):
         """Return the log-probabilities (nats) of each request's choices; see `Engine.score_choices`."""
         scoring = Scoring(self.tokens, requests, progress)
         ordered = sorted(scoring.rows, key=_place, reverse=True)
-        self._in_batches(ordered, [len(_context(row)) for row in ordered], self._score, scoring.finish, near=NEAR)
+        sizes = [len(_context(row)) for row in ordered]
+        self._in_batches(ordered, sizes, self._score, scoring.finish, enough=BUSY[self.device.type])
         return scoring.outcomes
 
     def generate(
@@ -111,21 +111,19 @@ class TransformersEngine(Engine):
         sizes: Sequence[int],
         run: Callable[[Sequence[Unit]], list[Any]],
         finish: Callable[[Unit, Any], None],
-        near: float = 0.0,
+        enough: int | None = None,
     ) -> None:
         """Run units together, the longest first, half as many from the first batch on that memory cannot hold.
 
         A batch holds as many tokens, padding included, as `batch_size` of the longest unit: the shorter, the more of
-        them. Once it keeps the device busy, a unit of less than `near` times its longest one starts the next.
+        them. Once it holds `enough`, the first shorter unit starts the next.
         """
         start, budget = 0, self.batch_size * max(sizes, default=0)
         while start < len(units):
-            count = min(max(1, budget // sizes[start]), MOST * self.batch_size)
-            held = sizes[start : start + count]
-            count = next(
-                (n for n, size in enumerate(held) if size < near * held[0] and n * held[0] >= BUSY[self.device.type]),
-                len(held),
-            )
+            held = sizes[start : start + min(max(1, budget // sizes[start]), MOST * self.batch_size)]
+            count = len(held)
+            if enough is not None:
+                count = next((n for n, size in enumerate(held) if size < held[0] and n * held[0] >= enough), count)
             batch = units[start : start + count]
             try:
                 results = run(batch)

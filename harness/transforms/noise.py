@@ -29,7 +29,7 @@ class Noise(Transform):
 
     def make(self, job: MakeJob, report: Report) -> Made:
         """Draw the noise from (seed, tensor name) alone and return the changed tensors."""
-        model, _ = base_model(job.model, job.place.device, "float32")
+        model, _ = base_model(job.model, job.place.device, "mixed")
         base = dict(model.named_parameters())
         squares = self._mean_squares(job, base)
         delta, log = {}, []

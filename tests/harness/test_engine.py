@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from unlearn_bench.harness.engines import transformers
 from unlearn_bench.harness.engines.base import engines
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
@@ -341,6 +342,50 @@ def test_a_batch_too_large_for_memory_is_halved(sized, monkeypatch):
     monkeypatch.setattr(engine.model, "forward", full)
     with pytest.raises(UserError, match="does not fit the memory"):
         engine.score_choices(letters(2))
+
+
+def test_batches_hold_as_many_tokens_as_the_first(sized, monkeypatch):
+    """Memory is asked for by the longest prompts; of the shorter ones more run together."""
+    engine = sized(2)
+    long, short = sentence(1, 30), "the cat"
+    requests = [GenerationRequest(f"p{n}", long if n < 2 else short) for n in range(20)]
+    decoding = Decoding(samples=1, max_new_tokens=4, temperature=0)
+    expected = [engine.generate([request], decoding)[0] for request in requests]
+    counted = Counted(engine, monkeypatch)
+    ran: list[int] = []
+    generate = engine._generate
+    monkeypatch.setattr(engine, "_generate", lambda batch, *rest: ran.append(len(batch)) or generate(batch, *rest))
+    assert engine.generate(requests, decoding) == expected
+    assert (ran[0], sum(ran)) == (2, 20)
+    assert all(2 < rows <= 16 for rows in ran[1:-1])
+    sizes = [len(engine.tokens.encode(text)) + 4 for text in (long, short)]
+    assert ran[1] == min(16, 2 * sizes[0] // sizes[1])
+    assert counted.shapes[0][0] == 1
+
+
+def test_a_batch_that_keeps_the_device_busy_is_closed_rather_than_padded(sized, monkeypatch):
+    engine = sized(24)
+    monkeypatch.setitem(transformers.BUSY, "cpu", 60)
+    counted = Counted(engine, monkeypatch)
+    questions = letters(24)
+    engine.score_choices(questions)
+    lengths = [len(engine.tokens.encode(question.context)) for question in questions]
+    assert sum(rows for rows, _ in counted.shapes) == 24
+    assert len(counted.shapes) > 2
+    assert all(rows * width >= 60 for rows, width in counted.shapes[:-1])
+    assert sum(rows * width for rows, width in counted.shapes) < 1.2 * sum(lengths) < 24 * max(lengths)
+
+
+def test_rows_run_without_a_mask_and_logits_only_where_they_are_read(sized, monkeypatch):
+    engine = sized(8)
+    seen: list[dict] = []
+    forward = engine.model.forward
+    monkeypatch.setattr(engine.model, "forward", lambda **given: seen.append(given) or forward(**given))
+    engine.score_choices(letters(8))
+    [given] = seen
+    lengths = [len(engine.tokens.encode(question.context)) for question in letters(8)]
+    assert given["attention_mask"] is None
+    assert given["logits_to_keep"] == max(lengths) - min(lengths) + 1
 
 
 def test_progress_counts_items_and_the_record_says_how(engine):
