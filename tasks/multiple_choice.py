@@ -13,6 +13,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import permutations
 from typing import Any, ClassVar, Literal
 
 from ..harness.errors import UserError
@@ -46,6 +47,11 @@ class MultipleChoiceSettings(TaskSettings):
     )
     normalize: Literal["none", "tokens"] = identity(
         "none", description="tokens: compare log-probability per token (continuation form)"
+    )
+    choice_order: Literal["given", "permuted"] = identity(
+        "given",
+        description="permuted: each question's choices in an order drawn from its id, the audit of a model that answers"
+        " by position",
     )
     num_fewshot: int = identity(
         0,
@@ -89,6 +95,8 @@ class MultipleChoice(Task):
         for number, (row, doc, (name, shared)) in enumerate(zip(rows, docs, names, strict=True)):
             subject = self.subject(row, number)
             if subject is not None:
+                if self.settings.choice_order == "permuted":
+                    doc = _permuted(doc, name)
                 found.append(Item(name, str(row.get("fact") or shared), subject, {**doc, "subject": subject}))
         self._check_examples(found)
         return found
@@ -234,6 +242,13 @@ class MultipleChoice(Task):
 
 def _columns(doc: Mapping[str, Any]) -> dict[str, Any]:
     return {key: doc[key] for key in ("question", "choices", "answer", "subject")}
+
+
+def _permuted(doc: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a question with its choices in another order, never the given one, that depends on its id alone."""
+    others = list(permutations(range(4)))[1:]
+    order = others[int(digest([name, "choices"]), 16) % len(others)]
+    return {**doc, "choices": [doc["choices"][old] for old in order], "answer": order.index(doc["answer"])}
 
 
 def _question(doc: Mapping[str, Any]) -> tuple[str, list[str]]:

