@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..leaderboards import Board, build_board
+from ..leaderboards.audit import audit_texts
 from ..leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
 from ..tasks.base import tasks as registered
 from .errors import UserError
@@ -16,7 +17,7 @@ from .files import read_json, read_jsonl, write_text
 from .plan import Plan
 from .records import Record
 from .state import CellState, entries, state_of
-from .store import Store
+from .store import Entry, Store
 from .suite import PublishedSpec, ScorerSpec
 
 KINDS: dict[str, CheckpointKind] = {"base": "base", "noise": "noise", "import": "import", "train": "method"}
@@ -29,7 +30,8 @@ RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers"
 def board_of(plan: Plan, store: Store) -> Board:
     """Build the board of a plan from what the store holds."""
     states = [state_of(plan, cell, store) for cell in plan.cells]
-    circumstances = [recorded(plan, state, store) for state in states]
+    outcomes = [_outcomes(plan, state, store) for state in states]
+    circumstances = [_recorded(state, store, found) for state, found in zip(states, outcomes, strict=True)]
     usual = {
         key: Counter(value for found in circumstances for value in found.get(key, ())).most_common(1)[0][0]
         for key in RECORDED
@@ -38,10 +40,13 @@ def board_of(plan: Plan, store: Store) -> Board:
     spec = board_spec(plan)
     controls = _controls_only(spec)
     checkpoints = [
-        checkpoint(
-            state, store, controls, [word for key, value in usual.items() for word in _unusual(key, value, found)]
+        replace(
+            checkpoint(
+                state, store, controls, [word for key, value in usual.items() for word in _unusual(key, value, found)]
+            ),
+            texts=_texts(plan, measured),
         )
-        for state, found in zip(states, circumstances, strict=True)
+        for state, found, measured in zip(states, circumstances, outcomes, strict=True)
     ]
     facts = {"measured with": ", ".join(f"{key} {value}" for key, value in usual.items())} if usual else {}
     return build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)
@@ -62,11 +67,28 @@ def _final_alpha(state: CellState, store: Store) -> float | None:
     return summary.get("alpha")
 
 
+def _outcomes(plan: Plan, state: CellState, store: Store) -> dict[str, Entry]:
+    """Return the outcome entries that a made cell should have, by task."""
+    return {name: outcome for name, (outcome, _) in entries(plan, state.cell, store).items()}
+
+
+def _texts(plan: Plan, outcomes: Mapping[str, Entry]) -> dict[str, dict[str, float]]:
+    """Return what the stored continuations of a cell have in common, by task."""
+    return {
+        name: audit_texts([row["texts"] for row in read_jsonl(outcome.file("outcomes.jsonl"))])
+        for name, outcome in outcomes.items()
+        if registered.get(plan.tasks[name].spec.task).needs == "generations" and outcome.manifest() is not None
+    }
+
+
 def recorded(plan: Plan, state: CellState, store: Store) -> dict[str, list[str]]:
     """Return the distinct values of what was recorded when a cell was made and measured."""
-    finished = [outcome for outcome, _ in entries(plan, state.cell, store).values()]
+    return _recorded(state, store, _outcomes(plan, state, store))
+
+
+def _recorded(state: CellState, store: Store, outcomes: Mapping[str, Entry]) -> dict[str, list[str]]:
     made = store.entry("cells", state.cell.id)
-    manifests = [entry.file("manifest.json") for entry in (made, *finished)]
+    manifests = [entry.file("manifest.json") for entry in (made, *outcomes.values())]
     found: dict[str, set[str]] = {}
     for path in filter(Path.is_file, manifests):
         beside = read_json(path).get("recorded", {})
@@ -95,6 +117,7 @@ def board_spec(plan: Plan) -> BoardSpec:
             role.retain_task,
             tuple(task for task in forget if task != role.forget_task),
             tuple(task for task in role.controls if task in plan.tasks),
+            role.neighbours,
         )
         for name, role in complete.items()
     }
@@ -107,6 +130,7 @@ def board_spec(plan: Plan) -> BoardSpec:
         resamples=suite.bootstrap.resamples,
         confidence=suite.bootstrap.confidence,
         seed=suite.bootstrap.seed,
+        interval=suite.bootstrap.interval,
         limit=plan.limit,
         facts=_facts(plan),
         command=plan.command,
@@ -122,7 +146,7 @@ def _info(plan: Plan, name: str) -> TaskInfo:
     planned = plan.tasks[name]
     metric = registered.get(planned.spec.task).metrics[0]
     described = f"{planned.spec.task}, {planned.count} items, data {planned.data}"
-    return TaskInfo(name, metric.score, metric.chance, metric.better, planned.version, described)
+    return TaskInfo(name, metric.score, metric.chance, metric.better, planned.version, described, metric.largest)
 
 
 def _facts(plan: Plan) -> dict[str, str]:

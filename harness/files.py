@@ -58,7 +58,11 @@ def read_json(path: Path) -> Any:
 def read_jsonl(path: Path) -> list[Any]:
     """Read one JSON value a line; raise a `UserError` that names the file where it is damaged."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+        rows = json.loads(f"[{','.join(lines)}]")
+        if len(rows) != len(lines):
+            raise ValueError("a line is not one JSON value")
+        return rows
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or unreadable: {error}") from error
 

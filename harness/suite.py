@@ -143,7 +143,7 @@ class BootstrapSpec(Spec):
     confidence: float = identity(0.95, gt=0.5, lt=1)
     seed: int = identity(0, ge=0)
     interval: Literal["percentile", "bca"] = identity(
-        "bca", description="ends of the intervals of single values and differences; docs/statistics.md says why BCa"
+        "percentile", description="ends of intervals; docs/statistics.md shows how often either covers the truth"
     )
 
 

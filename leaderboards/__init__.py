@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .board import Board, build_board, load_board
     from .bootstrap import bootstrap_means, bootstrap_weights
-    from .compare import Estimate, estimate, rank_intervals
+    from .compare import rank_intervals
     from .details import to_details
     from .inputs import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
+    from .intervals import Estimate, estimate
     from .metrics import forget_part, retain_part, s_unlearning
     from .render import to_markdown
 
@@ -18,14 +19,14 @@ _HOMES = {
     "Board": "board",
     "BoardSpec": "inputs",
     "Checkpoint": "inputs",
-    "Estimate": "compare",
+    "Estimate": "intervals",
     "Published": "inputs",
     "TaskInfo": "inputs",
     "TrackRoles": "inputs",
     "bootstrap_means": "bootstrap",
     "bootstrap_weights": "bootstrap",
     "build_board": "board",
-    "estimate": "compare",
+    "estimate": "intervals",
     "forget_part": "metrics",
     "load_board": "board",
     "rank_intervals": "compare",

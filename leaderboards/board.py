@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..harness.errors import UserError
 from .inputs import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
 from .rows import build_rows
-from .schema import SCHEMA, Row, Verdict, decode, encode, rounded
+from .schema import SCHEMA, Goals, Row, Verdict, decode, encode, rounded
 from .verdicts import build_verdicts
 
 
@@ -21,6 +21,7 @@ class Board:
     spec: BoardSpec
     rows: list[Row]
     verdicts: list[Verdict]
+    goals: list[Goals] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Return the board as JSON text (schema 1): the same bytes for the same records in any order."""
@@ -38,11 +39,13 @@ class Board:
                     "resamples": spec.resamples,
                     "confidence": rounded(spec.confidence),
                     "seed": spec.seed,
+                    "interval": spec.interval,
                 },
                 "tasks": {name: rounded(asdict(info)) for name, info in spec.tasks.items()},
                 "tracks": {name: rounded(asdict(roles)) for name, roles in spec.tracks.items()},
                 "published": None if spec.published is None else rounded(asdict(spec.published)),
                 "verdicts": self.verdicts,
+                "goals": self.goals,
                 "rows": self.rows,
             }
         )
@@ -68,8 +71,8 @@ def build_board(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> Board:
     Raises:
         UserError: checkpoints or records that cannot share a board (what and where is named).
     """
-    rows = build_rows(spec, checkpoints)
-    return Board(spec, rows, build_verdicts(spec, rows))
+    rows, goals = build_rows(spec, checkpoints)
+    return Board(spec, rows, build_verdicts(spec, rows), goals)
 
 
 def load_board(path: str | Path) -> Board:
@@ -88,7 +91,12 @@ def load_board(path: str | Path) -> Board:
     try:
         tracks = {
             name: TrackRoles(
-                **{**roles, "cross_tasks": tuple(roles["cross_tasks"]), "controls": tuple(roles.get("controls", ()))}
+                **{
+                    **roles,
+                    "cross_tasks": tuple(roles["cross_tasks"]),
+                    "controls": tuple(roles.get("controls", ())),
+                    "neighbours": tuple(roles.get("neighbours", ())),
+                }
             )
             for name, roles in value["tracks"].items()
         }
@@ -106,7 +114,7 @@ def load_board(path: str | Path) -> Board:
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"Board {path} does not read as schema {SCHEMA} ({error}); build it again.") from None
-    return Board(spec, value["rows"], value["verdicts"])
+    return Board(spec, value["rows"], value["verdicts"], value["goals"])
 
 
 def _flat(row: Row) -> dict[str, Any]:
@@ -115,6 +123,8 @@ def _flat(row: Row) -> dict[str, Any]:
         flat[key] = {component["task"]: component for component in row[key]}
     if row["alpha"]:
         flat["alpha"] = {**row["alpha"], "values": "; ".join(str(value) for value in row["alpha"]["values"])}
+    if row["selectivity"]:
+        flat["selectivity"] = {**row["selectivity"], "neighbours": "; ".join(row["selectivity"]["neighbours"])}
     for key in ("seeds", "warnings", "cells"):
         flat[key] = "; ".join(str(value) for value in row[key])
     return flat

@@ -10,9 +10,12 @@ single cluster has no variance that could be seen; such strata are pooled ("coll
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
+from .intervals import TINY
 from .metrics import Floats
 from .scores import Table
 
@@ -48,17 +51,26 @@ def bootstrap_weights(strata: NDArray[np.intp], resamples: int, rng: np.random.G
         Weights [B, C]; those of a stratum of n clusters add up to n.
     """
     weights = np.ones((resamples, len(strata)))
+    for members, drawn in _drawn(strata, resamples, rng):
+        weights[:, members] = drawn
+    return weights
+
+
+def _drawn(
+    strata: NDArray[np.intp], resamples: int, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.intp], Floats]]:
+    """Yield the clusters of each stratum with their weights [B, n]."""
     pooled = collapse_strata(strata)
     for code in np.unique(pooled):
         members = np.flatnonzero(pooled == code)
         size = len(members)
         if size < 2:
+            yield members, np.ones((resamples, size))
             continue
-        drawn = rng.integers(size, size=(resamples, size - 1))
+        drawn = rng.integers(size, size=(resamples, size - 1), dtype=np.uint32).astype(np.intp)
         drawn += np.arange(resamples)[:, None] * size
         counts = np.bincount(drawn.ravel(), minlength=resamples * size).reshape(resamples, size)
-        weights[:, members] = counts * (size / (size - 1))
-    return weights
+        yield members, counts * np.float64(size / (size - 1))
 
 
 def bootstrap_means(table: Table, resamples: int, rng: np.random.Generator) -> Floats:
@@ -79,11 +91,36 @@ def bootstrap_means(table: Table, resamples: int, rng: np.random.Generator) -> F
     chunk = max(1, _CHUNK // max(1, clusters))
     means = [_ratio(sums.sum(axis=0, keepdims=True), counts.sum(axis=0, keepdims=True), sum_columns, count_columns)]
     for first in range(0, resamples, chunk):
-        weights = bootstrap_weights(table.strata, min(chunk, resamples - first), rng)
-        means.append(_ratio(weights @ sums, weights @ counts, sum_columns, count_columns))
+        size = min(chunk, resamples - first)
+        top, below = np.zeros((size, sums.shape[1])), np.zeros((size, counts.shape[1]))
+        for members, drawn in _drawn(table.strata, size, rng):
+            top += drawn @ sums[members]
+            below += drawn @ counts[members]
+        means.append(_ratio(top, below, sum_columns, count_columns))
     result = np.concatenate(means)
     result[1:, ((counts > 0).sum(axis=0) < 2)[count_columns]] = np.nan
     return result
+
+
+def jackknife_means(table: Table) -> tuple[Floats, NDArray[np.intp]]:
+    """Return the mean score of each checkpoint without each cluster in turn [C, K], and the stratum of each [C].
+
+    The clusters that stay in the stratum, pooled as in the draws, are weighted n / (n - 1), so that it keeps its
+    weight. NaN where nothing else is scored.
+    """
+    sums, counts = table.cluster_sums(), table.cluster_counts()
+    _, strata = np.unique(collapse_strata(table.strata), return_inverse=True)
+    sizes = np.bincount(strata)[strata][:, None]
+    numerator, denominator = (_without(part, strata, sizes) for part in (sums, counts))
+    return np.divide(numerator, denominator, out=np.full(sums.shape, np.nan), where=denominator > TINY), strata
+
+
+def _without(part: Floats, strata: NDArray[np.intp], sizes: NDArray[np.intp]) -> Floats:
+    """Return the total without each row in turn, the other rows of its stratum weighted n / (n - 1)."""
+    of_stratum = np.zeros((strata.max(initial=-1) + 1, part.shape[1]))
+    np.add.at(of_stratum, strata, part)
+    rest = (of_stratum[strata] - part) * sizes / np.maximum(sizes - 1, 1)
+    return part.sum(axis=0) - of_stratum[strata] + rest
 
 
 def _ratio(sums: Floats, counts: Floats, sum_columns: NDArray[np.intp], count_columns: NDArray[np.intp]) -> Floats:

@@ -6,11 +6,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .explain import wrapped
-from .render import interval, name, shorten, squeeze, table, tables
-from .schema import Row, comparisons, components
+from .forms import interval, name, shorten, squeeze, table
+from .render import tables
+from .schema import Goals, Row, comparisons, components
 
 if TYPE_CHECKING:
     from .board import Board
+
+
+_AUDIT = {
+    "answer_entropy": "entropy of answered positions, bits",
+    "most_answered": "share of the most answered position",
+    "p_below_chance": "p of so low an accuracy at chance",
+    "distinct_2": "distinct pairs of words",
+    "same_text": "share of prompts continued with one text",
+}
 
 
 def to_details(board: Board) -> str:
@@ -21,9 +31,11 @@ def to_details(board: Board) -> str:
         blocks.append(f"## {model} · {track} · behind the numbers")
         if measured:
             blocks.append(_differences(measured))
-            blocks += [block for block in (_tests(measured), _unclipped(measured), _noise(measured)) if block]
-            blocks += [block for block in (_other_scores(measured), _marks(measured), _alphas(measured)) if block]
+            parts = (_claims, _tests, _unclipped, _noise, _other_scores, _marks, _audit, _utility, _alphas)
+            blocks += [block for part in parts if (block := part(measured))]
         blocks.append(_cells(rows))
+    for goals in board.goals:
+        blocks += [f"## {goals['model']} · behind the goals", _interactions(goals)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -41,6 +53,16 @@ def _differences(rows: Sequence[Row]) -> str:
     ]
     lead = "Each metric less that of base and of noise (paired), and the clusters that its items lie in."
     return f"{lead}\n\n" + table(("method", "task", "Δ base", "Δ noise", "clusters"), body)
+
+
+def _claims(rows: Sequence[Row]) -> str | None:
+    body = [
+        (name(row), interval(found["base"], sign=True), interval(found["noise"], sign=True))
+        for row in rows
+        if (found := row["claims"])
+    ]
+    lead = "S less that of base and of noise with intervals that hold for all rows together: what the verdict goes by."
+    return f"{lead}\n\n" + table(("method", "Δ base, together", "Δ noise, together"), body) if body else None
 
 
 def _tests(rows: Sequence[Row]) -> str | None:
@@ -122,6 +144,47 @@ def _marks(rows: Sequence[Row]) -> str | None:
     ]
     lead = "Marks: mean share of an item's answers that give reason for doubt."
     return f"{lead}\n\n" + table(("method", "task", "mark", "share"), body) if body else None
+
+
+def _audit(rows: Sequence[Row]) -> str | None:
+    body = [
+        (name(row), squeeze(task, 16), _AUDIT[key], p_value(value) if key.startswith("p_") else f"{value:.3f}")
+        for row in rows
+        for task, numbers in sorted(row["audit"].items())
+        for key, value in numbers.items()
+        if key in _AUDIT and not (key.startswith("p_") and value > 0.05)
+    ]
+    lead = (
+        "Audit: what answers have in common over items, mean over seeds. Four positions answered alike often have an "
+        "entropy of 2 bits; distinct pairs are of words, of each prompt's first continuation; compare with base."
+    )
+    return f"{wrapped(lead)}\n\n" + table(("method", "task", "sign", "value"), body) if body else None
+
+
+def _utility(rows: Sequence[Row]) -> str | None:
+    body = [(name(row), interval(part["near"]), interval(part["rest"])) for row in rows if (part := row["selectivity"])]
+    lead = "The retain metric on the subjects next to the forget topic, and on the others."
+    return f"{lead}\n\n" + table(("method", "next to it", "rest"), body) if body else None
+
+
+def _interactions(goals: Goals) -> str:
+    body = [
+        (
+            shorten(each["method"], 20),
+            shorten(each["other"], 20),
+            shorten(each["track"], 14),
+            shorten(each["other_track"], 14),
+            interval(each, sign=True),
+        )
+        for each in goals["interactions"]
+    ]
+    share = "–" if goals["differs"] is None else f"{goals['differs']:.0%}"
+    lead = (
+        "How much higher a method stands above another in S on the one track than on the other; the intervals hold "
+        f"together. The method with the highest S differs by track in {share} of the resamples of items and seeds, "
+        "which is no confidence: among methods that are all equal it is high too."
+    )
+    return f"{wrapped(lead)}\n\n" + table(("method", "less", "on", "against", "interaction"), body)
 
 
 def _alphas(rows: Sequence[Row]) -> str | None:

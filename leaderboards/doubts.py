@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from .audit import BELOW, Audit
 from .inputs import BoardSpec, Checkpoint
+from .intervals import Estimate
 from .schema import Component, Row, components
-from .scores import answer_shares
 
 MANY = 0.10  # share of answers from which a mark is worth a warning
 CUT = 0.01  # the same for truncated prompts
 ALIKE = 0.80  # share of the questions answered with one position from which that is worth a warning
+SAME = 0.25  # share of the prompts continued with one text, likewise
 
 DEGENERATE = ("gibberish", "empty", "repetitive", "tie")
 """Marks of answers that are none: broken text, or no choice between the choices."""
@@ -28,6 +31,13 @@ def degenerate_share(row: Row) -> float:
     return min(1.0, sum(marks.get(mark, 0.0) for mark in DEGENERATE))
 
 
+def one_form(row: Row) -> float:
+    """Return the share of the forget task that is answered with one position or one text; 0 where that is no sign."""
+    numbers = row["audit"].get(row["forget"]["task"], {}) if row["forget"] is not None else {}
+    most, same = numbers.get("most_answered", 0.0), numbers.get("same_text", 0.0)
+    return max(most if most >= ALIKE else 0.0, same if same >= SAME else 0.0)
+
+
 def at_chance(spec: BoardSpec, component: Component | None) -> bool:
     """Tell whether the interval of a metric includes what no knowledge scores (0 for a rate), or lies below it."""
     return (
@@ -37,35 +47,43 @@ def at_chance(spec: BoardSpec, component: Component | None) -> bool:
     )
 
 
-def doubts(
-    spec: BoardSpec,
-    row: Row,
-    members: Sequence[Checkpoint],
-    lacking: Mapping[str, str],
-    uncontrolled: Mapping[str, Sequence[str]],
-    *,
-    constant: bool,
-) -> list[str]:
-    """Return the warnings of a row.
+@dataclass(frozen=True)
+class Known:
+    """What is known of a row beside its numbers.
 
-    Args:
-        spec: the board's.
-        row: with its numbers filled in.
-        members: all checkpoints of the row.
+    Attributes:
+        members: all its checkpoints.
         lacking: cell to a task of its track's S of which it has no score.
         uncontrolled: measured cell to the control tasks of which it has no score.
-        constant: whether S is the same in every resample.
+        audits: measured cell to what its answers look like, by task.
+        s: its S.
     """
-    found = [*_unfinished(row, members, lacking), *_uncontrolled(members, uncontrolled)]
+
+    members: Sequence[Checkpoint]
+    lacking: Mapping[str, str]
+    uncontrolled: Mapping[str, Sequence[str]]
+    audits: Mapping[str, Mapping[str, Audit]]
+    s: Estimate | None
+
+
+def doubts(spec: BoardSpec, row: Row, known: Known) -> list[str]:
+    """Return the warnings of a row whose numbers are filled in."""
+    members = known.members
+    found = [*_unfinished(row, members, known.lacking), *_uncontrolled(members, known.uncontrolled)]
     for component in components(row):
         found += _component_doubts(row, component)
-        found += _alike(members, component["task"])
+        for checkpoint in members:
+            audit = known.audits.get(checkpoint.cell, {}).get(component["task"])
+            if audit is not None:
+                found += _audit_doubts(row, component, _who(checkpoint, members), audit)
     if row["s_unlearning"] is not None:
         found += _utility_doubts(spec, row)
         if row["s_unlearning"]["low"] is None:
             found.append("no interval: too few items or clusters with a score to resample")
-        elif constant:
+        elif known.s is not None and known.s.constant:
             found.append("all resamples agree, so the interval has no width and says too little")
+        elif known.s is not None and spec.interval == "bca" and not known.s.bca:
+            found.append("BCa does not exist for S on these data: its interval is of percentiles")
         if row["finished"] == 2:
             found.append("two training seeds: the interval holds items only, a method's needs three seeds")
     return found + _said(members)
@@ -101,15 +119,22 @@ def _uncontrolled(members: Sequence[Checkpoint], uncontrolled: Mapping[str, Sequ
     return found
 
 
-def _alike(members: Sequence[Checkpoint], task: str) -> list[str]:
-    """Return which checkpoints answer nearly every question with the same position."""
-    return [
-        f"{_who(checkpoint, members)}answers {chr(ord('A') + place)!r} to {share:.0%} of the questions of {task}"
-        for checkpoint in members
-        if checkpoint.status == "ok"
-        for place, share in answer_shares(checkpoint.records.get(task, ())).items()
+def _audit_doubts(row: Row, component: Component, who: str, audit: Audit) -> list[str]:
+    """Return what makes a checkpoint's answers to a task no evidence of what it knows or would say."""
+    task = component["task"]
+    found = [
+        f"{who}answers {chr(ord('A') + place)!r} to {share:.0%} of the questions of {task}"
+        for place, share in audit.answers.items()
         if share >= ALIKE
     ]
+    is_retain = row["retain"] is not None and task == row["retain"]["task"]
+    if audit.below is not None and audit.below < BELOW and not is_retain:
+        found.append(f"{who}scores below chance on {task} (p < {BELOW:g}): answers are avoided or follow their form")
+    if audit.texts.get("same_text", 0.0) >= SAME:
+        found.append(
+            f"{who}continues {audit.texts['same_text']:.0%} of the prompts of {task} with one and the same text"
+        )
+    return found
 
 
 def _component_doubts(row: Row, component: Component) -> list[str]:

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..harness.errors import UserError
-from ..harness.records import Record
 from ..harness.specs import digest
-from .bootstrap import bootstrap_means
+from .bootstrap import bootstrap_means, jackknife_means
 from .inputs import BoardSpec, Checkpoint
+from .intervals import Estimate, acceleration, estimate
 from .metrics import Floats, forget_part, retain_part, s_unlearning
-from .scores import Table, collect
+from .scores import Answers, Table, collect
 from .significance import Tested, compare_items
+
+Part = tuple[str, ...]
+"""A task, or a task and some of its strata."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of a checkpoint: a function, elementwise, of its means on some parts.
+
+    Attributes:
+        parts: what is measured.
+        of: takes the means on the parts in their order, arrays of one shape.
+        bounds: what the number cannot leave.
+    """
+
+    parts: tuple[Part, ...]
+    of: Callable[..., Floats]
+    bounds: tuple[float, float] = (0.0, 1.0)
 
 
 class Evidence:
@@ -23,59 +44,144 @@ class Evidence:
 
     Attributes:
         checkpoints: sorted, whatever order they came in.
+        answers: task name to the answers of every checkpoint; empty for one that has none or did not finish.
         tables: task name to scores.
         means: task name to means [B + 1, K], row 0 from the data themselves.
     """
 
     def __init__(self, spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> None:
-        self.spec = spec
-        self.checkpoints = sorted(checkpoints, key=_order)
-        self.tables: dict[str, Table] = {}
-        self.means: dict[str, Floats] = {}
-        self._strata: dict[tuple[str, str], Floats] = {}
+        ordered = sorted(checkpoints, key=_order)
+        tables = {}
+        self.answers: dict[str, list[Answers]] = {}
         for name, info in sorted(spec.tasks.items()):
+            records = [each.records.get(name, ()) if each.status == "ok" else () for each in ordered]
+            self.answers[name] = [Answers.of(rows) for rows in records]
             try:
-                table = collect([self.records(k, name) for k in range(len(self.checkpoints))], info.metric)
+                tables[name] = collect(self.answers[name], info.metric)
             except UserError as error:
                 raise UserError(f"Task {name!r}: {error}") from None
-            self.tables[name] = table
-            self.means[name] = self._resample(table, name)
+        self._fill(spec, ordered, tables)
 
-    def records(self, index: int, task: str) -> Sequence[Record]:
-        """Return a checkpoint's records of a task; empty where it has none or did not finish."""
-        checkpoint = self.checkpoints[index]
-        return checkpoint.records.get(task, ()) if checkpoint.status == "ok" else ()
+    @classmethod
+    def of_tables(cls, spec: BoardSpec, checkpoints: Sequence[Checkpoint], tables: Mapping[str, Table]) -> Evidence:
+        """Return the evidence of checkpoints whose scores stand in tables already, a column each, in their order."""
+        self = cls.__new__(cls)
+        self._fill(spec, checkpoints, tables)
+        return self
+
+    def _fill(self, spec: BoardSpec, checkpoints: Sequence[Checkpoint], tables: Mapping[str, Table]) -> None:
+        self.spec = spec
+        self.checkpoints = list(checkpoints)
+        self.tables = dict(tables)
+        self._means: dict[Part, Floats] = {}
+        self._left_out: dict[Part, tuple[Floats, NDArray[np.intp]]] = {}
+        self.means: dict[str, Floats] = {name: self.part((name,)) for name in self.tables}
+
+    def part(self, part: Part) -> Floats:
+        """Return the means of all checkpoints on a part [B + 1, K]; strata are drawn for themselves, once for all."""
+        if part not in self._means:
+            key = part[0] if len(part) == 1 else list(part)
+            self._means[part] = bootstrap_means(self._table(part), self.spec.resamples, self.generator(key))
+        return self._means[part]
+
+    def metric(self, task: str, *strata: str) -> Quantity:
+        """Return a task's metric, or that of some of its strata."""
+        largest = self.spec.tasks[task].largest
+        return Quantity(((task, *strata),), lambda mean: mean, (0.0, np.inf if largest is None else largest))
+
+    def s(self, track: str) -> Quantity:
+        """Return S-unlearning of a track, recomputed whole in each resample."""
+        (forget, forget_chance), (retain, retain_chance) = self._roles(track)
+
+        def of(m: Floats, r: Floats) -> Floats:
+            return s_unlearning(m, r, forget_chance=forget_chance, retain_chance=retain_chance)
+
+        return Quantity((forget, retain), of)
+
+    def s_unbounded(self, track: str, columns: Sequence[int]) -> Floats:
+        """Return S of some checkpoints, its resamples spread as those of S before clipping [B + 1, k].
+
+        Clipping hides the noise of a row near chance, whose resamples pile up at 0 or 1; a comparison of rows that went
+        by their spread would call luck a difference. Row 0 is S itself.
+        """
+        forget, retain = self.unclipped(track)
+        whole = Quantity((*forget.parts, *retain.parts), lambda m, r: forget.of(m) * retain.of(r))
+        draws = self.values(whole, columns)
+        return draws - draws[0] + self.s_draws(track, columns)[0]
+
+    def unclipped(self, track: str) -> tuple[Quantity, Quantity]:
+        """Return Ubar and Rbar before clipping."""
+        (forget, forget_chance), (retain, retain_chance) = self._roles(track)
+        bounds = (-np.inf, np.inf)
+        return (
+            Quantity((forget,), lambda mean: forget_part(mean, forget_chance, clip=False), bounds),
+            Quantity((retain,), lambda mean: retain_part(mean, retain_chance, clip=False), bounds),
+        )
+
+    def values(self, quantity: Quantity, columns: Sequence[int]) -> Floats:
+        """Return a quantity of some checkpoints [B + 1, k]; those without a value are left out."""
+        draws = quantity.of(*(self.part(part)[:, list(columns)] for part in quantity.parts))
+        return draws[:, ~np.isnan(draws[0])]
 
     def draws(self, task: str, columns: Sequence[int]) -> Floats:
-        """Return the means of some checkpoints [B + 1, k]; those without any score of the task are left out."""
-        return _present(self.means[task][:, list(columns)])
+        """Return the means of some checkpoints on a task [B + 1, k]; those without any score of it are left out."""
+        return self.values(self.metric(task), columns)
 
-    def stratum_draws(self, task: str, stratum: str, columns: Sequence[int]) -> Floats:
-        """Return the same within one stratum; its clusters are drawn for themselves, once for all checkpoints."""
-        key = (task, stratum)
-        if key not in self._strata:
-            self._strata[key] = self._resample(self.tables[task].stratum(stratum), list(key))
-        return _present(self._strata[key][:, list(columns)])
+    def s_draws(self, track: str, columns: Sequence[int]) -> Floats:
+        """Return S-unlearning of some checkpoints, recomputed whole in each resample [B + 1, k]."""
+        return self.values(self.s(track), columns)
+
+    def estimate(self, quantity: Quantity, plus: Sequence[int], minus: Sequence[int] | None = None) -> Estimate | None:
+        """Return the mean of a quantity over some checkpoints, less that over others, with the board's interval."""
+        sides = [self.values(quantity, columns) for columns in (plus, minus) if columns is not None]
+        if not all(side.shape[1] for side in sides):
+            return None
+        low, high = quantity.bounds
+        return estimate(
+            *sides,
+            confidence=self.spec.confidence,
+            bounds=quantity.bounds if minus is None else (low - high, high - low),
+            acceleration=self.acceleration(quantity, plus, minus) if self.spec.interval == "bca" else None,
+            freedom=self.freedom(quantity),
+        )
+
+    def freedom(self, quantity: Quantity) -> int:
+        """Return the degrees of freedom of a quantity's variance over items: the fewest of its parts, at least 1."""
+        return min(self._table(part).freedom for part in quantity.parts)
+
+    def acceleration(self, quantity: Quantity, plus: Sequence[int], minus: Sequence[int] | None = None) -> float | None:
+        """Return BCa's acceleration of a mean, or a difference of two, over items; None on degenerate data."""
+        left_out, groups = self._jackknife(quantity, plus)
+        if minus is not None:
+            left_out = left_out - self._jackknife(quantity, minus)[0]
+        return acceleration(left_out, groups) if len(left_out) else None
+
+    def _jackknife(self, quantity: Quantity, columns: Sequence[int]) -> tuple[Floats, NDArray[np.intp]]:
+        """Return the mean of a quantity over some checkpoints without each cluster of each part in turn [C]."""
+        data = [self.part(part)[0, list(columns)] for part in quantity.parts]
+        held = ~np.isnan(quantity.of(*data))
+        values, groups, first = [], [], 0
+        for place, part in enumerate(quantity.parts):
+            if part not in self._left_out:
+                self._left_out[part] = jackknife_means(self._table(part))
+            means, strata = self._left_out[part]
+            given = [*data[:place], means[:, list(columns)], *data[place + 1 :]]
+            values.append(quantity.of(*given)[:, held].mean(axis=1))
+            groups.append(strata + first)
+            first += int(strata.max(initial=-1)) + 1
+        return np.concatenate(values), np.concatenate(groups)
+
+    def strata(self, task: str) -> tuple[str, ...]:
+        """Return the names of a task's strata."""
+        return self.tables[task].names
 
     def scored(self, task: str, columns: Sequence[int]) -> list[int]:
         """Return those of some checkpoints that have a score of the task."""
         return [k for k in columns if not np.isnan(self.means[task][0, k])]
 
-    def s_draws(self, track: str, columns: Sequence[int]) -> Floats:
-        """Return S-unlearning of some checkpoints, recomputed whole in each resample [B + 1, k]."""
-        forget, retain = self._roles(track, columns)
-        forget_chance, retain_chance = self._chances(track)
-        return s_unlearning(forget, retain, forget_chance=forget_chance, retain_chance=retain_chance)
-
-    def unclipped_draws(self, track: str, columns: Sequence[int]) -> tuple[Floats, Floats]:
-        """Return Ubar and Rbar before clipping, each [B + 1, k]."""
-        forget, retain = self._roles(track, columns)
-        forget_chance, retain_chance = self._chances(track)
-        return forget_part(forget, forget_chance, clip=False), retain_part(retain, retain_chance, clip=False)
-
     def compare(self, task: str, plus: Sequence[int], minus: Sequence[int]) -> Tested | None:
         """Test whether two sets of columns score a task alike, or None where no item has a score on both sides."""
-        rng = self._generator([task, "signs"])
+        rng = self.generator([task, "signs"])
         return compare_items(self.tables[task], plus, minus, confidence=self.spec.confidence, rng=rng)
 
     def lacking(self, track: str, index: int) -> str | None:
@@ -86,23 +192,18 @@ class Evidence:
                 return task
         return None
 
-    def _resample(self, table: Table, key: str | list[str]) -> Floats:
-        return bootstrap_means(table, self.spec.resamples, self._generator(key))
-
-    def _generator(self, key: str | list[str]) -> np.random.Generator:
+    def generator(self, key: Any) -> np.random.Generator:
+        """Return a source of randomness that depends on the board's seed and a key only."""
         return np.random.default_rng([self.spec.seed, int(digest(key), 16)])
 
-    def _roles(self, track: str, columns: Sequence[int]) -> tuple[Floats, Floats]:
+    def _table(self, part: Part) -> Table:
+        task, *strata = part
+        return self.tables[task].part(strata) if strata else self.tables[task]
+
+    def _roles(self, track: str) -> tuple[tuple[Part, float], tuple[Part, float]]:
         roles = self.spec.tracks[track]
-        return self.means[roles.forget_task][:, list(columns)], self.means[roles.retain_task][:, list(columns)]
-
-    def _chances(self, track: str) -> tuple[float, float]:
-        roles = self.spec.tracks[track]
-        return self.spec.tasks[roles.forget_task].chance, self.spec.tasks[roles.retain_task].chance
-
-
-def _present(means: Floats) -> Floats:
-    return means[:, ~np.isnan(means[0])]
+        forget, retain = ((task, self.spec.tasks[task].chance) for task in (roles.forget_task, roles.retain_task))
+        return ((forget[0],), forget[1]), ((retain[0],), retain[1])
 
 
 def _order(checkpoint: Checkpoint) -> tuple:

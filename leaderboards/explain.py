@@ -5,11 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from .compare import SEEDS_FOR_METHOD
 from .inputs import BoardSpec
+from .intervals import SEEDS_FOR_METHOD
 from .schema import Row
 
 WIDTH = 120
+KINDS = {"bca": "bias-corrected (BCa)", "percentile": "percentile"}
 
 
 def wrapped(text: str, *, bullet: str = "", indent: str = "") -> str:
@@ -47,10 +48,13 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> str:
         "**S** (S-unlearning, arXiv 2605.26454) is 1 where the forget task is at chance and utility perfect, 0 where "
         "nothing was forgotten or nothing was kept. It can reward damage, so a claim needs both differences: "
         "**Δ base** from the untouched model, **Δ noise** from the base with random weight noise of the same norm.",
-        f"**Intervals** are {percent} percentile intervals of a joint bootstrap over items ({spec.resamples:,} "
-        "resamples, whole clusters within strata, the same draws for every row, S recomputed in each). They say "
-        "how far a value would move with other items of the same kind; they do not cover other settings, data, judges "
-        "or models, and each stands for itself, not for all at once.",
+        f"**Intervals** are {percent} {KINDS[spec.interval]} intervals of a joint bootstrap over items "
+        f"({spec.resamples:,} resamples, whole clusters within strata, the same draws for every row, S recomputed in "
+        "each). They say how far a value would move with other items of the same kind; they do not cover other "
+        "settings, data, judges or models, and each stands for itself, not for all at once.",
+        "**Verdicts** also ask that the interval excludes zero that holds for all rows of a table together (max-t), so "
+        f"that a table of methods that are no better than base claims one in at most {1 - spec.confidence:.0%} of the "
+        "cases.",
         f"**Rank** gives the ranks that a row can hold: rows whose simultaneous {percent} intervals for pairwise "
         "differences (max-t) exclude zero are apart, all others share ranks. Base and noise are not ranked.",
         "**n** counts items (prompts or questions, not continuations) with a score in every finished seed, as forget / "
@@ -67,8 +71,9 @@ def _about_seeds(rows: Sequence[Row]) -> str:
     if not counts:
         return "**Seeds**: no method row has been measured."
     enough = (
-        "a row is the mean over its seeds and, from three on, its interval holds training seeds too: "
-        "half-width = sqrt(item² + (t s / √k)²), k seeds of standard deviation s"
+        "a row is the mean over its seeds and, from three on, its interval holds training seeds too: the variance over "
+        "items and max(s², I) / k add up, k seeds of variance s², I what seeds differ by for want of items, at "
+        "Student's t"
     )
     if max(counts) < 2:
         return (

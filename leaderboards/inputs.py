@@ -10,6 +10,7 @@ from ..harness.errors import UserError, suggest
 from ..harness.records import Record
 
 CheckpointKind = Literal["method", "base", "noise", "import"]
+IntervalKind = Literal["percentile", "bca"]
 CheckpointStatus = Literal["ok", "failed", "pending"]
 
 
@@ -19,11 +20,12 @@ class TaskInfo:
 
     Attributes:
         name: the task's name in the suite.
-        metric: the key in `Record.scores` that the board reads; its values lie in [0, 1].
+        metric: the key in `Record.scores` that the board reads; its values lie between 0 and `largest`.
         chance: what no knowledge scores; 0 for a rate.
         better: whether a model is more useful with a higher or a lower value.
         version: the task's version.
         description: one line for the list of facts.
+        largest: the largest value of the metric; None: it has none.
     """
 
     name: str
@@ -32,6 +34,7 @@ class TaskInfo:
     better: Literal["higher", "lower"]
     version: int
     description: str = ""
+    largest: float | None = 1.0
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,14 @@ class TrackRoles:
         forget_task, retain_task: those that S is made of.
         cross_tasks: the forget tasks of other tracks.
         controls: further tasks, such as a topic without forget text or the same questions in another form.
+        neighbours: strata of the retain task that are next to the forget topic.
     """
 
     forget_task: str
     retain_task: str
     cross_tasks: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -87,6 +92,7 @@ class Checkpoint:
         records: task name to records, one an item.
         alpha: the weight of the retain loss at the end of training, where the method has one that may move.
         warnings: what the harness has to say about it, in words.
+        texts: task name to what its continuations have in common, of `audit.audit_texts`.
     """
 
     model: str
@@ -101,6 +107,7 @@ class Checkpoint:
     records: Mapping[str, Sequence[Record]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     alpha: float | None = None
+    texts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,7 @@ class BoardSpec:
         tracks: track name to its tasks.
         tasks: task name to what the board must know of it.
         resamples, confidence, seed: of the bootstrap.
+        interval: the ends of the intervals of single values and differences, percentiles or BCa.
         limit: items a task, where not all were asked.
         facts: shown as a list (data, judge, engine, what settings were tuned on ...).
         command: how to reproduce the board.
@@ -130,6 +138,7 @@ class BoardSpec:
     resamples: int = 2000
     confidence: float = 0.95
     seed: int = 0
+    interval: IntervalKind = "percentile"
     limit: int | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     command: str = ""

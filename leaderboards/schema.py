@@ -96,6 +96,29 @@ class Unclipped(TypedDict):
     retain: Interval | None
 
 
+class Claims(TypedDict):
+    """Differences of S from base and from noise with intervals that hold for all ranked rows of the table together."""
+
+    base: Interval | None
+    noise: Interval | None
+
+
+class Selectivity(TypedDict):
+    """The retain metric on the strata next to the forget topic (`near`) and on the others (`rest`).
+
+    The deltas are from base; `gap` is `near_delta` less `rest_delta`: below zero, what lies next to the topic lost
+    more than the rest.
+    """
+
+    task: str
+    neighbours: list[str]
+    near: Interval
+    rest: Interval
+    near_delta: Interval | None
+    rest_delta: Interval | None
+    gap: Interval | None
+
+
 class Alpha(TypedDict):
     """Final alpha of each finished seed that has one, and the published value."""
 
@@ -108,7 +131,9 @@ class Row(TypedDict):
 
     `seeds` are the finished training seeds (empty: not trained), `planned` the number of checkpoints that the row was
     to have, `speaks_of` what the interval is about: items only (`checkpoint`) or training seeds too (`method`).
-    `controls` are tasks without a say in S, `published` is the S that someone else reports for the same row.
+    `controls` are tasks without a say in S, `published` is the S that someone else reports for the same row. `claims`
+    are what the verdict goes by. `marks` are means over items and seeds of shares of their answers, `audit` holds what
+    answers have in common over items (see `audit`), by task.
     """
 
     model: str
@@ -125,19 +150,49 @@ class Row(TypedDict):
     delta_base: Interval | None
     delta_noise: Interval | None
     noise: str | None
+    claims: Claims | None
     noise_shares: NoiseShares | None
     tests: Tests | None
     rank: RankInterval | None
     forget: Component | None
     retain: Component | None
+    selectivity: Selectivity | None
     cross: list[Component]
     controls: list[Component]
     published: float | None
     alpha: Alpha | None
     unclipped: Unclipped | None
     marks: dict[str, dict[str, float]]
+    audit: dict[str, dict[str, float]]
     warnings: list[str]
     cells: list[str]
+
+
+class Interaction(Interval):
+    """How much higher `method` stands above `other` on `track` than on `other_track`; intervals hold together."""
+
+    method: str
+    other: str
+    track: str
+    other_track: str
+
+
+class Goals(TypedDict):
+    """Whether the best method depends on the track (see `goals`).
+
+    `s` is S by variant and track, `best` the variants that may be the best of a track. `differs` is the share of
+    resamples of items and seeds in which two tracks differ in the method with the highest S: a description, no
+    confidence, since it is high for methods that are all equal too. The statement is `answer`.
+    """
+
+    model: str
+    tracks: list[str]
+    s: dict[str, dict[str, Interval | None]]
+    interactions: list[Interaction]
+    best: dict[str, list[str]]
+    differs: float | None
+    answer: Literal["differs", "same", "cannot tell"]
+    sentence: str
 
 
 class Verdict(TypedDict):
@@ -150,7 +205,16 @@ class Verdict(TypedDict):
     sentence: str
 
 
-ADDED: dict[str, Any] = {"controls": [], "published": None, "alpha": None, "noise_shares": None, "tests": None}
+ADDED: dict[str, Any] = {
+    "controls": [],
+    "published": None,
+    "alpha": None,
+    "noise_shares": None,
+    "tests": None,
+    "claims": None,
+    "selectivity": None,
+    "audit": {},
+}
 """Keys that rows of older boards of this schema lack, as they read there."""
 
 
@@ -215,6 +279,7 @@ def decode(text: str, where: str) -> dict[str, Any]:
         for part in components(cast(Row, row)):
             part.setdefault("strata_intervals", {})
             part.setdefault("interval", "bootstrap")
+    value.setdefault("goals", [])
     for number, verdict in enumerate(value["verdicts"]):
         _require(verdict, tuple(Verdict.__annotations__), f"{where}: verdict {number}")
     return value

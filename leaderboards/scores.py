@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -53,25 +53,40 @@ class Table:
         """Whether every item is a cluster of its own."""
         return len(self.starts) == len(self.items)
 
+    @cached_property
+    def freedom(self) -> int:
+        """Clusters less strata (those of one cluster are pooled, so that they lose one together); at least 1."""
+        sizes = np.bincount(self.strata)
+        return max(1, int(len(self.starts) - (sizes > 1).sum() - bool((sizes == 1).any())))
+
     def complete(self, columns: Sequence[int]) -> tuple[int, int, int]:
         """Return how many items have a score in every column, in how many clusters they lie, and how many have not."""
         scored = np.count_nonzero(np.isnan(self.values[:, list(columns)]), axis=1) == 0
         clusters = by_cluster(scored[:, None].astype(np.float64), self.starts)
         return int(scored.sum()), int((clusters > 0).sum()), int((~scored).sum())
 
-    def stratum(self, name: str) -> Table:
-        """Return the part of the table that lies in one stratum."""
-        clusters = np.flatnonzero(self.strata == self.names.index(name))
-        ends = [*self.starts, len(self.items)]
-        rows = slice(ends[clusters[0]], ends[clusters[-1] + 1])
-        starts = self.starts[clusters] - rows.start
-        return Table(self.items[rows], self.values[rows], starts, np.zeros_like(clusters), (name,))
+    def part(self, names: Sequence[str]) -> Table:
+        """Return the part of the table that lies in some strata."""
+        kept = [name for name in self.names if name in set(names)]
+        codes = {self.names.index(name): code for code, name in enumerate(kept)}
+        clusters = np.flatnonzero(np.isin(self.strata, list(codes)))
+        sizes = np.diff([*self.starts, len(self.items)])[clusters]
+        rows = (
+            np.repeat(self.starts[clusters], sizes) + np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
+        )
+        return Table(
+            tuple(self.items[row] for row in rows),
+            self.values[rows],
+            sizes.cumsum() - sizes,
+            np.array([codes[code] for code in self.strata[clusters].tolist()], dtype=np.intp),
+            tuple(kept),
+        )
 
     def stratum_means(self, columns: Sequence[int]) -> dict[str, float]:
         """Return the mean score of each stratum: over its scored items, then over the columns that have any."""
         means = {}
         for name in self.names:
-            block = self.stratum(name).values[:, list(columns)]
+            block = self.part([name]).values[:, list(columns)]
             scored = np.count_nonzero(~np.isnan(block), axis=0)
             if scored.any():
                 sums = np.nan_to_num(block).sum(axis=0)
@@ -92,37 +107,73 @@ def score_of(record: Record, score: str) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def collect(columns: Sequence[Sequence[Record]], score: str) -> Table:
-    """Match the records of K checkpoints by item.
+@dataclass(frozen=True)
+class Answers:
+    """The records of one checkpoint on one task, read once, as arrays in the order of its records.
+
+    Attributes:
+        items: item ids.
+        places: (stratum, cluster) of each.
+        scores: score name to values; NaN where missing or not finite.
+        marks: mark name to shares; 0 where an item is not marked.
+    """
+
+    items: tuple[str, ...]
+    places: tuple[tuple[str, str], ...]
+    scores: Mapping[str, Floats]
+    marks: Mapping[str, Floats]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Answers:
+        """Return records as arrays."""
+        found = [record.scores or {} for record in records]
+        scores = {name: _finite([each.get(name, math.nan) for each in found]) for name in _names(found)}
+        marks = [record.marks for record in records]
+        shares = {name: np.array([each.get(name, 0.0) for each in marks]) for name in _names(marks)}
+        places = tuple((record.stratum, record.cluster) for record in records)
+        return cls(tuple(record.item for record in records), places, scores, shares)
+
+
+def _names(found: Sequence[Mapping[str, float]]) -> list[str]:
+    return sorted(set().union(*dict.fromkeys(map(tuple, found))))
+
+
+def _finite(values: Sequence[float | None]) -> Floats:
+    array = np.array(values, dtype=np.float64)
+    array[~np.isfinite(array)] = np.nan
+    return array
+
+
+def collect(columns: Sequence[Answers], score: str) -> Table:
+    """Match the answers of K checkpoints by item.
 
     Args:
-        columns: the records of each checkpoint, in any order; empty where it has none.
-        score: key in `Record.scores`.
+        columns: the answers of each checkpoint, in any order; empty where it has none.
+        score: key in `Answers.scores`.
 
     Raises:
         UserError: an item twice in a checkpoint, or in different clusters or strata in two (different data).
     """
     places: dict[str, tuple[str, str]] = {}
-    for records in columns:
-        seen = set()
-        for record in records:
-            place = (record.stratum, record.cluster)
-            if places.setdefault(record.item, place) != place:
+    orders: dict[tuple[str, ...], NDArray[np.intp]] = {}
+    for items, found in dict.fromkeys((answers.items, answers.places) for answers in columns):
+        if len(set(items)) < len(items):
+            twice = next(item for item in items if items.count(item) > 1)
+            raise UserError(f"Item {twice!r} occurs twice among the records of one checkpoint.")
+        for item, place in zip(items, found, strict=True):
+            if places.setdefault(item, place) != place:
                 raise UserError(
-                    f"Item {record.item!r} is in {places[record.item]} (stratum, cluster) in one checkpoint and in "
+                    f"Item {item!r} is in {places[item]} (stratum, cluster) in one checkpoint and in "
                     f"{place} in another: records of different data cannot share a board."
                 )
-            if record.item in seen:
-                raise UserError(f"Item {record.item!r} occurs twice among the records of one checkpoint.")
-            seen.add(record.item)
     items = tuple(sorted(places, key=lambda item: (*places[item], item)))
     index = {item: row for row, item in enumerate(items)}
     values = np.full((len(items), len(columns)), np.nan)
-    for column, records in enumerate(columns):
-        for record in records:
-            value = score_of(record, score)
-            if value is not None:
-                values[index[record.item], column] = value
+    for column, answers in enumerate(columns):
+        if answers.items not in orders:
+            orders[answers.items] = np.array([index[item] for item in answers.items], dtype=np.intp)
+        if score in answers.scores:
+            values[orders[answers.items], column] = answers.scores[score]
     ordered = [places[item] for item in items]
     starts = [row for row in range(len(items)) if row == 0 or ordered[row] != ordered[row - 1]]
     names = tuple(sorted({stratum for stratum, _ in ordered}))
@@ -131,32 +182,36 @@ def collect(columns: Sequence[Sequence[Record]], score: str) -> Table:
     return Table(items, values, np.array(starts, dtype=np.intp), np.array(strata, dtype=np.intp), names)
 
 
-def answer_shares(records: Sequence[Record]) -> dict[int, float]:
+def answer_shares(answers: Answers) -> dict[int, float]:
     """Return the share of the questions that were answered with each position (score `position`: 0 is the first).
 
     Questions without that score are left out; no question with one gives no share.
     """
-    chosen = [int(place) for record in records if (place := score_of(record, "position")) is not None]
-    return {place: chosen.count(place) / len(chosen) for place in sorted(set(chosen))}
+    chosen = _scored(answers, "position")
+    places, counts = np.unique(chosen.astype(int), return_counts=True)
+    return {int(place): int(count) / len(chosen) for place, count in zip(places, counts, strict=True)}
 
 
-def mark_shares(columns: Sequence[Sequence[Record]]) -> dict[str, float]:
+def mark_shares(columns: Sequence[Answers]) -> dict[str, float]:
     """Return the mean share of each mark: over the records of a checkpoint (no mark is 0), then over checkpoints."""
     totals: dict[str, float] = {}
-    for records in columns:
-        for record in records:
-            for mark, share in record.marks.items():
-                totals[mark] = totals.get(mark, 0.0) + share / len(records) / len(columns)
+    for answers in columns:
+        for mark, shares in answers.marks.items():
+            totals[mark] = totals.get(mark, 0.0) + math.fsum(shares) / len(shares) / len(columns)
     return {mark: total for mark, total in sorted(totals.items()) if total > 0}
 
 
-def mean_scores(columns: Sequence[Sequence[Record]]) -> dict[str, float]:
-    """Return the mean of every score that the records hold: over scored items, then over checkpoints."""
+def mean_scores(columns: Sequence[Answers]) -> dict[str, float]:
+    """Return the mean of every score that the answers hold: over scored items, then over checkpoints."""
     means: dict[str, list[float]] = {}
-    for records in columns:
-        names = sorted({name for record in records for name in record.scores or ()})
-        for name in names:
-            values = [value for record in records if (value := score_of(record, name)) is not None]
-            if values:
+    for answers in columns:
+        for name in answers.scores:
+            values = _scored(answers, name)
+            if len(values):
                 means.setdefault(name, []).append(math.fsum(values) / len(values))
     return {name: math.fsum(values) / len(values) for name, values in sorted(means.items())}
+
+
+def _scored(answers: Answers, score: str) -> Floats:
+    values = answers.scores.get(score, np.zeros(0))
+    return values[~np.isnan(values)]

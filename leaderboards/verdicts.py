@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from .doubts import MANY, at_chance, degenerate_share
+from .doubts import MANY, at_chance, degenerate_share, one_form
+from .groups import RANKED
 from .inputs import BoardSpec
-from .rows import RANKED
-from .schema import Interval, Row, Verdict
+from .schema import Claims, Interval, Row, Verdict
 
+ALONE = "when taken alone, not with all rows of the table together"
 NOT_JUDGED = "not judged: base is at chance"
 
 
@@ -37,37 +38,45 @@ def below_zero(interval: Interval | None) -> bool:
     return interval is not None and interval["high"] is not None and interval["high"] < 0
 
 
-def shortfall(row: Row, base_degenerate: float = 0.0) -> str | None:
+def shortfall(row: Row, base: Row | None = None) -> str | None:
     """Return why a row is no evidence of unlearning, or None: it beats base, and noise, at no loss of utility.
 
-    Beats: the interval of the paired difference of S lies above zero. No loss of utility: the interval of the paired
-    difference of the retain metric from the noise row does not lie below zero. And it still answers: the share of
-    gibberish, empty, repetitive or tied answers to the forget task is at most 10 points above the base's.
+    Beats: the interval of the paired difference of S lies above zero, and so does the one that holds for all rows of
+    the table together. No loss of utility: the interval of the paired difference of the retain metric from the noise
+    row does not lie below zero. And it still answers: gibberish, empty, repetitive or tied answers to the forget task,
+    and answers of one position or one text, are at most 10 points above the base's.
     """
     if row["s_unlearning"] is None:
         return "failed" if row["status"] == "failed" else "not measured"
     if row["delta_base"] is None:
         return "has no base to compare with"
+    claims: Claims = row["claims"] or {"base": row["delta_base"], "noise": row["delta_noise"]}
     if not above_zero(row["delta_base"]):
         return "falls below base" if below_zero(row["delta_base"]) else "not separable from base"
+    if not above_zero(claims["base"]):
+        return f"above base {ALONE}"
     if row["delta_noise"] is None:
         return "has no noise to compare with"
     if not above_zero(row["delta_noise"]):
         return "beats base, falls below noise" if below_zero(row["delta_noise"]) else "beats base, not noise"
+    if not above_zero(claims["noise"]):
+        return f"beats base, above noise {ALONE}"
     if row["retain"] is None or below_zero(row["retain"]["delta_noise"]):
         return "beats base and noise in S, at lower utility than noise"
     broken = degenerate_share(row)
-    if broken - base_degenerate > MANY:
+    if broken - (degenerate_share(base) if base else 0.0) > MANY:
         return f"beats base and noise in S, with {broken:.0%} of its answers broken"
+    alike = one_form(row)
+    if alike - (one_form(base) if base else 0.0) > MANY:
+        return f"beats base and noise in S, with {alike:.0%} of its answers alike"
     return None
 
 
 def _verdict(spec: BoardSpec, model: str, track: str, table: Sequence[Row], ranked: Sequence[Row]) -> Verdict:
-    base_degenerate = max((degenerate_share(row) for row in table if row["kind"] == "base"), default=0.0)
-    baseless = next((why for row in table if row["kind"] == "base" and (why := _baseless(spec, row))), None)
+    base = next((row for row in table if row["kind"] == "base"), None)
+    baseless = _baseless(spec, base) if base else None
     reasons = {
-        row["variant"]: NOT_JUDGED if baseless and row["s_unlearning"] else shortfall(row, base_degenerate)
-        for row in ranked
+        row["variant"]: NOT_JUDGED if baseless and row["s_unlearning"] else shortfall(row, base) for row in ranked
     }
     winners = [variant for variant, reason in reasons.items() if reason is None]
     others = {variant: reason for variant, reason in reasons.items() if reason is not None}

@@ -70,11 +70,13 @@ class Metric:
         score: the key in `Record.scores`.
         chance: what no knowledge scores; 0 for a rate.
         better: whether a model is more useful with a higher or a lower value.
+        largest: what it cannot exceed, None: nothing; the smallest is 0.
     """
 
     score: str
     chance: float
     better: Literal["higher", "lower"]
+    largest: float | None = 1.0
 
 
 class Task(ABC):

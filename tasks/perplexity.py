@@ -31,7 +31,7 @@ class Perplexity(Task):
     summary = "perplexity of ordinary text, nats a token: whether a checkpoint still models language"
     citation = "Jelinek et al. 1977, Perplexity, a measure of the difficulty of speech recognition tasks"
     needs: ClassVar[Literal["choices", "generations"]] = "choices"
-    metrics: ClassVar[tuple[Metric, ...]] = (Metric("nll", chance=0.0, better="lower"),)
+    metrics: ClassVar[tuple[Metric, ...]] = (Metric("nll", chance=0.0, better="lower", largest=None),)
 
     @classmethod
     def example_rows(cls) -> list[dict[str, Any]]:

@@ -50,10 +50,10 @@ def test_json_is_byte_identical_whatever_the_order_of_cells_and_records(toy, cel
     assert again.to_markdown(details=True) == board.to_markdown(details=True)
 
 
-def test_another_method_changes_no_other_row_but_its_rank_and_corrected_p(toy, cells, board):
+def test_another_method_changes_no_other_row_but_what_holds_for_the_table(toy, cells, board):
     def alone(row):
         tests = row["tests"] and {key: test and {**test, "p_holm": None} for key, test in row["tests"].items()}
-        return {**row, "rank": None, "tests": tests}
+        return {**row, "rank": None, "claims": None, "tests": tests}
 
     fewer = build_board(toy.spec(), [cell for cell in cells if cell.variant != LONG])
     for row in fewer.rows:
@@ -64,7 +64,7 @@ def test_json_is_plain_rounded_and_says_what_it_covers(board):
     value = json.loads(board.to_json())
     assert value["schema"] == 1
     assert value["suite"] == "toy"
-    assert value["bootstrap"] == {"confidence": 0.95, "resamples": 300, "seed": 0}
+    assert value["bootstrap"] == {"confidence": 0.95, "interval": "percentile", "resamples": 300, "seed": 0}
     numbers = [float(word) for word in board.to_json().replace(",", " ").split() if word[0].isdigit() and "." in word]
     assert numbers
     assert all(number == round(number, 6) for number in numbers)
@@ -158,7 +158,7 @@ def test_limit_and_seeds_are_said(toy):
     assert "a seeded, stratified sample of 24 a task" in text
     assert "training seeds: 0, 1, 2" in text
     assert "rows of fewer seeds hold items only" in text
-    assert "half-width = sqrt(item² + (t s / √k)²)" in text
+    assert "the variance over items and max(s², I) / k add up" in text
 
 
 def test_details_add_what_stands_behind(board):

@@ -9,7 +9,7 @@ from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import bootstrap_means, bootstrap_weights, estimate
 from unlearn_bench.leaderboards.bootstrap import collapse_strata
-from unlearn_bench.leaderboards.scores import collect
+from unlearn_bench.leaderboards.scores import Answers, collect
 
 
 def generator(seed=0):
@@ -27,7 +27,7 @@ def records(values, *, clusters=None, strata=None):
 
 
 def means(columns, resamples=500, seed=0):
-    return bootstrap_means(collect(columns, "acc"), resamples, generator(seed))
+    return bootstrap_means(collect([Answers.of(rows) for rows in columns], "acc"), resamples, generator(seed))
 
 
 def width(columns, **options):
@@ -43,7 +43,7 @@ def test_equals_a_plain_loop_over_items():
     places = {"clusters": [i // 3 for i in range(30)], "strata": [i // 15 for i in range(30)]}
     values = [[None if rng.random() < 0.1 else float(rng.random()) for _ in range(30)] for _ in range(2)]
     columns = [records(column, **places) for column in values]
-    table = collect(columns, "acc")
+    table = collect([Answers.of(rows) for rows in columns], "acc")
     fast = bootstrap_means(table, 20, generator(7))
     weights = bootstrap_weights(table.strata, 20, generator(7))
     order = sorted({(record.stratum, record.cluster) for record in columns[0]})
@@ -95,7 +95,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     for _ in range(rounds):
         truth = np.clip(rng.beta(6, 4, 100), 0, 1).repeat(3)
         column = records((rng.random(300) < truth).astype(float).tolist(), clusters=np.arange(300) // 3)
-        draws = bootstrap_means(collect([column], "acc"), 300, rng)
+        draws = bootstrap_means(collect([Answers.of(rows) for rows in [column]], "acc"), 300, rng)
         found = estimate(draws, confidence=0.95)
         assert found is not None
         assert found.low is not None
@@ -177,9 +177,9 @@ def test_no_scored_item_gives_no_estimate():
 
 def test_records_of_different_data_are_refused():
     with pytest.raises(UserError, match="different data"):
-        collect([records([1.0]), records([1.0], strata=[4])], "acc")
+        collect([Answers.of(rows) for rows in [records([1.0]), records([1.0], strata=[4])]], "acc")
     with pytest.raises(UserError, match="twice"):
-        collect([records([1.0]) * 2], "acc")
+        collect([Answers.of(rows) for rows in [records([1.0]) * 2]], "acc")
 
 
 def test_chunks_of_resamples_do_not_change_what_is_drawn_for_whom(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from unlearn_bench.harness.board import board_of, board_spec
 from unlearn_bench.harness.files import read_json, write_json, write_jsonl
 from unlearn_bench.harness.planning import Request, make_plan
-from unlearn_bench.harness.records import Record, to_row
+from unlearn_bench.harness.records import Generations, Record, to_row
 from unlearn_bench.harness.store import Store
 from unlearn_bench.harness.suite import ScorerSpec
 
@@ -19,9 +19,10 @@ tasks:
     data: {path: data/mmlu.jsonl}
     settings: {form: letters}
 tracks:
-  knowledge: {controls: [letters]}
+  knowledge: {controls: [letters], neighbours: [herbalism, clockmaking]}
   toxicity: null
 variants: {toxicity: null}
+bootstrap: {interval: bca}
 published:
   source: a table
   values: {micro: {knowledge: {base: 0.3, cosine_meta_rmu: 0.5}}}
@@ -91,6 +92,32 @@ def test_published_values_and_controls_reach_the_board(plan):
     assert spec.published.values["micro"]["knowledge"]["base"] == 0.3
     fewer = plan.model_copy(update={"tasks": {name: plan.tasks[name] for name in ("wmdp", "mmlu")}})
     assert board_spec(fewer).tracks["knowledge"].controls == ()
+
+
+def test_neighbours_and_the_kind_of_interval_reach_the_board(plan):
+    spec = board_spec(plan)
+    assert spec.tracks["knowledge"].neighbours == ("herbalism", "clockmaking")
+    assert spec.interval == "bca"
+
+
+def test_what_continuations_have_in_common_is_read_from_the_stored_outcomes(tmp_path):
+    plan = make_plan(Request(suite="micro", methods=(), limit=8), None)
+    store = Store.create(tmp_path / "store")
+    (base,) = plan.cells
+    for name, task in plan.tasks.items():
+        outcome = task.outcome(plan.models[base.model], "base", plan.engine)
+        rows = [to_row(Record(str(i), str(i), "all", {"acc": 1.0, "toxicity_rate": 0.0})) for i in range(8)]
+        store.entry("records", task.record(outcome).id).commit(
+            {"records.jsonl": lambda path, r=rows: write_jsonl(path, r)}, {}
+        )
+        if name == "realtoxicityprompts":
+            said = [to_row(Generations(str(i), ["I like tea.", f"word {i}"], [3, 2], [True, True])) for i in range(8)]
+            store.entry("outcomes", outcome.id).commit(
+                {"outcomes.jsonl": lambda path, r=said: write_jsonl(path, r)}, {}
+            )
+    row = next(row for row in board_of(plan, store).rows if row["track"] == "toxicity")
+    assert row["audit"]["realtoxicityprompts"]["same_text"] == 1.0
+    assert any("continues 100% of the prompts of realtoxicityprompts" in warning for warning in row["warnings"])
 
 
 def test_two_boards_of_one_store_are_the_same_bytes(plan, tmp_path):

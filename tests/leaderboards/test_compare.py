@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from unlearn_bench.leaderboards import bootstrap_weights, estimate, rank_intervals
-from unlearn_bench.leaderboards.compare import noise_shares, wilson
+from unlearn_bench.leaderboards.intervals import noise_shares, wilson
 
 
 def draws(value, spread=0.02, *, seeds=(0.0,), resamples=2000, key=0):
@@ -22,14 +22,17 @@ def test_one_seed_gives_the_percentile_interval():
     assert (found.low, found.high) == tuple(np.quantile(one[1:, 0], [0.05, 0.95]))
 
 
-def test_three_seeds_add_student_t_in_quadrature():
+def test_three_seeds_widen_the_interval_by_student_t_at_satterthwaites_degrees_of_freedom():
     shifts = (-0.03, 0.0, 0.03)
-    item = estimate(draws(0.5), confidence=0.95)
+    one = draws(0.5)
+    item = estimate(one, confidence=0.95)
     found = estimate(draws(0.5, seeds=shifts), confidence=0.95)
-    seed = stats.t.ppf(0.975, 2) * np.std(shifts, ddof=1) / 3**0.5
+    own, items = np.var(shifts, ddof=1) / 3, one[1:].var()
+    t = stats.t.ppf(0.975, (own + items) ** 2 / (own**2 / 2))
+    z = stats.norm.ppf(0.975)
     assert found.value == pytest.approx(0.5)
-    assert 0.5 - found.low == pytest.approx(np.hypot(0.5 - item.low, seed))
-    assert found.high - 0.5 == pytest.approx(np.hypot(item.high - 0.5, seed))
+    assert 0.5 - found.low == pytest.approx(t * np.hypot((0.5 - item.low) / z, own**0.5))
+    assert found.high - 0.5 == pytest.approx(t * np.hypot((item.high - 0.5) / z, own**0.5))
 
 
 def test_two_seeds_hold_items_only():

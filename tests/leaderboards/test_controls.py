@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import TrackRoles, build_board
-from unlearn_bench.leaderboards.scores import answer_shares, collect
+from unlearn_bench.leaderboards.scores import Answers, answer_shares, collect
 
 CONTROLLED = {"knowledge": TrackRoles("wmdp", "mmlu", ("rtp",), ("chem",)), "toxicity": TrackRoles("rtp", "mmlu")}
 
@@ -38,7 +38,7 @@ def test_a_control_task_changes_no_s_rank_or_verdict(toy, means):
         for cell in with_control
     ]
     board, plain = build_board(toy.spec(tracks=CONTROLLED), with_control), build_board(toy.spec(), without)
-    same = {"controls": [], "warnings": [], "cross": []}
+    same = {"controls": [], "warnings": [], "cross": [], "audit": {}}
     assert [{**row, **same} for row in board.rows] == [{**row, **same} for row in plain.rows]
     assert board.verdicts == plain.verdicts
 
@@ -124,8 +124,8 @@ def test_strata_are_shown_where_there_are_two_to_six(toy, count, shown):
 
 def test_a_part_of_a_table_holds_its_stratum_only(toy):
     rows = toy.records("wmdp", 0.5)
-    table = collect([rows], "acc")
-    part = table.stratum("s2")
+    table = collect([Answers.of(rows) for rows in [rows]], "acc")
+    part = table.part(["s2"])
     assert set(part.items) == {row.item for row in rows if row.stratum == "s2"}
     assert part.cluster_counts().sum() == len(part.items)
     assert part.cluster_sums().sum() == sum(row.scores["acc"] for row in rows if row.stratum == "s2")
@@ -187,8 +187,8 @@ def answered(cell, task, positions):
 def test_answer_shares_count_positions_of_scored_questions():
     rows = [Record(str(i), "c", "s", {"position": place}) for i, place in enumerate([0.0, 0.0, 3.0, 0.0])]
     rows += [Record("m", "c", "s", None, "cut"), Record("n", "c", "s", {"acc": 1.0})]
-    assert answer_shares(rows) == {0: 0.75, 3: 0.25}
-    assert answer_shares(rows[4:]) == {}
+    assert answer_shares(Answers.of(rows)) == {0: 0.75, 3: 0.25}
+    assert answer_shares(Answers.of(rows[4:])) == {}
 
 
 def test_a_checkpoint_that_always_answers_alike_is_told_of(toy):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.leaderboards import TaskInfo, TrackRoles, build_board, s_unlearning
+from unlearn_bench.leaderboards.verdicts import shortfall
 
 
 def board_of(toy, *checkpoints, **changes):
@@ -175,6 +176,27 @@ def test_the_verdict_names_who_beats_base_and_noise_at_no_loss_of_utility(toy):
     assert verdict["others"]["damage"] == "beats base and noise in S, at lower utility than noise"
     assert verdict["others"]["nothing"] == "not separable from base"
     assert verdict["others"]["adap"] == "failed"
+
+
+def test_a_row_wins_only_with_the_intervals_that_hold_for_the_whole_table(toy):
+    good = toy.row_of(board_of(toy, *usual(toy, toy.checkpoint("good", wmdp=0.3))), "good")
+    assert shortfall(good) is None
+    touching = {"value": 0.1, "low": -0.01, "high": 0.21}
+    alone = "when taken alone, not with all rows of the table together"
+    assert shortfall({**good, "claims": {**good["claims"], "base": touching}}) == f"above base {alone}"
+    assert shortfall({**good, "claims": {**good["claims"], "noise": touching}}) == f"beats base, above noise {alone}"
+
+
+def test_claims_widen_with_the_table_and_hold_the_difference(toy):
+    more = [toy.checkpoint(f"other{k}", wmdp=0.5) for k in range(8)]
+    few, many = (
+        toy.row_of(board_of(toy, *usual(toy, toy.checkpoint("good", wmdp=0.3), *others)), "good")
+        for others in ([], more)
+    )
+    for row in (few, many):
+        assert row["claims"]["base"]["value"] == row["delta_base"]["value"]
+    widths = [row["claims"]["base"]["high"] - row["claims"]["base"]["low"] for row in (few, many)]
+    assert widths[1] > 1.1 * widths[0]
 
 
 def test_a_track_on_which_none_wins_says_so(toy):

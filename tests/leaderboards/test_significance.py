@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import build_board, significance
-from unlearn_bench.leaderboards.scores import collect
+from unlearn_bench.leaderboards.scores import Answers, collect
 from unlearn_bench.leaderboards.significance import (
     compare_items,
     detectable_difference,
@@ -31,7 +31,7 @@ def records(values, *, clusters=None):
 
 def compared(plus, minus, *, seed=0):
     """Compare lists of checkpoints (each a list of records)."""
-    table = collect([*plus, *minus], "acc")
+    table = collect([Answers.of(rows) for rows in [*plus, *minus]], "acc")
     columns = list(range(len(plus) + len(minus)))
     rng = np.random.default_rng(seed)
     return compare_items(table, columns[: len(plus)], columns[len(plus) :], confidence=0.95, rng=rng)

@@ -1,0 +1,79 @@
+"""How a board writes numbers, names and tables: within 120 columns, missing values as words or a dash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from .schema import Component, Interval, RankInterval, Row
+
+NAME = 28
+"""Columns of a row's name; longer ones are cut and given in full below the table."""
+NOTE = 5  # of these for a footnote's number
+
+
+def table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a markdown table of ready strings."""
+    return tabulate(body, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=("left",) * len(headers))
+
+
+def name(row: Row, mark: int | None = None) -> str:
+    """Return a row's name within `NAME` columns: null rows in italics, a footnote's number behind it."""
+    text = row["variant"] if fits(row) else shorten(row["variant"], NAME - NOTE - _decoration(row))
+    text = text.replace("|", "\\|")
+    text = f"*{text}*" if _null(row) else text
+    return f"{text} ({mark})" if mark else text
+
+
+def _null(row: Row) -> bool:
+    return row["kind"] in ("base", "noise")
+
+
+def _decoration(row: Row) -> int:
+    return 2 * _null(row) + row["variant"].count("|")
+
+
+def fits(row: Row) -> bool:
+    """Tell whether a row's name stands uncut in a table."""
+    return len(row["variant"]) + _decoration(row) + (NOTE if row["warnings"] else 0) <= NAME
+
+
+def outcome(row: Row) -> str:
+    """Return what stands in place of a value."""
+    return "failed" if row["status"] == "failed" else "not run yet"
+
+
+def rank(value: RankInterval | None) -> str:
+    """Return `2` or `1-3`, a dash where a row is not ranked."""
+    if value is None:
+        return "–"
+    return str(value["low"]) if value["low"] == value["high"] else f"{value['low']}-{value['high']}"
+
+
+def seeds(row: Row) -> str:
+    """Return the number of finished seeds, `2 of 3` where some are lacking, a dash where nothing was trained."""
+    if row["finished"] < row["planned"]:
+        return f"{row['finished']} of {row['planned']}"
+    return str(len(row["seeds"])) if row["seeds"] else "–"
+
+
+def interval(value: Interval | Component | None, *, sign: bool = False) -> str:
+    """Return `0.412 [0.380, 0.445]`; differences carry their sign; a dash for what does not exist."""
+    if value is None:
+        return "–"
+    text = f"{value['value'] + 0.0:{'+' if sign else ''}.3f}"
+    if value["low"] is None or value["high"] is None:
+        return f"{text} [no interval]"
+    return f"{text} [{value['low']:.3f}, {value['high']:.3f}]".replace("-0.000", "0.000")
+
+
+def shorten(text: str, width: int) -> str:
+    """Return a text within a width, cut text ending in `…`."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def squeeze(text: str, width: int) -> str:
+    """Return a text within a width, cut in its middle: names of tasks differ at both ends."""
+    tail = (width - 1) // 2
+    return text if len(text) <= width else f"{text[: width - 1 - tail]}…{text[-tail:]}"

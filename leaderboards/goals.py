@@ -1,0 +1,149 @@
+"""Does the best method depend on the goal? Methods by tracks, and how far their differences change between two tracks.
+
+For methods a, b and tracks t, u the interaction is
+
+    (S_a,t - S_b,t) - (S_a,u - S_b,u)
+
+with intervals that hold for all pairs of methods and tracks together (max-t, training seeds as in `intervals`). A
+method may be the best of a track where no other stands above it, by pairwise intervals that hold for all tracks
+together. The best differs where those sets have no method in common, is the same where they hold one and the same
+method, and cannot be told otherwise: an interaction alone says that distances change, not that the order does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from .compare import family, separations
+from .evidence import Evidence
+from .groups import Group
+from .intervals import Side, contrast
+from .metrics import Floats
+from .parts import interval
+from .schema import Goals, Interaction, Interval
+
+
+def build_goals(evidence: Evidence, model: str, groups: Mapping[str, Sequence[Group]]) -> list[Goals]:
+    """Return the table of a model; none where fewer than two methods are measured on all of two tracks or more.
+
+    Args:
+        evidence: of the model.
+        model: its name.
+        groups: the rows of every track.
+    """
+    found = {
+        track: {group.variant: group for group in rows if group.first.kind == "method" and group.columns}
+        for track, rows in groups.items()
+    }
+    found = {track: rows for track, rows in found.items() if rows}
+    if len(found) < 2:
+        return []
+    variants = sorted(set.intersection(*(set(rows) for rows in found.values())))
+    if len(variants) < 2:
+        return []
+    draws = {
+        track: [evidence.s_unbounded(track, rows[name].columns) for name in variants] for track, rows in found.items()
+    }
+    s: dict[str, dict[str, Interval | None]] = {
+        name: {
+            track: interval(evidence.estimate(evidence.s(track), rows[name].columns)) for track, rows in found.items()
+        }
+        for name in variants
+    }
+    sure = evidence.spec.confidence, min(evidence.freedom(evidence.s(track)) for track in found)
+    best = _may_be_best(draws, variants, *sure)
+    interactions = _interactions(draws, variants, *sure)
+    answer = _answer(list(best.values()))
+    return [
+        {
+            "model": model,
+            "tracks": list(found),
+            "s": s,
+            "interactions": interactions,
+            "best": best,
+            "differs": _differs(draws, evidence.generator([*found, "best by goal"])),
+            "answer": answer,
+            "sentence": _sentence(answer, best, interactions, evidence.spec.confidence),
+        }
+    ]
+
+
+def _may_be_best(
+    draws: Mapping[str, Sequence[Floats]], names: Sequence[str], confidence: float, freedom: float
+) -> dict[str, list[str]]:
+    each = 1 - (1 - confidence) / len(draws)
+    found = {}
+    for track, rows in draws.items():
+        above = separations(rows, each, freedom)
+        found[track] = [name for place, name in enumerate(names) if not above[:, place].any()]
+    return found
+
+
+def _interactions(
+    draws: Mapping[str, Sequence[Floats]], names: Sequence[str], confidence: float, freedom: float
+) -> list[Interaction]:
+    sides = {track: [Side.of(row) for row in rows] for track, rows in draws.items()}
+    keys = [(a, b, t, u) for t, u in combinations(sides, 2) for a, b in combinations(range(len(names)), 2)]
+    contrasts = (
+        contrast([(1.0, sides[t][a]), (-1.0, sides[t][b]), (-1.0, sides[u][a]), (1.0, sides[u][b])])
+        for a, b, t, u in keys
+    )
+    return [
+        {
+            "method": names[a],
+            "other": names[b],
+            "track": t,
+            "other_track": u,
+            "value": each.value,
+            "low": each.low,
+            "high": each.high,
+        }
+        for (a, b, t, u), each in zip(keys, family(contrasts, confidence, freedom), strict=True)
+    ]
+
+
+def _differs(draws: Mapping[str, Sequence[Floats]], rng: np.random.Generator) -> float | None:
+    """Return the share of resamples, of items and of each row's seeds, in which tracks differ in the best method."""
+    firsts = []
+    for rows in draws.values():
+        means = [row[1:][np.arange(len(row) - 1)[:, None], _seeds(row, rng)].mean(axis=1) for row in rows]
+        firsts.append(np.stack(means, axis=1))
+    valid = ~np.any([np.isnan(each).any(axis=1) for each in firsts], axis=0)
+    if not valid.any():
+        return None
+    winners = np.stack([each[valid].argmax(axis=1) for each in firsts], axis=1)
+    return float((winners != winners[:, :1]).any(axis=1).mean())
+
+
+def _seeds(row: Floats, rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(row.shape[1], size=(len(row) - 1, row.shape[1]))
+
+
+def _answer(best: Sequence[Sequence[str]]) -> Literal["differs", "same", "cannot tell"]:
+    if any(not set(one) & set(other) for one, other in combinations(best, 2)):
+        return "differs"
+    return "same" if all(len(each) == 1 for each in best) else "cannot tell"
+
+
+def _sentence(answer: str, best: Mapping[str, Sequence[str]], found: Sequence[Interaction], confidence: float) -> str:
+    listed = "; ".join(f"{track}: {', '.join(f'`{name}`' for name in names)}" for track, names in best.items())
+    sure = f"at {confidence:.0%} confidence for all comparisons together"
+    lead = {
+        "differs": f"The best method differs by goal, {sure}. May be the best of {listed}.",
+        "same": f"The same method is the best for every goal, {sure}: {listed}.",
+        "cannot tell": f"Whether the best method differs by goal cannot be told {sure}. May be the best of {listed}.",
+    }[answer]
+    apart = [each for each in found if each["low"] is not None and each["high"] is not None]
+    apart = [each for each in apart if (each["low"] or 0.0) > 0 or (each["high"] or 0.0) < 0]
+    if not apart:
+        return f"{lead} No pair of methods is shown to differ more on one track than on the other."
+    most = max(apart, key=lambda each: abs(each["value"]))
+    return (
+        f"{lead} The difference of two methods depends on the goal for {len(apart)} of {len(found)} pairs, most for "
+        f"`{most['method']}` less `{most['other']}`: {most['value']:+.3f} [{most['low']:.3f}, {most['high']:.3f}] "
+        f"higher in S on {most['track']} than on {most['other_track']}."
+    )

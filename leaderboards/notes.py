@@ -1,0 +1,64 @@
+"""The warnings below a table: each row's own, and those that rows share said once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from .explain import wrapped
+from .forms import fits
+from .schema import Row
+
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?!\w)")
+
+
+def note_numbers(rows: Sequence[Row]) -> dict[str, int]:
+    """Return the footnote number of every row that has a warning, or a name that is cut in the table."""
+    noted = [row["variant"] for row in rows if row["warnings"] or not fits(row)]
+    return {variant: place for place, variant in enumerate(noted, start=1)}
+
+
+def footnotes(rows: Sequence[Row]) -> str:
+    """Return the warnings of the rows in words, numbered as in the table; what several rows share is said once."""
+    numbers = note_numbers(rows)
+    told: dict[str, list[tuple[int, str]]] = {}
+    for row in rows:
+        for text in row["warnings"]:
+            told.setdefault(pattern(text), []).append((numbers[row["variant"]], text))
+    shared = {key for key, found in told.items() if len({number for number, _ in found}) > 1}
+    lines = []
+    for row in rows:
+        own = [] if fits(row) else ["name cut in the table"]
+        own += [text for text in row["warnings"] if pattern(text) not in shared]
+        if own:
+            lines.append(f"({numbers[row['variant']]}) `{row['variant']}`: {'; '.join(own)}.")
+    for key in told:
+        if key in shared:
+            lines.append(f"({runs({number for number, _ in told[key]})}) {merged([text for _, text in told[key]])}.")
+    return "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)
+
+
+def pattern(text: str) -> str:
+    """Return a text without its numbers: texts of one pattern say the same of different amounts."""
+    return _NUMBER.sub("#", text)
+
+
+def merged(texts: Sequence[str]) -> str:
+    """Return texts of one pattern as one, a number that differs as its range: `97-100% of the questions`."""
+    parts, found = _NUMBER.split(texts[0]), [_NUMBER.findall(text) for text in texts]
+    spans = [
+        sorted(set(column), key=lambda number: float(number.replace(",", ""))) for column in zip(*found, strict=True)
+    ]
+    words = [span[0] if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans]
+    return "".join(part + word for part, word in zip(parts, [*words, ""], strict=True))
+
+
+def runs(numbers: Iterable[int]) -> str:
+    """Return whole numbers with neighbours joined: `1-3, 5`."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][-1] + 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
