@@ -118,7 +118,7 @@ def test_the_whole_suite_runs_through_the_hubs_code_path(cli, rehearsal, data, t
         assert row["retain"]["n"] == 8
     knowledge = next(row for row in board["rows"] if row["track"] == "knowledge")
     assert set(knowledge["forget"]["strata"]) == {"bio", "cyber"}
-    assert [control["task"] for control in knowledge["controls"]] == ["wmdp_chem"]
+    assert [control["task"] for control in knowledge["controls"]] == ["wmdp_chem", "wmdp_permuted", "perplexity"]
     published = {
         (row["model"], row["variant"]): row["published"] for row in board["rows"] if row["track"] == "toxicity"
     }
