@@ -29,6 +29,8 @@ test-full: $(VENV)/.installed
 bench: $(VENV)/.installed real-model
 	$(BIN)/python tests/benchmarks/bench_training.py --model .cache/smollm2-135m
 	$(BIN)/python -m pytest -n 0 -s tests/benchmarks/test_memory.py
+	$(BIN)/python tests/benchmarks/bench_evaluation.py --model .cache/smollm2-135m --data "$(UNLEARN_BENCH_DATA)"
+	$(BIN)/python tests/benchmarks/bench_statistics.py
 	$(BIN)/python tests/benchmarks/bench_precision.py --model .cache/smollm2-135m --data "$(UNLEARN_BENCH_DATA)"
 
 lint: $(VENV)/.installed
