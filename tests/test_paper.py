@@ -49,7 +49,8 @@ def data(root: Path, hub_copy, tmp_path_factory) -> Path:
     bio = [{"title": "t", "abstract": "a", "doi": "d", **row} for row in texts["forget_alchemy"]]
     hub_copy(folder, "cais/wmdp-bio-forget-corpus", {"default": {"train": bio}})
     hub_copy(folder, "cais/wmdp-corpora", {"cyber-forget-corpus": {"train": texts["forget_alchemy"]}})
-    hub_copy(folder, "Salesforce/wikitext", {"wikitext-2-raw-v1": {"test": texts["retain"], "validation": texts["retain"]}})
+    wikitext = {"test": texts["retain"], "validation": texts["retain"]}
+    hub_copy(folder, "Salesforce/wikitext", {"wikitext-2-raw-v1": wikitext})
     hub_copy(folder, "s-nlp/paradetox", {"default": {"train": rows(root, "paradetox", 12)}})
     prompts = [{"prompt": row["prompt"], "challenging": n > 0} for n, row in enumerate(rows(root, "prompts", 7))]
     hub_copy(folder, "allenai/real-toxicity-prompts", {"default": {"train": prompts}})
