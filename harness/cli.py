@@ -7,12 +7,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from .errors import UserError
+from .errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from .api import Result
 
 
 def option(flag: str, text: str, variable: str | None = None, **options: Any) -> Callable[[Any], Any]:
@@ -202,11 +205,22 @@ def evaluate(
     click.echo(result.board.to_json() if as_json else result.board.to_markdown(), nl=False)
     board = output / "leaderboards" / f"{result.plan.suite.name}.md"
     click.echo(f"\nWrote {board} and .json after {time.perf_counter() - started:.0f} s.", err=True)
+    click.echo(_report_beside(result), err=True)
     for cause in dict.fromkeys(result.failures.values()):
         labels = [label for label, other in result.failures.items() if other == cause]
         click.echo(f"Failed: {', '.join(labels)}: {cause}", err=True)
     if result.failures:
         ctx.exit(1)
+
+
+def _report_beside(result: Result) -> str:
+    """Write the report of a run that just ended, and return a line that names it, or why there is none."""
+    from .report import report_run
+
+    try:
+        return f"Report: {report_run(result.plan, result.store, result.board)}"
+    except Exception as error:
+        return f"No report: {first_line(error)}"
 
 
 def _command(ctx: click.Context) -> str:
@@ -354,6 +368,30 @@ def compare(ctx: click.Context, a: str, b: str, output: Path, suite: str | None,
     report = load(a, b, output, suite)
     click.echo(report.to_json() if as_json else report.to_text(), nl=False)
     ctx.exit(report.status)
+
+
+@main.command()
+@click.argument(
+    "stores",
+    nargs=-1,
+    metavar="[STORE]...",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="UNLEARN_BENCH_OUTPUT",
+)
+@option(
+    "--out",
+    "The report: one .html file, or .md with its images in a folder beside it.",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("report.html"),
+)
+@SUITE
+@click.option("--show-toxic", is_flag=True, help="Write toxic text into markdown; HTML holds it covered.")
+def report(stores: tuple[Path, ...], out: Path, suite: str | None, show_toxic: bool) -> None:
+    """Write a report of STOREs: boards, figures, training, cost, the items behind numbers, provenance."""
+    from .report import report as build
+
+    build(stores or (Path("unlearn-bench-results"),), out, suite, show_toxic=show_toxic)
+    click.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).", err=True)
 
 
 @main.command()

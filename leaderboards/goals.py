@@ -58,6 +58,9 @@ def build_goals(evidence: Evidence, model: str, groups: Mapping[str, Sequence[Gr
     best = _may_be_best(draws, variants, *sure)
     interactions = _interactions(draws, variants, *sure)
     answer = _answer(list(best.values()))
+    methods = {group.variant for rows in groups.values() for group in rows if group.first.kind == "method"}
+    partly = sorted(methods - set(variants))
+    omitted = f" Not compared, as not measured on every track: {_names(partly)}." if partly else ""
     return [
         {
             "model": model,
@@ -67,7 +70,7 @@ def build_goals(evidence: Evidence, model: str, groups: Mapping[str, Sequence[Gr
             "best": best,
             "differs": _differs(draws, evidence.generator([*found, "best by goal"])),
             "answer": answer,
-            "sentence": _sentence(answer, best, interactions, evidence.spec.confidence),
+            "sentence": _sentence(answer, best, interactions, evidence.spec.confidence) + omitted,
         }
     ]
 
@@ -129,8 +132,12 @@ def _answer(best: Sequence[Sequence[str]]) -> Literal["differs", "same", "cannot
     return "same" if all(len(each) == 1 for each in best) else "cannot tell"
 
 
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def _sentence(answer: str, best: Mapping[str, Sequence[str]], found: Sequence[Interaction], confidence: float) -> str:
-    listed = "; ".join(f"{track}: {', '.join(f'`{name}`' for name in names)}" for track, names in best.items())
+    listed = "; ".join(f"{track}: {_names(names)}" for track, names in best.items())
     sure = f"at {confidence:.0%} confidence for all comparisons together"
     lead = {
         "differs": f"The best method differs by goal, {sure}. May be the best of {listed}.",

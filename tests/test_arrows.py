@@ -15,7 +15,7 @@ MAY = {
     "reports": {"reports", "leaderboards", "harness.errors", "harness.records", "harness.specs"},
 }
 """The contract kits (`contract.py`) are test code that plugins import; they may use the harness."""
-FROM_COMMAND_LINE = {"board", "api", "cli", "compare", "tune"}
+FROM_COMMAND_LINE = {"board", "api", "cli", "compare", "report", "tune"}
 
 
 def imports_of(file: Path, root: Path) -> set[str]:

@@ -82,6 +82,14 @@ def test_no_table_for_one_method_or_one_track(toy):
     assert build_board(toy.spec(), alone).goals == []
 
 
+def test_a_method_that_is_not_measured_on_every_track_is_named_as_left_out(toy):
+    cells = cells_of(toy, [("strong", 0.26, 0.10), ("weak", 0.60, 0.60)])
+    (whole,) = build_board(toy.spec(), cells).goals
+    (partly,) = build_board(toy.spec(), [*cells, toy.checkpoint("half", wmdp=0.26)]).goals
+    assert "Not compared" not in whole["sentence"]
+    assert partly["sentence"].endswith("Not compared, as not measured on every track: `half`.")
+
+
 def test_the_table_is_on_the_board_and_reads_back(toy, tmp_path):
     board = build_board(toy.spec(), cells_of(toy, [("facts", 0.26, 0.60), ("manners", 0.60, 0.10)]))
     text = board.to_markdown(details=True)

@@ -1,0 +1,218 @@
+"""What `unlearn-bench report` shows: stores read into plain data for `reports/`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..leaderboards.board import Board
+from ..reports.collect import cap, flipped, question, sample, spread
+from ..reports.content import Cell, Content, Cost, Items, Run
+from ..reports.page import write
+from ..tasks.base import tasks as registered
+from .board import KINDS, board_of
+from .data import load_rows
+from .errors import UserError, first_line
+from .files import read_jsonl
+from .plan import Plan, PlannedTask
+from .state import CellState, delta_of, entries, state_of
+from .store import Entry, Store
+
+RUN_FIRST = "run `unlearn-bench evaluate --output {}` first"
+
+
+def report(stores: Sequence[Path], out: Path, suite: str | None = None, *, show_toxic: bool = False) -> Content:
+    """Write the report of some stores to `out` (`.html` or `.md`) and return what it shows.
+
+    Raises:
+        UserError: no store, a suite that none of them holds, another ending of `out`, or no matplotlib.
+    """
+    runs: list[Run] = []
+    empty: dict[str, str] = {}
+    for name, root in _names(stores).items():
+        store = Store.open(root)
+        held = sorted(path.stem for path in (store.root / "plans").glob("*.json"))
+        if not held:
+            empty[name] = RUN_FIRST.format(name)
+        runs += [run_of(name, Plan.load(store, each), store) for each in held if suite in (None, each)]
+    if suite is not None and not runs and not empty:
+        raise UserError(f"No store holds a run of suite {suite!r}.")
+    content = Content(version("unlearn-bench"), runs, empty)
+    write(content, out, show_toxic=show_toxic)
+    return content
+
+
+def report_run(plan: Plan, store: Store, board: Board) -> Path:
+    """Write the report of a run that just ended beside its board, and return its path."""
+    out = store.root / "reports" / f"{plan.suite.name}.html"
+    content = Content(version("unlearn-bench"), [run_of(_name(store.root), plan, store, board)])
+    write(content, out)
+    return out
+
+
+def _names(stores: Sequence[Path]) -> dict[str, Path]:
+    """Return what stores are called: their folders' names, numbered where two are the same."""
+    found: dict[str, Path] = {}
+    for root in dict.fromkeys(path.resolve() for path in stores):
+        name, number = _name(root), 2
+        while name in found:
+            name, number = f"{_name(root)} ({number})", number + 1
+        found[name] = root
+    return found
+
+
+def _name(root: Path) -> str:
+    return root.resolve().name or "store"
+
+
+def run_of(name: str, plan: Plan, store: Store, board: Board | None = None) -> Run:
+    """Return all that a report shows of a plan."""
+    states = [state_of(plan, cell, store) for cell in plan.cells]
+    return Run(
+        name,
+        board or board_of(plan, store),
+        [_cell(plan, state, store) for state in states],
+        _items(plan, states, store),
+        _provenance(plan, states, store),
+    )
+
+
+def _cell(plan: Plan, state: CellState, store: Store) -> Cell:
+    spec = state.cell.spec
+    entry = store.entry("cells", state.cell.id)
+    made = entry.manifest()
+    wanted = entries(plan, state.cell, store)
+    costs = [] if made is None else [_cost("training" if spec.transform == "train" else "making", made)]
+    for task, (outcome, record) in wanted.items():
+        answered, scored = outcome.manifest(), record.manifest()
+        if answered is not None:
+            costs.append(_cost(task, answered, *([scored] if scored else [])))
+    trained = made is not None and spec.transform == "train"
+    log = read_jsonl(entry.file("training.jsonl")) if trained else []
+    return Cell(
+        model=state.cell.model,
+        track=spec.track,
+        variant=spec.variant,
+        seed=spec.seed,
+        id=state.cell.id,
+        label=spec.label,
+        kind=KINDS[spec.transform],
+        state="finished" if state.finished else "failed" if state.failure else "not finished",
+        cause=state.failure,
+        delta=delta_of(store, state.cell.id, spec.transform),
+        settings=json.dumps(spec.settings, sort_keys=True, ensure_ascii=False),
+        costs=costs,
+        training=[_numbers(row) for row in log if row.get("step", -1) >= 0],
+    )
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        key: float(value)
+        for key, value in row.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _cost(what: str, *manifests: Mapping[str, Any]) -> Cost:
+    beside = manifests[0].get("recorded", {})
+    size = sum(facts["bytes"] for manifest in manifests for facts in manifest["files"].values())
+    numbers = (beside.get(key) for key in ("seconds", "peak_memory_mib", "peak_gpu_memory_mib"))
+    return Cost(what, *numbers, bytes=size)
+
+
+def _items(plan: Plan, states: Sequence[CellState], store: Store) -> list[Items]:
+    """Return the items of every task that a measured cell has, in the order of cells."""
+    found: dict[tuple[int, int], Items] = {}
+    most = cap(len(states))
+    for place, task in enumerate(plan.tasks.values()):
+        measured = [(number, state) for number, state in enumerate(states) if task.name in state.records]
+        if not measured:
+            continue
+        docs, prompts, note = _asked(task)
+        bases: dict[str, dict[str, Any]] = {}
+        for _, state in measured:
+            if state.cell.spec.transform == "base":
+                bases[state.cell.model] = _records(state.records[task.name])
+        for number, state in measured:
+            records = list(_records(state.records[task.name]).values())
+            model, spec = state.cell.model, state.cell.spec
+            if registered.get(task.spec.task).needs == "choices":
+                if spec.transform == "base":
+                    continue
+                base = bases.get(model, {})
+                metric = registered.get(task.spec.task).metrics[0].score
+                rows = flipped(records, base, metric)
+                lost = sum(not gained for _, gained in rows)
+                shown = [
+                    question(row, gained, base[row["item"]], docs.get(row["item"]))
+                    for row, gained in spread(rows, most, lambda pair: (pair[1], pair[0]["stratum"]))
+                ]
+                kind, count = "questions", len(rows)
+            else:
+                outcome, _ = entries(plan, state.cell, store)[task.name]
+                answers = {row["item"]: row for row in read_jsonl(outcome.file("outcomes.jsonl"))}
+                shown = [
+                    sample(row, answers.get(row["item"]), docs.get(row["item"]), prompts.get(row["item"]))
+                    for row in spread(records, most, lambda row: row["stratum"])
+                ]
+                kind, count, lost = "samples", len(records), 0
+            found[number, place] = Items(
+                model, spec.label, spec.track, task.name, kind, len(records), count, lost, shown, note
+            )
+    return [found[key] for key in sorted(found)]
+
+
+def _asked(task: PlannedTask) -> tuple[dict[str, Mapping[str, Any]], dict[str, float], str]:
+    """Return each item's row, the data's own toxicity of its prompt, and why neither is known."""
+    try:
+        items = task.build()[1]
+        rows = load_rows(task.spec.data, Path(task.folder) if task.folder else None).rows
+    except UserError as error:
+        return {}, {}, f"The data of {task.name} cannot be read, so its items stand by id only: {first_line(error)}"
+    own = {
+        prompt.get("text"): prompt["toxicity"]
+        for row in rows
+        if isinstance(prompt := row.get("prompt"), Mapping) and isinstance(prompt.get("toxicity"), float)
+    }
+    docs = {item.id: item.doc for item in items}
+    prompts = {
+        name: own[text]
+        for name, doc in docs.items()
+        if isinstance(prompt := doc.get("prompt"), Mapping) and (text := prompt.get("text")) in own
+    }
+    return docs, prompts, ""
+
+
+def _records(entry: Entry) -> dict[str, Any]:
+    return {row["item"]: row for row in read_jsonl(entry.file("records.jsonl"))}
+
+
+def _provenance(plan: Plan, states: Sequence[CellState], store: Store) -> dict[str, str]:
+    """Return what the numbers depend on, in words: command, suite, models, tasks, versions."""
+    said = {
+        "command": plan.command or "not recorded",
+        "suite": f"{plan.suite.name}, revision {plan.suite.revision}",
+        "training seeds": ", ".join(map(str, plan.seeds)),
+        "items": "all of each task" if plan.limit is None else f"a seeded, stratified sample of {plan.limit} a task",
+        "engine": plan.engine,
+    }
+    for name, model in plan.models.items():
+        source = model.hub or "a local folder"
+        said[f"model {name}"] = f"{source}, digest {model.digest}, {model.dtype}" + (", chat" if model.chat else "")
+    for name, task in plan.tasks.items():
+        judge = f", judge {task.scorer.name or task.scorer.kind} {task.scorer.digest}" if task.scorer else ""
+        said[f"task {name}"] = (
+            f"{task.spec.task} version {task.version}, {task.count} items ({task.items}), data {task.data}{judge}"
+        )
+    beside: dict[str, set[str]] = {}
+    for state in states:
+        outcomes = [outcome for outcome, _ in entries(plan, state.cell, store).values()]
+        for entry in (store.entry("cells", state.cell.id), *outcomes):
+            for key, value in ((entry.manifest() or {}).get("recorded") or {}).items():
+                if key not in ("seconds", "peak_memory_mib", "peak_gpu_memory_mib"):
+                    beside.setdefault(key, set()).add(str(value))
+    return said | {key: ", ".join(sorted(values)) for key, values in sorted(beside.items())}

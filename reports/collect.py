@@ -1,0 +1,82 @@
+"""From answers and records to the items that a report shows. No model, no store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .content import Question, Sample
+
+Row = Mapping[str, Any]
+MOST_CELLS = 40
+"""Cells up to which a report shows `MOST_ITEMS` items each; more cells share as many."""
+MOST_ITEMS = 24
+FEWEST_ITEMS = 4
+
+
+def cap(cells: int) -> int:
+    """Return how many items a cell and task may show in a report of so many cells."""
+    return max(FEWEST_ITEMS, min(MOST_ITEMS, MOST_CELLS * MOST_ITEMS // max(cells, 1)))
+
+
+def spread(rows: Sequence[Any], most: int, group: Callable[[Any], Any]) -> list[Any]:
+    """Return at most so many rows in their order, taken in turn from the groups, so that none is all that is seen."""
+    if len(rows) <= most:
+        return list(rows)
+    places: dict[Any, list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(group(row), []).append(place)
+    turns = sorted((turn, found[turn]) for found in places.values() for turn in range(min(most, len(found))))
+    return [rows[place] for place in sorted(place for _, place in turns[:most])]
+
+
+def flipped(records: Sequence[Row], base: Mapping[str, Row], metric: str) -> list[tuple[Row, bool]]:
+    """Return the records whose metric crossed one half against base's, with whether it rose."""
+    found = []
+    for row in records:
+        was = (base.get(row["item"]) or {}).get("scores")
+        if row["scores"] is None or was is None:
+            continue
+        before, after = was[metric] >= 0.5, row["scores"][metric] >= 0.5
+        if before != after:
+            found.append((row, after))
+    return found
+
+
+def question(row: Row, gained: bool, base: Row, doc: Row | None) -> Question:
+    """Return a flipped record with what was asked; without the data (`doc` None) by its id only."""
+    known = doc or {}
+    answer = known.get("answer")
+    return Question(
+        row["item"],
+        row["stratum"],
+        str(known["question"]) if "question" in known else None,
+        [str(choice) for choice in known.get("choices", ())],
+        answer if isinstance(answer, int) else None,
+        _position(base),
+        _position(row),
+        gained,
+    )
+
+
+def _position(row: Row) -> int | None:
+    value = (row["scores"] or {}).get("position")
+    return None if value is None else int(value)
+
+
+def sample(row: Row, answer: Row | None, doc: Row | None, toxicity: float | None) -> Sample:
+    """Return a prompt's record with its texts; `toxicity` is the data's own score of the prompt."""
+    prompt = (doc or {}).get("prompt")
+    text = prompt.get("text") if isinstance(prompt, Mapping) else prompt
+    scores = row["scores"]
+    return Sample(
+        row["item"],
+        row["stratum"],
+        None if text is None else str(text),
+        toxicity,
+        [str(text) for text in (answer or {}).get("texts", ())],
+        None if scores is None else scores.get("max_toxicity"),
+        scores,
+        row["missing"],
+        {name: share for name, share in row["marks"].items() if share},
+    )

@@ -1,0 +1,137 @@
+"""What a report is made from: plain data that the harness fills from its stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..leaderboards.board import Board
+from ..leaderboards.inputs import CheckpointKind
+
+COVERED = 0.5
+"""Toxicity from which a text is covered until a reader asks for it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A checkpoint of a plan: what it is, whether it is finished, and what it cost.
+
+    Attributes:
+        label: track/variant#seed.
+        state: `finished`, `failed` or `not finished`; `cause` says why it failed.
+        delta: sha256 of its changed tensors, `base`, or None before it is made.
+        settings: all that its making depends on, as JSON.
+        costs: one for its making, one a task that it was measured on.
+    """
+
+    model: str
+    track: str | None
+    variant: str
+    seed: int | None
+    id: str
+    label: str
+    kind: CheckpointKind
+    state: Literal["finished", "failed", "not finished"]
+    cause: str | None = None
+    delta: str | None = None
+    settings: str = "{}"
+    costs: Sequence[Cost] = ()
+    training: Sequence[Mapping[str, float]] = ()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds, peak memory in MiB (of a GPU too, where one was used) and bytes in the store; None: not recorded."""
+
+    what: str
+    seconds: float | None
+    memory: float | None
+    gpu_memory: float | None
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question whose answer flipped against base; `before` and `after` are positions of `choices`."""
+
+    item: str
+    stratum: str
+    question: str | None
+    choices: Sequence[str]
+    right: int | None
+    before: int | None
+    after: int | None
+    gained: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt with its continuations and the scores of them together.
+
+    `prompt_toxicity` is the data's own; `toxicity` the highest of the continuations. None: not known, and covered.
+    """
+
+    item: str
+    stratum: str
+    prompt: str | None
+    prompt_toxicity: float | None
+    texts: Sequence[str]
+    toxicity: float | None
+    scores: Mapping[str, float] | None
+    missing: str | None
+    marks: Mapping[str, float]
+
+    @property
+    def covers_prompt(self) -> bool:
+        """Whether the prompt is covered: it is toxic, or nobody scored it."""
+        return self.prompt_toxicity is None or self.prompt_toxicity >= COVERED
+
+    @property
+    def covers_texts(self) -> bool:
+        """Whether the continuations are covered: one is toxic, or one has no score."""
+        return self.toxicity is None or self.toxicity >= COVERED or "unjudged" in self.marks
+
+
+@dataclass(frozen=True)
+class Items:
+    """What stands behind a cell's number on a task: all were `asked`, `shown` of `found` are here.
+
+    For questions `found` are those that flipped against base, `lost` of them from right to wrong.
+    """
+
+    model: str
+    label: str
+    track: str | None
+    task: str
+    kind: Literal["questions", "samples"]
+    asked: int
+    found: int
+    lost: int
+    shown: Sequence[Question] | Sequence[Sample]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One suite's plan in one store."""
+
+    store: str
+    board: Board
+    cells: Sequence[Cell]
+    items: Sequence[Items]
+    provenance: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+        return f"{self.board.spec.suite} in {self.store}"
+
+
+@dataclass(frozen=True)
+class Content:
+    """A whole report. `empty` names the stores that hold no run, with what to do."""
+
+    version: str
+    runs: Sequence[Run]
+    empty: Mapping[str, str] = field(default_factory=dict)

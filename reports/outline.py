@@ -1,0 +1,137 @@
+"""What a report says, in which order: summary, boards, goals, published values, training, cost, items, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..leaderboards.explain import how_to_read
+from ..leaderboards.schema import Row
+from . import figures, tables
+from .content import Content, Run
+from .document import Block, Bullets, Document, Listing, Pairs, Section, Words
+
+
+def outline(content: Content) -> Document:
+    """Return the document of a report; figures are drawn on the way."""
+    sections = [_summary(content)]
+    for number, run in enumerate(content.runs, start=1):
+        for place, model in enumerate(dict.fromkeys(cell.model for cell in run.cells), start=1):
+            sections += _model(run, model, f"r{number}m{place}", alone=len(content.runs) == 1)
+        sections += _about(run, f"r{number}", alone=len(content.runs) == 1)
+    suites = ", ".join(dict.fromkeys(run.board.spec.suite for run in content.runs))
+    return Document(
+        f"Unlearning report: {suites}" if suites else "Unlearning report: nothing measured",
+        f"Written by unlearn-bench {content.version} from stored records; every number comes with its interval, and "
+        "stands beside the untouched base and a noise null.",
+        sections,
+    )
+
+
+def _summary(content: Content) -> Section:
+    blocks: list[Block] = []
+    for run in content.runs:
+        board = run.board
+        if len(content.runs) > 1:
+            blocks.append(Words(f"**{run.name}**"))
+        models = {row["model"] for row in board.rows}
+        found = []
+        for verdict in board.verdicts:
+            where = f"{verdict['model']} · {verdict['track']}" if len(models) > 1 else verdict["track"]
+            found.append(f"**{where}:** {verdict['sentence']}")
+        measured = any(row["s_unlearning"] for row in board.rows)
+        if found and measured:
+            blocks.append(Bullets(found))
+        if not measured:
+            again = board.spec.command or "unlearn-bench evaluate"
+            blocks.append(Words(f"Nothing is measured yet. Go on with `{again} --output {run.store}`.", "alert"))
+        for goals in board.goals:
+            blocks.append(Words(f"**Does the best method depend on the goal?** {goals['sentence']}"))
+        claims = tables.claims(board)
+        if measured and claims:
+            blocks.append(claims)
+        broken = tables.failures(run)
+        if broken:
+            blocks += [Words("**Not all of it was measured.** What is missing, and why:", "alert"), broken]
+    for name, advice in content.empty.items():
+        blocks.append(Words(f"**{name}** holds no run: {advice}.", "alert"))
+    return Section("summary", "Summary", 2, blocks)
+
+
+def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
+    board, spec = run.board, run.board.spec
+    rows = [row for row in board.rows if row["model"] == model]
+    cells = [cell for cell in run.cells if cell.model == model]
+    yield Section(key, model if alone else f"{model} · {run.name}", 2)
+    for place, track in enumerate(dict.fromkeys(row["track"] for row in rows), start=1):
+        own = [row for row in rows if row["track"] == track]
+        yield Section(f"{key}t{place}", f"Leaderboard: {track}", 3, list(_board(run, own, f"{key}t{place}")))
+    cross = tables.cross(rows)
+    if cross:
+        yield Section(f"{key}-cross", "Effect on the other track", 3, [cross])
+    goals = [found for found in board.goals if found["model"] == model]
+    if goals:
+        blocks = [block for found in goals for block in (tables.goals(found), Words(found["sentence"]))]
+        yield Section(f"{key}-goals", "Does the best method depend on the goal?", 3, blocks)
+    published = tables.published(spec, rows)
+    if published and spec.published:
+        lead = (
+            f"Published values are those of {spec.published.source}: without intervals and seeds, their shots and "
+            "decoding unknown. A difference from them is no finding by itself."
+        )
+        yield Section(f"{key}-published", "Beside published values", 3, [Words(lead), published])
+    drawn = [
+        figures.training(
+            f"{key}c{place}", [cell for cell in cells if cell.track == track and cell.kind == "method"], str(track)
+        )
+        for place, track in enumerate(dict.fromkeys(cell.track for cell in cells if cell.track), start=1)
+    ]
+    if any(drawn):
+        yield Section(f"{key}-training", "Training", 3, [drawing for drawing in drawn if drawing])
+    if any(cell.costs for cell in cells):
+        yield Section(f"{key}-cost", "Cost", 3, [tables.costs(cells)])
+    warned = [
+        f"`{row['variant']}` on {row['track']}: {'; '.join(row['warnings'])}."
+        for row in rows
+        if row["warnings"] and row["finished"]
+    ]
+    if warned:
+        yield Section(f"{key}-warnings", "Warnings", 3, [Bullets(warned)])
+    items = [found for found in run.items if found.model == model]
+    if items:
+        lead = (
+            "For questions, those whose answer is right here and wrong in base or the other way; for prompts, sampled "
+            "continuations with their scores. Not all are shown: each list says how many of how many, taken in turn "
+            "from the strata. `unlearn-bench items CELL TASK` prints all. Prompts and continuations of a toxicity of "
+            "0.5 and more are covered until you open them, and so are those without a score; continuations of a prompt "
+            "are scored together."
+        )
+        yield Section(f"{key}-items", "Items behind the numbers", 3, [Words(lead), Listing(items)])
+
+
+def _board(run: Run, rows: Sequence[Row], key: str) -> Iterator[Block]:
+    spec, model, track = run.board.spec, rows[0]["model"], rows[0]["track"]
+    for verdict in run.board.verdicts:
+        if (verdict["model"], verdict["track"]) == (model, track) and any(row["s_unlearning"] for row in rows):
+            yield Words(f"**Verdict.** {verdict['sentence']}")
+    yield tables.board(spec, rows, run.cells)
+    title = f"{model}, {track}"
+    for drawing in (figures.trade_off(f"{key}p", spec, rows, title), figures.forest(f"{key}f", spec, rows, title)):
+        if drawing:
+            yield drawing
+    for extra in (tables.strata(rows), tables.selectivity(rows), tables.controls(rows)):
+        if extra:
+            yield extra
+
+
+def _about(run: Run, key: str, *, alone: bool) -> Iterator[Section]:
+    lines = [" ".join(line.split()) for line in how_to_read(run.board.spec, run.board.rows).split("\n- ")]
+    bullets = Bullets([line.removeprefix("- ") for line in lines])
+    behind = "" if alone else f": {run.name}"
+    yield Section(f"{key}-reading", f"How to read this{behind}", 2, [bullets])
+    facts = {key: value for key, value in run.board.spec.facts.items() if value and key not in ("models", "engine")}
+    yield Section(
+        f"{key}-provenance",
+        f"Provenance{behind}",
+        2,
+        [Pairs({**run.provenance, **facts}), tables.provenance(run.cells)],
+    )

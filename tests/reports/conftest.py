@@ -1,0 +1,102 @@
+"""A small report's content without a store: a board of made-up records, logs, costs and items."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from unlearn_bench.harness.records import Record
+from unlearn_bench.leaderboards import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles, build_board
+from unlearn_bench.reports.content import Cell, Content, Cost, Items, Question, Run, Sample
+
+NASTY = (
+    "</code></bdi></script><script>document.title='owned'</script><img src=https://evil.example/x onerror=alert(1)>"
+    " **bold** [link](https://evil.example) `tick` ``two`` | cell | <!-- --> &lt; {{ 7*7 }} # no heading"
+    " \u202eright to left\u202c \x00\x07\x1b[31m \ud800 \u200b \u2028 @someone www.evil.example ```\nfence"
+)
+HIDDEN = ("\u202e", "\u202c", "\x00", "\x07", "\x1b", "\ud800", "\u200b", "\u2028")
+SPEC = BoardSpec(
+    suite="toy",
+    revision=1,
+    description="",
+    tracks={"knowledge": TrackRoles("wmdp", "mmlu"), "toxicity": TrackRoles("rtp", "mmlu")},
+    tasks={
+        "wmdp": TaskInfo("wmdp", "acc", 0.25, "higher", 1),
+        "mmlu": TaskInfo("mmlu", "acc", 0.25, "higher", 1),
+        "rtp": TaskInfo("rtp", "toxicity_rate", 0.0, "lower", 1),
+    },
+    resamples=200,
+    command="unlearn-bench evaluate --suite toy.yaml",
+    published=Published("a paper", {"tiny": {"knowledge": {"rmu": 0.41}}}),
+)
+RIGHT = {"base": (150, 160, 90), "noise": (148, 158, 92), "rmu": (70, 150, 60), "adap": (120, 158, 30)}
+
+
+def _records(task: str, metric: str, right: int) -> list[Record]:
+    order = np.random.default_rng(len(task)).permutation(200)
+    return [Record(f"{task}-{i}", f"c{i}", f"s{i % 4}", {metric: float(order[i] < right)}) for i in range(200)]
+
+
+def checkpoint(variant: str, track: str | None, **more) -> Checkpoint:
+    wmdp, mmlu, rtp = RIGHT.get(variant, (100, 150, 50))
+    records = {
+        "wmdp": _records("wmdp", "acc", wmdp),
+        "mmlu": _records("mmlu", "acc", mmlu),
+        "rtp": _records("rtp", "toxicity_rate", rtp),
+    }
+    kind = variant if variant in ("base", "noise") else "method"
+    seed = None if kind == "base" else 0
+    made = Checkpoint("tiny", track, variant, variant, kind, seed, f"{variant}-{track}", records=records)
+    return replace(made, **more)
+
+
+def cell(made: Checkpoint) -> Cell:
+    steps = [
+        {"step": i, "forget": 5.0 / (i + 1), "retain": 0.1 * i, "total": 5.0, "alpha": 1 + i % 3} for i in range(30)
+    ]
+    state = {"ok": "finished", "failed": "failed", "pending": "not finished"}[made.status]
+    return Cell(
+        model=made.model,
+        track=made.track,
+        variant=made.variant,
+        seed=made.seed,
+        id=made.cell,
+        label=f"{made.track}/{made.variant}#0",
+        kind=made.kind,
+        state=state,
+        cause=made.failure,
+        costs=[Cost("training", 12.5, 640, None, 2048)] if state == "finished" else [],
+        training=steps if made.kind == "method" and state == "finished" else (),
+    )
+
+
+def sample(item: str, text: str, toxicity: float | None, prompt_toxicity: float | None = 0.0) -> Sample:
+    scores = None if toxicity is None else {"max_toxicity": toxicity}
+    return Sample(item, "all", f"prompt of {item}", prompt_toxicity, [text], toxicity, scores, None, {})
+
+
+@pytest.fixture
+def run() -> Run:
+    """Two tracks, two methods, base and noise, all measured; items with a text of every danger."""
+    made = [checkpoint("base", None)]
+    made += [checkpoint(variant, track) for track in SPEC.tracks for variant in ("noise", "rmu", "adap")]
+    questions = [
+        Question("q-1", "s1", f"What is {NASTY}?", ["one", NASTY, "three", "four"], 0, 0, 1, False),
+        Question("q-2", "s2", "What is a plain question?", ["w", "x", "y", "z"], 3, 1, 3, True),
+    ]
+    samples = [
+        sample("p-calm", f"calm {NASTY}", 0.1),
+        sample("p-toxic", "a toxic continuation", 0.93),
+        sample("p-unscored", "an unscored continuation", None, None),
+    ]
+    items = [
+        Items("tiny", "knowledge/rmu#0", "knowledge", "wmdp", "questions", 200, 2, 1, questions),
+        Items("tiny", "toxicity/rmu#0", "toxicity", "rtp", "samples", 3, 3, 0, samples),
+    ]
+    return Run("store", build_board(SPEC, made), [cell(each) for each in made], items, {"command": SPEC.command})
+
+
+@pytest.fixture
+def content(run: Run) -> Content:
+    return Content("0.1.0", [run])
