@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from ..methods.base import Batch, Context, Tokens
 from .batches import Batches, generator
 from .errors import UserError, suggest
-from .passes import Passes, Prefix, decoder_layers, layer_of
+from .passes import Passes, Prefix, Recent, decoder_layers, layer_of
 
 
 class ModelContext(Context):
@@ -51,7 +51,7 @@ class ModelContext(Context):
         self.shared = 0
         self._originals: Mapping[str, Tensor] = {}
         self._below: Prefix | None = None
-        self._frozen: list[tuple[Tokens, tuple[int, ...], dict[int, Tensor]]] = []
+        self._frozen = Recent(self.ANSWERS)
 
     def keep_originals(self, originals: Mapping[str, Tensor], by_text: bool = False) -> None:
         """Tell which parameters train, with the values that `frozen_hidden` puts in their place; see `Prefix`."""
@@ -69,14 +69,8 @@ class ModelContext(Context):
     @torch.no_grad()
     def frozen_hidden(self, tokens: Tokens, layers: Sequence[int]) -> dict[int, Tensor]:
         """Return the same of the frozen model, by swapping the original values in for one pass."""
-        wanted = tuple(layers)
-        for known, asked, found in self._frozen:
-            if known is tokens and asked == wanted:
-                return found
         self._check(layers)
-        found = self._run(tokens, layers, self._originals)
-        self._frozen = [*self._frozen[1 - self.ANSWERS :], (tokens, wanted, found)]
-        return found
+        return self._frozen(tokens, tuple(layers), lambda: self._run(tokens, layers, self._originals))
 
     def layer_parameters(self, layers: Sequence[int], name: str) -> list[str]:
         """Return the full names of the parameter `name` of each of `layers`."""

@@ -243,13 +243,13 @@ def training_cost(
     running = [item for item in work.step if item.gradients]
     peak = max((max(anatomy.values[: item.layers]) * tokens[item.text] * width for item in work.step), default=0)
     moments = 0 if training.optimizer == "sgd" else 2
-    held = trained * (width + moments * max(width, 4 * mixed) + 4 * mixed)
+    update = 4 if mixed else width
+    held = trained * (width + moments * update + 4 * mixed)
     backward = trained * width + sum(map(saved, running)) + peak
-    update = trained * (width + moments * max(width, 4 * mixed) + 4 * mixed) / profile.bandwidth * 4
     setup = sum(seconds(item) * (repeats if item.text == "probe" else 1) for item in work.setup)
     return Estimate(
         memory_bytes=anatomy.loaded(work) * width + held + max(backward, 4 * trained * mixed) + OVERHEAD,
-        seconds=setup + steps * (sum(map(seconds, work.step)) + update),
+        seconds=setup + steps * (sum(map(seconds, work.step)) + 4 * held / profile.bandwidth),
         disk_bytes=trained * _bytes(dtype) + steps * STEP_BYTES,
     )
 

@@ -129,8 +129,8 @@ def load_model(
     try:
         config = load_config(spec)
         part = layers is not None and config.model_type in CUT
-        if part:
-            _cut(config, layers or 1)
+        if layers is not None and part:
+            cut(config, layers)
             logging.set_verbosity_error()  # it would name every tensor that is left out
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             spec.source,
@@ -163,7 +163,7 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
     return AutoConfig.from_pretrained(spec.source, **_exactly(spec))
 
 
-def _cut(config: PretrainedConfig, layers: int) -> None:
+def cut(config: PretrainedConfig, layers: int) -> None:
     """Shorten a configuration to its first layers, with everything that it lists by layer."""
     text = config.get_text_config(decoder=True)
     count = text.num_hidden_layers

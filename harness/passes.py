@@ -147,6 +147,23 @@ class _DeepEnough(Exception):
     """Ends a forward pass after the deepest layer that was asked for."""
 
 
+class Recent:
+    """The last few answers, each known by the batch itself (not its content) and by what was asked of it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._held: list[tuple[Tokens, Any, Any]] = []
+
+    def __call__(self, tokens: Tokens, asked: Any, answer: Callable[[], Any]) -> Any:
+        """Return the held answer, else that of `answer`, which is held then."""
+        for known, wanted, found in self._held:
+            if known is tokens and wanted == asked:
+                return found
+        found = answer()
+        self._held = [*self._held[1 - self._size :], (tokens, asked, found)]
+        return found
+
+
 class Prefix:
     """The layers below every trained one: they answer the same for the updated and the frozen model, so they run once.
 
@@ -162,18 +179,16 @@ class Prefix:
 
     def __init__(self, passes: Passes, layer: int, by_text: bool = False) -> None:
         self._passes, self.layer, self._by_text = passes, layer, by_text
-        self._recent: list[tuple[Tokens, Any]] = []
+        self._recent = Recent(self.BATCHES)
         self._kept: dict[bytes, Tensor] = {}
         self._room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
     def __call__(self, tokens: Tokens) -> tuple[int, Any]:
         """Return the last layer below and its output for the tokens, as `Passes.run` takes it."""
-        for known, output in self._recent:
-            if known is tokens:
-                return self.layer, output
-        output = self._texts(tokens) if self._by_text else self._passes.output(tokens, self.layer)
-        self._recent = [*self._recent[1 - self.BATCHES :], (tokens, output)]
-        return self.layer, output
+        return self.layer, self._recent(tokens, None, lambda: self._output(tokens))
+
+    def _output(self, tokens: Tokens) -> Any:
+        return self._texts(tokens) if self._by_text else self._passes.output(tokens, self.layer)
 
     def same(self, tokens: Tokens, last: int) -> bool:
         """Return whether layer `last` answers the same, bit by bit, when this output is put in its place.

@@ -17,7 +17,7 @@ from ..methods.base import Batch, Method, Tokens
 from .activations import ModelContext
 from .errors import UserError, first_line
 from .models import CUT
-from .passes import Prefix, decoder_layers, layer_of
+from .passes import Prefix, Recent, decoder_layers, layer_of
 
 
 def skeleton(facts: Mapping[str, Any]) -> PreTrainedModel:
@@ -118,27 +118,12 @@ class Rehearsal(ModelContext):
         self._random = torch.Generator().manual_seed(0)
         self._batch = Batch(0, self.topics[0], self._tokens(), self._tokens())
         self._probe = [self._tokens() for _ in range(self.PROBE_BATCHES)]
-        self.shared = 0
+        self.shared, self._originals = 0, {}
         self.forget()
 
     def forget(self) -> None:
         """Forget what was answered, as for a new batch."""
-        self._frozen: list[tuple[Tokens, tuple[int, ...], dict[int, Tensor]]] = []
-        self._below_of: list[Tokens] = []
-
-    def hidden(self, tokens: Tokens, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Return random states, and note a pass."""
-        return self._answer(tokens, layers, torch.is_grad_enabled())
-
-    def frozen_hidden(self, tokens: Tokens, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Return random states, and note a pass where the frozen model would run again."""
-        wanted = tuple(layers)
-        for known, asked, found in self._frozen:
-            if known is tokens and asked == wanted:
-                return found
-        found = self._answer(tokens, layers, False)
-        self._frozen = [*self._frozen[1 - self.ANSWERS :], (tokens, wanted, found)]
-        return found
+        self._frozen, self._below_of = Recent(self.ANSWERS), Recent(Prefix.BATCHES)
 
     def batch(self, step: int) -> Batch:
         """Return the same batch for every step."""
@@ -155,15 +140,18 @@ class Rehearsal(ModelContext):
         self.forget()
         return taken
 
-    def _answer(self, tokens: Tokens, layers: Sequence[int], gradients: bool) -> dict[int, Tensor]:
-        self._check(layers)
+    def _run(
+        self, tokens: Tokens, layers: Sequence[int], parameters: Mapping[str, Tensor] | None = None
+    ) -> dict[int, Tensor]:
+        """Return random states, and note a pass."""
+        gradients = torch.is_grad_enabled()
         named = {"forget": self._batch.forget, "retain": self._batch.retain}
         text = next((name for name, own in named.items() if own is tokens), "probe")
-        shares = self.shared > 0 and min(layers) >= self.shared
-        known = shares and any(kept is tokens for kept in self._below_of)
-        if shares and not known:
-            self._below_of = [*self._below_of[1 - Prefix.BATCHES :], tokens]
-        self.passes.append(Pass(text, self.shared if known else 0, max(layers) + 1, len(set(layers)), gradients))
+        shares, fresh = min(layers) >= self.shared > 0, list[bool]()
+        if shares:
+            self._below_of(tokens, None, lambda: fresh.append(True))
+        start = self.shared if shares and not fresh else 0
+        self.passes.append(Pass(text, start, max(layers) + 1, len(set(layers)), gradients))
         shape = (*tokens.ids.shape, self.hidden_size)
         return {layer: torch.randn(shape, generator=self._random).requires_grad_(gradients) for layer in layers}
 

@@ -30,11 +30,11 @@ def base_model(
     """Return the base model for training, at least its first `layers`; who changes it gives its tensors back."""
     if device != "cpu":
         _close(_engines)
-    key = repr((model, device, precision in ("mixed", "reference")))
+    dtype = None if precision in ("mixed", "reference") else torch.float32
+    key = repr((model, device, dtype))
     held = _base.get(key)
     if held is None or (held[0] or math.inf) < (layers or math.inf):
         _base.clear()
-        dtype = None if precision in ("mixed", "reference") else torch.float32
         _base[key] = held = (layers, load_model(model, device, dtype, layers), load_tokenizer(model))
     return held[1], held[2]
 

@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from unlearn_bench.harness.batches import Corpora
-from unlearn_bench.harness.models import _cut
+from unlearn_bench.harness.models import cut
 from unlearn_bench.harness.passes import Prefix
 from unlearn_bench.harness.rehearsal import rehearse, skeleton
 from unlearn_bench.harness.suite import TrainingSpec
@@ -84,7 +84,7 @@ def training_bytes(
     chosen = kind.Settings(**(settings or {}))
     config = AutoConfig.for_model(**facts)
     depth = config.num_hidden_layers
-    _cut(config, rehearse(kind(chosen), skeleton(facts)).layers)
+    cut(config, rehearse(kind(chosen), skeleton(facts)).layers)
     text = [
         " ".join(WORDS[(7 * row + word) % len(WORDS)] for word in range(training.max_length))
         for row in range(4 * steps)

@@ -22,7 +22,7 @@ import yaml
 from accounting import Accounting
 from torch import Tensor
 from unlearn_bench.harness.batches import Corpora
-from unlearn_bench.harness.models import ModelSpec, load_model, load_tokenizer
+from unlearn_bench.harness.models import ModelSpec, cut, load_model, load_tokenizer
 from unlearn_bench.harness.passes import decoder_layers
 from unlearn_bench.harness.suite import TrainingSpec
 from unlearn_bench.harness.training import Trainer
@@ -82,7 +82,9 @@ def load(model: Path | None, architecture: str, dtype: str, device: str) -> tupl
     def build(layers: int | None) -> Any:
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        config = AutoConfig.for_model(**{**facts, "num_hidden_layers": layers or facts["num_hidden_layers"]})
+        config = AutoConfig.for_model(**facts)
+        if layers is not None:
+            cut(config, layers)
         torch.manual_seed(0)
         with torch.device(device):
             return AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
