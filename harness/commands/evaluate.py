@@ -1,0 +1,181 @@
+"""`evaluate`: train, measure, write the board and the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ..errors import first_line
+from .options import DATA_ROOT, JSON, OUTPUT, SUITE, names, numbers, option, options, pairs
+
+if TYPE_CHECKING:
+    from ..api import Result
+
+
+@click.command()
+@SUITE
+@option(
+    "--methods",
+    "Methods or variants of the suite, separated by commas; `none` for base and checkpoints only.",
+    default="all",
+    callback=names,
+)
+@option("--models", "Models of the suite, folders or hub ids, separated by commas.", callback=names)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    callback=pairs,
+    metavar="NAME=FOLDER",
+    help="Score a checkpoint made elsewhere as a row of its own (repeatable).",
+)
+@option("--tracks", "Tracks, separated by commas.", callback=names)
+@option("--tasks", "Tasks, separated by commas.", callback=names)
+@option(
+    "--seeds", "Training seeds, separated by commas: one training a method and seed.", default="0", callback=numbers
+)
+@option("--limit", "At most this many items a task: a seeded, stratified sample.", type=click.IntRange(min=1))
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="METHOD.KEY=VALUE",
+    help="Change a setting of a method, or of training with `training.KEY=VALUE` (repeatable).",
+)
+@option(
+    "--dtype",
+    "Of evaluation; auto: the suite's for its own models, else what the model's config.json names.",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+)
+@option("--chat-template", "Put prompts into the model's chat template (instruct models).", is_flag=True)
+@option("--engine", "What runs the models; auto: vllm where it is installed and usable.", default="auto")
+@click.option(
+    "--engine-option",
+    "engine_options",
+    multiple=True,
+    callback=options,
+    metavar="KEY=VALUE",
+    help="Start the engine with this, as tensor_parallel_size=2 (repeatable); changes no result.",
+)
+@option("--executor", "What runs the cells.", default="local")
+@option(
+    "--workers",
+    "Processes side by side; default: as many as the processors hold, one on a GPU.",
+    type=click.IntRange(min=1),
+)
+@option("--device", "Where models run.", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@option(
+    "--batch-size", "Sequences that are evaluated together; changes no result.", type=click.IntRange(min=1), default=64
+)
+@click.option(
+    "--checkpointing",
+    is_flag=True,
+    help="Train with gradient checkpointing from the start: less memory, more time, the same results.",
+)
+@OUTPUT
+@DATA_ROOT
+@option("--scorer", "Judge of texts in place of the suite's: a folder, a hub id or a packaged judge.")
+@click.option("--dry-run", is_flag=True, help="Print what is done and what remains; run nothing.")
+@JSON
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    output: Path,
+    executor: str,
+    workers: int | None,
+    device: str,
+    batch_size: int,
+    checkpointing: bool,
+    dry_run: bool,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Train methods, measure checkpoints, write the leaderboard. What is finished is not done again."""
+    from .. import api
+    from ..planning import Request
+
+    if asked["suite"] is None and ctx.get_parameter_source("data_root") == ParameterSource.ENVIRONMENT:
+        asked["suite"] = "micro"
+    request = Request(**asked, command=_command(ctx))
+    if dry_run:
+        from ..dryrun import dry_run as look
+        from ..dryrun import render
+
+        said = look(request, output, batch_size)
+        click.echo(json.dumps(said, indent=2) if as_json else render(said))
+        return
+    started = time.perf_counter()
+    result = api.evaluate(
+        request,
+        output=output,
+        executor=executor,
+        workers=workers,
+        device=device,
+        batch_size=batch_size,
+        checkpointing=checkpointing,
+    )
+    click.echo(result.board.to_json() if as_json else result.board.to_markdown(), nl=False)
+    board = output / "leaderboards" / f"{result.plan.suite.name}.md"
+    click.echo(f"\nWrote {board} and .json after {time.perf_counter() - started:.0f} s.", err=True)
+    click.echo(_report_beside(result), err=True)
+    for cause in dict.fromkeys(result.failures.values()):
+        labels = [label for label, other in result.failures.items() if other == cause]
+        click.echo(f"Failed: {', '.join(labels)}: {cause}", err=True)
+    if result.failures:
+        ctx.exit(1)
+
+
+def _report_beside(result: Result) -> str:
+    """Write the report of a run that just ended, and return a line that names it, or why there is none."""
+    from ..report import report_run
+
+    try:
+        return f"Report: {report_run(result.plan, result.store, result.board)}"
+    except Exception as error:
+        return f"No report: {first_line(error)}"
+
+
+def _command(ctx: click.Context) -> str:
+    """Return the command that makes the same board; folders of this machine stand as their kind in capitals."""
+    shown = {
+        "suite",
+        "methods",
+        "models",
+        "checkpoints",
+        "tracks",
+        "tasks",
+        "seeds",
+        "limit",
+        "settings",
+        "dtype",
+        "chat_template",
+        "engine",
+        "data_root",
+        "scorer",
+    }
+    parts = ["unlearn-bench", "evaluate"]
+    for param in ctx.command.params:
+        if param.name not in shown or ctx.get_parameter_source(param.name) == ParameterSource.DEFAULT:
+            continue
+        value, flag = ctx.params[param.name], param.opts[0]
+        if param.name == "checkpoints":
+            parts += [f"{flag} {name}=FOLDER" for name in value]
+        elif value is True:
+            parts.append(flag)
+        elif param.name == "scorer":
+            parts.append(f"{flag} {'FOLDER' if Path(value).is_dir() else value}")
+        elif param.name == "settings":
+            parts += [f"{flag} {setting}" for setting in value]
+        elif isinstance(value, Path):
+            parts.append(f"{flag} FOLDER")
+        elif isinstance(value, tuple):
+            parts.append(f"{flag} {','.join(Path(str(v)).name if Path(str(v)).is_dir() else str(v) for v in value)}")
+        elif value is not None:
+            parts.append(f"{flag} {Path(value).name if param.name == 'suite' else value}")
+    return " ".join(parts)
