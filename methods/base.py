@@ -22,6 +22,26 @@ methods: Registry[type[Method]] = Registry("method", "unlearn_bench.methods", "u
 register = methods.register
 
 
+@dataclass(frozen=True)
+class Range:
+    """Where `unlearn-bench tune` looks for a setting: from `low` to `high`, both included.
+
+    Whole numbers where both ends are; `log` spreads trials evenly over orders of magnitude.
+    """
+
+    low: float
+    high: float
+    log: bool = True
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Where it looks for a layer: between two fractions of the model's depth."""
+
+    low: float = 0.15
+    high: float = 0.7
+
+
 class MethodSettings(Spec):
     """Settings of a method: every field is part of the identity of what it makes."""
 
@@ -111,12 +131,14 @@ class Method(ABC):
         version: raised whenever a change alters what the method makes from the same inputs.
         citation: where the method comes from.
         summary: one line for `unlearn-bench list methods`.
+        search: setting to where `unlearn-bench tune` looks for it; a setting that is not named keeps its default.
     """
 
     Settings: ClassVar[type[MethodSettings]]
     version: ClassVar[int]
     citation: ClassVar[str]
     summary: ClassVar[str]
+    search: ClassVar[Mapping[str, Range | Depth]] = {}
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
