@@ -46,9 +46,10 @@ micro: $(VENV)/.installed
 real-model: $(VENV)/.installed
 	$(BIN)/python tests/real_model.py .cache/smollm2-135m
 
-# Search every method's settings on validation items with the same budget.
+# Search every method's settings on validation items with the same budget; what is found is part of the suite.
 tune: $(VENV)/.installed
-	$(BIN)/python -m unlearn_bench.harness.suites.micro.tune --store build/tuning
+	$(BIN)/unlearn-bench tune --suite harness/suites/micro/suite.yaml --out harness/suites/micro/tuning.yaml \
+		--methods all --budget 12 --output build/tuning
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""What a method sees of a model: activations of its decoder layers, parameters by name, batches, randomness."""
+"""What a method sees of a model: activations of its decoder layers, logits, parameters by name, batches, randomness."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..methods.base import Batch, Context, Tokens
+from ..methods.base import Batch, Context, Tokens, next_logprobs
 from .batches import Batches, generator
 from .errors import UserError, suggest
 from .passes import Passes, Prefix, Recent, decoder_layers, layer_of
@@ -19,7 +19,7 @@ class ModelContext(Context):
     """The `Context` of a loaded model.
 
     Layers below every trained one run once a batch, for the updated and the frozen model alike; nothing runs beyond the
-    deepest layer that is read.
+    deepest layer that is read, unless logits are.
 
     Args:
         model: a causal language model, or its first layers.
@@ -52,6 +52,7 @@ class ModelContext(Context):
         self._originals: Mapping[str, Tensor] = {}
         self._below: Prefix | None = None
         self._frozen = Recent(self.ANSWERS)
+        self._references: dict[bytes, Tensor] = {}
 
     def keep_originals(self, originals: Mapping[str, Tensor], by_text: bool = False) -> None:
         """Tell which parameters train, with the values that `frozen_hidden` puts in their place; see `Prefix`."""
@@ -71,6 +72,46 @@ class ModelContext(Context):
         """Return the same of the frozen model, by swapping the original values in for one pass."""
         self._check(layers)
         return self._frozen(tokens, tuple(layers), lambda: self._run(tokens, layers, self._originals))
+
+    def logits(self, tokens: Tokens, depth: int | None = None) -> Tensor:
+        """Return the logits at every position, of the whole model or its first `depth` layers."""
+        if depth is not None:
+            self._check([depth - 1])
+        return self._head(tokens, depth=depth)
+
+    @torch.no_grad()
+    def frozen_logits(self, tokens: Tokens) -> Tensor:
+        """Return the same of the frozen model."""
+        return self._head(tokens, self._originals)
+
+    @torch.no_grad()
+    def frozen_logprobs(self, tokens: Tokens) -> Tensor:
+        """Return the frozen model's log-probability of each next token, kept by text."""
+        found = torch.zeros(tokens.ids[:, 1:].shape, device=tokens.ids.device)
+        for row, length in enumerate((tokens.last + 1).tolist()):
+            ids = tokens.ids[row, :length]
+            key = ids.cpu().numpy().tobytes()
+            if key not in self._references:
+                text = Tokens(ids[None], torch.ones_like(ids[None]))
+                logits = self.passes.logits(text, self._originals)
+                self._references[key] = next_logprobs(logits, text)[0].cpu()
+            found[row, : length - 1] = self._references[key].to(found.device)
+        return found
+
+    def parameters(self, layers: Sequence[int] | None = None, matrices: bool = False) -> list[str]:
+        """Return the names of all parameters or of those in some layers, or only of their matrices."""
+        if layers is not None:
+            self._check(layers)
+        elif len(self._modules) < self.layers or not self._has_head:
+            raise NotLoaded
+        if layers is None and not matrices:
+            return [name for name, _ in self.model.named_parameters()]
+        return [
+            f"{self.prefix}.{layer}.{name}"
+            for layer in (range(self.layers) if layers is None else layers)
+            for name, parameter in self._modules[layer].named_parameters()
+            if not matrices or (name.endswith(".weight") and parameter.dim() == 2)
+        ]
 
     def layer_parameters(self, layers: Sequence[int], name: str) -> list[str]:
         """Return the full names of the parameter `name` of each of `layers`."""
@@ -101,6 +142,18 @@ class ModelContext(Context):
             )
         if max(layers) >= len(self._modules):
             raise NotLoaded
+
+    @property
+    def _has_head(self) -> bool:
+        return not isinstance(self.model.get_output_embeddings(), nn.Identity)
+
+    def _head(
+        self, tokens: Tokens, parameters: Mapping[str, Tensor] | None = None, depth: int | None = None
+    ) -> Tensor:
+        if not self._has_head:
+            raise NotLoaded
+        below = self._below(tokens) if self._below is not None and (depth or self.layers) >= self.shared else None
+        return self.passes.logits(tokens, parameters, below, depth)
 
     def _run(
         self, tokens: Tokens, layers: Sequence[int], parameters: Mapping[str, Tensor] | None = None

@@ -65,6 +65,20 @@ def evaluate(
     console = console or Console(stderr=True)
     request = request or Request()
     store = Store.create(Path(output))
+    with store.used():
+        return _evaluate(request, store, executor, workers, device, batch_size, checkpointing, console)
+
+
+def _evaluate(
+    request: Request,
+    store: Store,
+    executor: str,
+    workers: int | None,
+    device: str,
+    batch_size: int,
+    checkpointing: bool,
+    console: Console,
+) -> Result:
     plan = make_plan(request, store)
     plan.save(store)
 

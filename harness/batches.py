@@ -62,7 +62,7 @@ class Shuffled:
 class Batches:
     """The batches of a run.
 
-    Step s trains on topic s modulo the number of topics. A topic's k-th batch holds the texts k*B to (k+1)*B of its
+    Batch s is of topic s modulo the number of topics. A topic's k-th batch holds the texts k*B to (k+1)*B of its
     endless order, so a short topic comes round more often than a long one.
     """
 
@@ -82,10 +82,11 @@ class Batches:
         self._corpora, self._tokenizer, self._seed, self._device = corpora, tokenizer, seed, device
         self._size, self._length = training.batch_size, training.max_length
         forget_texts = sum(len(topic.texts) for topic in self._forget)
-        self.steps = training.steps or max(1, math.ceil(training.epochs * forget_texts / training.batch_size))
+        each = training.batch_size * training.accumulation
+        self.steps = training.steps or max(1, math.ceil(training.epochs * forget_texts / each))
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step (from 0)."""
+        """Return a batch by its number (from 0)."""
         turn, topic = divmod(step, len(self.topics))
         return Batch(
             step=step,

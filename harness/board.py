@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..leaderboards import Board, build_board
 from ..leaderboards.audit import audit_texts
 from ..leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
+from ..leaderboards.scores import Answers
 from ..tasks.base import tasks as registered
 from .errors import UserError
 from .files import read_json, read_jsonl, write_text
+from .jobs import COSTS
 from .plan import Plan
-from .records import Record
-from .state import CellState, entries, state_of
-from .store import Entry, Store
+from .state import CellState, state_of
+from .store import Store
+from .stresses import described
 from .suite import PublishedSpec, ScorerSpec
+from .tuned import tuned_facts
 
 KINDS: dict[str, CheckpointKind] = {"base": "base", "noise": "noise", "import": "import", "train": "method"}
 """Transform to the board's word for what it makes."""
@@ -30,8 +33,7 @@ RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers"
 def board_of(plan: Plan, store: Store) -> Board:
     """Build the board of a plan from what the store holds."""
     states = [state_of(plan, cell, store) for cell in plan.cells]
-    outcomes = [_outcomes(plan, state, store) for state in states]
-    circumstances = [_recorded(state, store, found) for state, found in zip(states, outcomes, strict=True)]
+    circumstances = [recorded(state, store) for state in states]
     usual = {
         key: Counter(value for found in circumstances for value in found.get(key, ())).most_common(1)[0][0]
         for key in RECORDED
@@ -44,9 +46,9 @@ def board_of(plan: Plan, store: Store) -> Board:
             checkpoint(
                 state, store, controls, [word for key, value in usual.items() for word in _unusual(key, value, found)]
             ),
-            texts=_texts(plan, measured),
+            texts=_texts(plan, state),
         )
-        for state, found, measured in zip(states, circumstances, outcomes, strict=True)
+        for state, found in zip(states, circumstances, strict=True)
     ]
     facts = {"measured with": ", ".join(f"{key} {value}" for key, value in usual.items())} if usual else {}
     return build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)
@@ -67,34 +69,24 @@ def _final_alpha(state: CellState, store: Store) -> float | None:
     return summary.get("alpha")
 
 
-def _outcomes(plan: Plan, state: CellState, store: Store) -> dict[str, Entry]:
-    """Return the outcome entries that a made cell should have, by task."""
-    return {name: outcome for name, (outcome, _) in entries(plan, state.cell, store).items()}
-
-
-def _texts(plan: Plan, outcomes: Mapping[str, Entry]) -> dict[str, dict[str, float]]:
+def _texts(plan: Plan, state: CellState) -> dict[str, dict[str, float]]:
     """Return what the stored continuations of a cell have in common, by task."""
     return {
         name: audit_texts([row["texts"] for row in read_jsonl(outcome.file("outcomes.jsonl"))])
-        for name, outcome in outcomes.items()
+        for name, outcome in state.outcomes.items()
         if registered.get(plan.tasks[name].spec.task).needs == "generations" and outcome.manifest() is not None
     }
 
 
-def recorded(plan: Plan, state: CellState, store: Store) -> dict[str, list[str]]:
-    """Return the distinct values of what was recorded when a cell was made and measured."""
-    return _recorded(state, store, _outcomes(plan, state, store))
-
-
-def _recorded(state: CellState, store: Store, outcomes: Mapping[str, Entry]) -> dict[str, list[str]]:
+def recorded(state: CellState, store: Store) -> dict[str, list[str]]:
+    """Return the distinct values of all but the costs that was recorded when a cell was made and measured."""
     made = store.entry("cells", state.cell.id)
-    manifests = [entry.file("manifest.json") for entry in (made, *outcomes.values())]
+    manifests = [entry.file("manifest.json") for entry in (made, *state.outcomes.values())]
     found: dict[str, set[str]] = {}
     for path in filter(Path.is_file, manifests):
-        beside = read_json(path).get("recorded", {})
-        for key in RECORDED:
-            if key in beside:
-                found.setdefault(key, set()).add(str(beside[key]))
+        for key, value in read_json(path).get("recorded", {}).items():
+            if key not in COSTS:
+                found.setdefault(key, set()).add(str(value))
     return {key: sorted(values) for key, values in found.items()}
 
 
@@ -134,6 +126,7 @@ def board_spec(plan: Plan) -> BoardSpec:
         limit=plan.limit,
         facts=_facts(plan),
         command=plan.command,
+        stress={name: described(stress) for name, stress in plan.stress.items()},
         published=_published(suite.published),
     )
 
@@ -151,9 +144,7 @@ def _info(plan: Plan, name: str) -> TaskInfo:
 
 def _facts(plan: Plan) -> dict[str, str]:
     models = "; ".join(f"{name} ({model.dtype}, {model.digest})" for name, model in plan.models.items())
-    facts = {"models": models, "engine": plan.engine}
-    if plan.suite.tuning:
-        facts["settings"] = plan.suite.tuning
+    facts = {"models": models, "engine": plan.engine, **tuned_facts(plan)}
     chatting = [name for name, model in plan.models.items() if model.chat]
     if chatting:
         facts["chat template"] = "on" if len(chatting) == len(plan.models) else f"on for {', '.join(chatting)}"
@@ -194,17 +185,19 @@ def checkpoint(state: CellState, store: Store, controls: Collection[str], warnin
         track=spec.track,
         method=spec.method,
         variant=spec.variant,
-        kind=KINDS[spec.transform],
+        kind=KINDS[spec.origin],
+        stress=spec.stress,
         seed=spec.seed,
         cell=state.cell.id,
         status="ok" if measured else "failed" if state.failure else "pending",
         failure=state.failure,
         records={
-            name: [Record(**row) for row in read_jsonl(entry.file("records.jsonl"))]
+            name: Answers.of_rows(read_jsonl(entry.file("records.jsonl")))
             for name, entry in state.records.items()
         },
         warnings=tuple(warnings),
         alpha=_final_alpha(state, store),
+        changes=spec.changes,
     )
 
 

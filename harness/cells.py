@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from .specs import Spec, digest, identity, recorded
 
@@ -11,22 +11,39 @@ BASE = "base"
 
 
 class CellSpec(Spec):
-    """An intended checkpoint: a model and the transform that makes it. Fields a transform does not use are None."""
+    """An intended checkpoint: a model and the transform that makes it. Fields a transform does not use are None.
+
+    A derived cell is its parent after a stress. Its own id stands once the parent is made: `Plan.settle` puts the
+    sha256 of the parent's delta into `settings["parent"]`, so that a parent that comes out otherwise has others.
+    """
 
     schema_version: int = identity(1)
     model: str = identity(description="digest of the base model")
-    transform: str = identity(description="registered transform: base, train, noise, import")
+    transform: str = identity(description="registered transform: base, train, noise, import, quantise, relearn")
     parents: tuple[str, ...] = identity((), description="cells that it is made from or matched to")
     track: str | None = identity(None)
     seed: int | None = identity(None, description="training seed")
     settings: dict[str, Any] = identity({}, description="all that the transform's result depends on")
     method: str = recorded(description="method, or the transform's own name for nulls and imports")
-    variant: str = recorded(description="name on boards")
+    variant: str = recorded(description="name on boards; of a derived cell its parent's, then + and the stress")
+    stress: str | None = recorded(None, description="what its parent was put through, by its name in the suite")
 
     @property
     def id(self) -> str:
         """The cell id: a digest of the identity fields."""
         return digest(self.identity())
+
+    @property
+    def origin(self) -> str:
+        """The transform of the checkpoint itself, or of the one that was put under stress."""
+        if self.stress is None:
+            return self.transform
+        return self.method if self.method in (BASE, "noise", "import") else "train"
+
+    @property
+    def changes(self) -> Literal["weights", "decoding"]:
+        """`weights`, or `decoding` where the checkpoint is a method's rule for the base's logits."""
+        return self.settings.get("changes", "weights")
 
     @property
     def label(self) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from .commands.build import check, new, tune
 from .commands.evaluate import evaluate
-from .commands.keep import doctor, export
+from .commands.keep import doctor, export, gc, merge, verify
 from .commands.look import compare, items, leaderboard, list_, report, show
-from .errors import UserError
+from .errors import UserError, redacted
 
 
 class Group(click.Group):
@@ -20,7 +21,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {redacted(str(error))}", err=True)
             ctx.exit(error.status)
         except KeyboardInterrupt:
             click.echo("Interrupted. What is finished is kept; the same command goes on from there.", err=True)
@@ -33,5 +34,21 @@ def main() -> None:
     """Benchmark LLM unlearning methods and write leaderboards that can be traced to records."""
 
 
-for command in (evaluate, leaderboard, report, compare, items, list_, show, export, doctor):
+for command in (
+    evaluate,
+    leaderboard,
+    report,
+    compare,
+    items,
+    list_,
+    show,
+    new,
+    check,
+    tune,
+    export,
+    merge,
+    verify,
+    gc,
+    doctor,
+):
     main.add_command(command)

@@ -11,7 +11,7 @@ from ..leaderboards.board import Board, load_board
 from ..leaderboards.inputs import BoardSpec, Checkpoint
 from ..reports.compare import compare_sides
 from ..reports.comparison import Report, Side, info_facts, suite_facts
-from .board import board_of, board_spec, checkpoint, recorded
+from .board import RECORDED, board_of, board_spec, checkpoint, recorded
 from .errors import UserError
 from .plan import Plan, PlannedCell
 from .state import find_cell, state_of
@@ -144,8 +144,8 @@ def _asked(plan: Plan, spec: BoardSpec) -> dict[tuple[str, str], dict[str, str]]
 
 def _cell_facts(plan: Plan, store: Store, cell: PlannedCell) -> dict[str, str]:
     """Return a cell's settings, and what was recorded when it was made and measured."""
-    circumstances = recorded(plan, state_of(plan, cell, store), store)
-    beside = {f"recorded {key}": ", ".join(values) for key, values in circumstances.items()}
+    circumstances = recorded(state_of(plan, cell, store), store)
+    beside = {f"recorded {key}": ", ".join(circumstances[key]) for key in RECORDED if key in circumstances}
     return {**_flat(cell.spec.settings), **beside}
 
 

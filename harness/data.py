@@ -204,9 +204,10 @@ def _hash(row: Any) -> str:
 
 
 def _part(rows: list[Row], source: SourceSpec) -> list[Row]:
-    index, count = (int(number) for number in (source.part or "0/1").split("/"))
-
-    return [row for row in rows if int(_hash(_group(row, source))[:8], 16) % count == index]
+    kept, _, count = (source.part or "0/1").partition("/")
+    first, _, last = kept.partition("-")
+    wanted = range(int(first), int(last or first) + 1)
+    return [row for row in rows if int(_hash(_group(row, source))[:8], 16) % int(count) in wanted]
 
 
 def _group(row: Row, source: SourceSpec) -> Any:

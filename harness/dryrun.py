@@ -50,7 +50,7 @@ def _estimates(plan: Plan, batch_size: int, reach: Reach) -> Estimates:
 
 def _row(plan: Plan, cell: PlannedCell, state: CellState, estimate: Estimate | None) -> dict[str, Any]:
     return {
-        "cell": state.cell.id if _known(plan, cell) else None,
+        "cell": state.cell.id if _known(plan, cell, state) else None,
         "model": cell.model,
         "name": cell.spec.label,
         "state": "finished" if state.finished else "failed before" if state.failure else "to do",
@@ -59,15 +59,18 @@ def _row(plan: Plan, cell: PlannedCell, state: CellState, estimate: Estimate | N
     }
 
 
-def _known(plan: Plan, cell: PlannedCell) -> bool:
-    """Return whether all that a cell's id stands for was reached."""
-    data = cell.spec.settings.get("data", {"forget": {}})
-    if cell.spec.transform == "noise":
-        return all(
-            _known(plan, parent) for parent in plan.trained(cell.model, cell.spec.track or "", cell.spec.seed or 0)
-        )
-    digests = [plan.models[cell.model].digest, *data["forget"].values(), data.get("retain"), data.get("probe")]
-    return "" not in digests
+def _known(plan: Plan, cell: PlannedCell, state: CellState) -> bool:
+    """Return whether all that a cell's id stands for was reached; that of a derived cell once its parent is made."""
+    if cell.spec.stress is not None and "parent" not in state.cell.spec.settings:
+        return False
+    return _reached(plan, cell)
+
+
+def _reached(plan: Plan, cell: PlannedCell) -> bool:
+    data = cell.spec.settings.get("data", {})
+    topics = {**data.get("forget", {}), **data.get("relearn", {})}
+    digests = [plan.models[cell.model].digest, *topics.values(), data.get("retain"), data.get("probe")]
+    return "" not in digests and all(_reached(plan, plan.by_id[parent]) for parent in cell.spec.parents)
 
 
 def _cost(estimate: Estimate) -> dict[str, Any]:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
+
+SECRET = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|KEY", re.IGNORECASE)
+"""What the names of environment variables have in them whose values are nobody else's business."""
 
 
 class UserError(Exception):
@@ -12,6 +17,14 @@ class UserError(Exception):
     def __init__(self, message: str, *, status: int = 2) -> None:
         super().__init__(message)
         self.status = status
+
+
+def redacted(text: str) -> str:
+    """Return a text with the values of secret environment variables, and hub tokens, replaced by what they are."""
+    for name, value in os.environ.items():
+        if len(value) >= 8 and SECRET.search(name):
+            text = text.replace(value, f"[{name}]")
+    return re.sub(r"\bhf_[A-Za-z0-9]{20,}", "[hub token]", text)
 
 
 def first_line(error: BaseException) -> str:

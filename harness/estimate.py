@@ -22,7 +22,8 @@ arithmetic under these assumptions:
 | launches | no pass is faster than the time to launch its layers |
 | worker | one process trains and measures, one after the other; the base stands beside an imported checkpoint |
 | constant | 1.5 GiB for the CUDA context, workspaces and the judge |
-| disk | trained tensors as stored, 350 bytes a training step, 450 a question, 250 + 100 a sample for prompts |
+| stress | relearning as a training on text like the forget text; quantisation: the weights, no time of its own |
+| disk | trained or rounded tensors as stored, 350 bytes a training step, 450 a question, 250 + 100 a sample for prompts |
 
 Dense decoders only: of a mixture of experts every expert is counted as if it ran. Loading, downloads and judging take
 time that is not estimated.
@@ -52,6 +53,8 @@ from .models import ModelSpec
 from .plan import Plan, PlannedCell, PlannedTask
 from .rehearsal import Anatomy, Pass, Rehearsal, Work, rehearse, skeleton
 from .suite import CorporaSpec, SourceSpec, TrainingSpec
+from .transforms.quantise import linear_weights
+from .transforms.relearn import LanguageModelling, RelearnSettings
 
 GIB = 2**30
 OVERHEAD = int(1.5 * GIB)
@@ -363,6 +366,13 @@ def _making(
     if spec.transform == "train":
         work, training = _work(plan, cell, model)
         return training_cost(anatomy, work, training, corpora[spec.track or ""], dtype, profile)
+    if spec.transform == "relearn":
+        training = TrainingSpec.parse(spec.settings["training"], "training")
+        work = _relearned(model, json.dumps(spec.settings["settings"]), tuple(spec.settings["data"]["relearn"]))
+        return training_cost(anatomy, work, training, corpora[spec.track or ""], dtype, profile)
+    if spec.transform == "quantise":
+        rounded = sum(anatomy.parameters[name] for name, _ in linear_weights(model))
+        return Estimate(_bytes(dtype) * anatomy.total + OVERHEAD, 0.0, _bytes(dtype) * rounded)
     if spec.transform == "noise":
         parents = plan.trained(cell.model, spec.track or "", spec.seed or 0)
         changed = {name for parent in parents for name in _work(plan, parent, model)[0].trained}
@@ -382,6 +392,11 @@ def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Work, 
 def _rehearsed(model: PreTrainedModel, method: str, settings: str, topics: tuple[str, ...]) -> Work:
     kind = methods.get(method)
     return rehearse(kind(kind.Settings.parse(json.loads(settings), method)), model, topics)
+
+
+@lru_cache(maxsize=256)
+def _relearned(model: PreTrainedModel, settings: str, topics: tuple[str, ...]) -> Work:
+    return rehearse(LanguageModelling(RelearnSettings.parse(json.loads(settings), "relearn")), model, topics)
 
 
 def _local_facts(spec: ModelSpec) -> dict[str, Any] | None:

@@ -29,6 +29,8 @@ def export_cell(name: str, folder: Path, output: Path, suite: str | None = None)
     Raises:
         UserError: no such cell, a cell that is not finished or an import, or a folder that already holds something.
     """
+    from .deltas import FILE
+
     store = Store.open(output)
     plan = Plan.load(store, suite)
     cell = find_cell(plan, store, name)
@@ -40,10 +42,13 @@ def export_cell(name: str, folder: Path, output: Path, suite: str | None = None)
             raise UserError(f"Cell {cell.spec.label} is not finished; run `unlearn-bench evaluate` again first.")
         if "pointer" in manifest:
             raise UserError(f"{cell.spec.label} was made elsewhere; it lies in {manifest['pointer']}.")
+        if cell.spec.changes == "decoding":
+            raise UserError(
+                f"{cell.spec.label} works at decoding time, so no folder of weights is what was measured: it is the"
+                f" base beside the assistant whose tensors lie in {entry.file(FILE)}."
+            )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder; pass a new one.")
-    from .deltas import FILE
-
     try:
         export_checkpoint(plan.models[cell.model], entry.file(FILE) if made else None, folder)
     except OSError as error:

@@ -55,6 +55,7 @@ def _row(what: str, name: str, registry: Registry[Any]) -> dict[str, Any]:
     return {
         "name": name,
         "version": getattr(thing, "version", ""),
+        **({"changes": thing.changes} if hasattr(thing, "changes") else {}),
         "about": thing.summary,
         "from": registry.origin(name),
     }
@@ -86,6 +87,7 @@ def _describe_class(what: str, name: str, registry: Registry[Any]) -> dict[str, 
         "about": inspect.cleandoc(inspect.getmodule(thing).__doc__ or thing.__doc__ or ""),
         "citation": getattr(thing, "citation", ""),
         "version": getattr(thing, "version", ""),
+        **({"changes": thing.changes} if hasattr(thing, "changes") else {}),
         "from": registry.origin(name),
         "settings": {
             key: {"default": _plain(field), "about": field.description or ""} for key, field in settings.items()
@@ -124,6 +126,7 @@ def _describe_cell(name: str, output: Path) -> dict[str, Any]:
             "suite": plan.suite.name,
             "state": "finished" if state.finished else state.failure or "not finished",
             "delta": manifest.get("delta"),
+            "changes": cell.spec.changes,
             "summary": manifest.get("summary"),
             "recorded": manifest.get("recorded"),
             "outcomes": {task: outcome.path.name for task, (outcome, _) in wanted.items()},

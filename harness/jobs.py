@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .cells import CellSpec
-from .files import write_jsonl
+from .files import atomic, file_sha256, write_jsonl
 from .models import ModelSpec
 from .plan import PlannedTask
-from .store import Store
+from .store import Entry, Store
 from .suite import CorporaSpec
 
 
@@ -29,6 +29,9 @@ class Event:
 
 
 Report = Callable[[Event], None]
+
+COSTS = ("seconds", "peak_memory_mib", "peak_gpu_memory_mib")
+"""What is recorded of a job's time and memory; the last is absent where no GPU was used."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +48,27 @@ class Place:
 
 @dataclass(frozen=True)
 class MakeJob:
-    """Make one checkpoint from its cell."""
+    """Make one checkpoint from its cell; with `wait`, after another process that is at it."""
 
     place: Place
     model: ModelSpec
     cell: CellSpec
     corpora: CorporaSpec | None = None
     folder: Path | None = None
+    wait: bool = False
 
 
 @dataclass(frozen=True)
 class MeasureJob:
-    """Run tasks on one finished checkpoint and score the answers."""
+    """Run tasks on one finished checkpoint (an import in its `folder`) and score the answers; `wait` as above."""
 
     place: Place
     model: ModelSpec
     cell: CellSpec
     tasks: tuple[PlannedTask, ...]
     engine: str
+    folder: Path | None = None
+    wait: bool = False
 
 
 Job = MakeJob | MeasureJob
@@ -84,22 +90,30 @@ def run_job(job: Job, report: Report) -> None:
 
 
 def make(job: MakeJob, report: Report) -> None:
-    """Make a checkpoint by its transform and commit it: training log, delta, manifest."""
+    """Make a checkpoint by its transform and commit it, where it is not finished: training log, delta, manifest.
+
+    Raises:
+        Busy: another process is making it and the job does not wait.
+    """
+    entry = Store.open(job.place.store).entry("cells", job.cell.id)
+    with entry.claim(wait=job.wait):
+        if entry.manifest() is None:
+            _make(job, entry, report)
+
+
+def _make(job: MakeJob, entry: Entry, report: Report) -> None:
     from .deltas import FILE, save_delta
-    from .files import file_sha256
     from .transforms.base import transforms
 
-    entry = Store.open(job.place.store).entry("cells", job.cell.id)
     started = time.perf_counter()
     made = transforms.get(job.cell.transform)().make(job, report)
     facts: dict[str, Any] = {"cell": job.cell.model_dump(mode="json"), "summary": made.summary}
-    files: dict[str, Callable[[Path], Any]] = {"training.jsonl": lambda path: write_jsonl(path, made.log)}
+    files: dict[str, Callable[[Path], Any] | None] = {"training.jsonl": lambda path: write_jsonl(path, made.log)}
     if made.imported is None:
-        staged = entry.file(FILE).with_suffix(".partial")
-        entry.path.mkdir(parents=True, exist_ok=True)
-        save_delta(staged, made.delta, job.model.torch_dtype)
-        facts["delta"] = file_sha256(staged)
-        files[FILE] = staged.replace
+        with atomic(entry.file(FILE)) as staged:
+            save_delta(staged, made.delta, job.model.torch_dtype, made.decoding)
+        facts["delta"] = file_sha256(entry.file(FILE))
+        files[FILE] = None
     else:
         facts |= {"delta": made.imported[0], "pointer": made.imported[1]}
     entry.commit(files, {**facts, "recorded": recorded(job.place, started)})

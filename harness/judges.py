@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ..tasks.base import Scorer, load_scorer, scorers
 from ..tasks.scorers.kinds import Fitted, Packaged
 from .data import hub_copy, load_rows
 from .errors import UserError, first_line
-from .files import folder_digest, read_json, write_json, write_jsonl
+from .files import folder_digest, read_sealed, write_jsonl, write_sealed
 from .store import Store
 from .suite import ScorerSpec
 
@@ -146,12 +147,14 @@ def _described(spec: ScorerSpec, store: Store | None) -> ScorerSpec:
     if store is None:
         return spec
     known = store.root / "scorers" / "notes.json"
-    notes = read_json(known) if known.is_file() else {}
+    notes: dict[str, str] = {}
+    with suppress(UserError):
+        notes = read_sealed(known)
     key = f"{spec.kind} {spec.version} {spec.digest}"
     if key not in notes:
         known.parent.mkdir(exist_ok=True)
         notes[key] = quality(load_scorer(spec.kind, spec.path or ""))
-        write_json(known, notes)
+        write_sealed(known, notes)
     return spec.model_copy(update={"note": "; ".join(filter(None, (spec.note, notes[key])))})
 
 

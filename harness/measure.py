@@ -5,53 +5,72 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+from ..methods.base import DecodingMethod, methods
 from ..tasks.base import ChoiceRequest, GenerationRequest, Scorer, Task
-from .cells import BASE
-from .deltas import load_delta
+from .cells import BASE, OutcomeSpec
+from .deltas import decoding_of, load_delta, load_tensors
 from .engines.base import Engine
 from .errors import UserError
-from .files import read_jsonl, write_jsonl
+from .files import folder_digest, read_jsonl, write_jsonl
 from .jobs import Event, MeasureJob, Report, recorded
-from .models import ModelSpec
+from .models import MODEL_FILES, ModelSpec
+from .plan import PlannedTask
 from .records import Choices, Generations, Item, to_row
 from .state import delta_of
-from .store import Store
+from .store import Busy, Entry, Store
 from .suite import ScorerSpec
 
 
 def measure(job: MeasureJob, report: Report) -> None:
-    """Answer and score every task of the job; what is finished in the store is not done again."""
+    """Answer and score every task of the job; what is finished in the store is not done again.
+
+    Raises:
+        Busy: another process is at some of it and the job does not wait; the rest is done.
+    """
     store = Store.open(job.place.store)
     delta = delta_of(store, job.cell.id, job.cell.transform)
     if delta is None:
         raise UserError(f"{job.cell.label} is not finished; it cannot be measured.")
+    busy = None
     for planned in job.tasks:
         outcome = planned.outcome(job.model, delta, job.engine)
-        record = planned.record(outcome)
-        if store.entry("records", record.id).manifest() is not None:
+        if store.entry("records", planned.record(outcome).id).manifest() is not None:
             continue
-        task, items = planned.build()
-        entry = store.entry("outcomes", outcome.id)
-        if entry.manifest() is None:
-            started = time.perf_counter()
-            answers = answer(job, planned.name, task, items, report)
-            entry.commit(
-                {"outcomes.jsonl": _writer([to_row(answer) for answer in answers])},
-                {
-                    "outcome": outcome.model_dump(mode="json"),
-                    "cell": job.cell.label,
-                    "recorded": {**recorded(job.place, started), **_engine(job, job.model).recorded()},
-                },
-            )
-        kind = Choices if task.needs == "choices" else Generations
-        answers = [kind(**row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
-        records = task.score(items, answers, _judge(planned.scorer, job.place.device) if task.judged else None)
-        store.entry("records", record.id).commit(
-            {"records.jsonl": _writer([to_row(record) for record in records])},
-            {"record": record.model_dump(mode="json"), "cell": job.cell.label},
+        try:
+            with store.entry("outcomes", outcome.id).claim(wait=job.wait):
+                _measure(job, planned, outcome, store, report)
+        except Busy as error:
+            busy = error
+    if busy is not None:
+        raise busy
+
+
+def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store: Store, report: Report) -> None:
+    record, entry = planned.record(outcome), store.entry("outcomes", outcome.id)
+    if store.entry("records", record.id).manifest() is not None:
+        return
+    task, items = planned.build()
+    if entry.manifest() is None:
+        started = time.perf_counter()
+        answers = answer(job, planned.name, task, items, report)
+        entry.commit(
+            {"outcomes.jsonl": _writer([to_row(answer) for answer in answers])},
+            {
+                "outcome": outcome.model_dump(mode="json"),
+                "cell": job.cell.label,
+                "recorded": {**recorded(job.place, started), **_engine(job, job.model).recorded()},
+            },
         )
+    kind = Choices if task.needs == "choices" else Generations
+    answers = [kind(**row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
+    records = task.score(items, answers, _judge(planned.scorer, job.place.device) if task.judged else None)
+    store.entry("records", record.id).commit(
+        {"records.jsonl": _writer([to_row(record) for record in records])},
+        {"record": record.model_dump(mode="json"), "cell": job.cell.label},
+    )
 
 
 def _writer(rows: list[dict[str, Any]]) -> Callable[..., None]:
@@ -83,16 +102,19 @@ def answer(
         done += count
         report(Event(job.cell.label, name, done, len(items)))
 
-    entry = Store.open(job.place.store).entry("cells", job.cell.id)
+    store = Store.open(job.place.store)
+    entry = store.entry("cells", job.cell.id)
     if job.cell.transform == "import":
-        folder = (entry.manifest() or {}).get("pointer", "")
-        engine = _engine(job, job.model.model_copy(update={"path": folder, "hub": None}))
+        folder = job.folder or Path((entry.manifest() or {})["pointer"])
+        if folder_digest(folder, MODEL_FILES, store.digests) != job.cell.settings["digest"]:
+            raise UserError(f"{folder} changed after {job.cell.label} was planned; run again.")
+        engine = _engine(job, job.model.model_copy(update={"path": str(folder), "hub": None}))
     else:
         engine = _engine(job, job.model)
     requests: Any = task.requests(items)
     try:
         if job.cell.transform not in (BASE, "import"):
-            engine.apply(load_delta(entry))
+            _put(engine, entry)
         if task.needs == "choices":
             return engine.score_choices(requests, progress)
         generations = engine.generate(requests, task.settings.decoding, progress)
@@ -101,6 +123,16 @@ def answer(
     if not task.reference:
         return generations
     return with_reference(_engine(job, job.model), requests, generations)
+
+
+def _put(engine: Engine, entry: Entry) -> None:
+    """Let the engine answer as a finished cell does, by its weights or at decoding time."""
+    decoding = decoding_of(entry)
+    if decoding is None:
+        engine.apply(load_delta(entry))
+    else:
+        kind = cast("type[DecodingMethod]", methods.get(decoding["kind"]))
+        engine.wrap(load_tensors(entry), kind(kind.Settings.parse(decoding["settings"], decoding["kind"])))
 
 
 def with_reference(

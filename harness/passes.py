@@ -47,12 +47,14 @@ def layer_of(name: str, prefix: str) -> int:
 def embed_in_main_memory(
     model: PreTrainedModel, device: torch.device, trained: Iterable[Tensor]
 ) -> list[RemovableHandle]:
-    """Keep the input embedding off a device that has memory of its own, unless it trains; only rows cross over.
+    """Keep the input embedding off a device that has memory of its own; only rows cross over.
 
-    That of an 8B model takes a GiB. Removing the handles undoes it but for the place.
+    Not so where it trains or is the head's matrix too. That of an 8B model takes a GiB. Removing the handles undoes it
+    but for the place.
     """
     table: Any = model.get_input_embeddings()
-    if device.type == "cpu" or any(tensor is table.weight for tensor in trained):
+    needed = [*trained, getattr(model.get_output_embeddings(), "weight", None)]
+    if device.type == "cpu" or any(tensor is table.weight for tensor in needed):
         return []
     table.to("cpu")
     return [
@@ -61,8 +63,31 @@ def embed_in_main_memory(
     ]
 
 
+@contextmanager
+def first_layers(modules: Sequence[nn.Module], depth: int) -> Iterator[None]:
+    """Let a model be its first `depth` decoder layers under its own norm and head while the block runs.
+
+    The layers after them hand on the output of the last that runs, in its own form, and keep nothing in a cache.
+    """
+    found: list[Any] = [None]
+
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        found[0] = output
+
+    skipped = list(modules)[depth:]
+    handle = modules[depth - 1].register_forward_hook(keep)
+    for module in skipped:
+        module.forward = lambda *_, **__: found[0]
+    try:
+        yield
+    finally:
+        handle.remove()
+        for module in skipped:
+            del module.forward
+
+
 class Passes:
-    """Runs a model from its embeddings, or a layer's output, to the deepest layer that is read, never the head.
+    """Runs a model from its embeddings, or a layer's output, to the deepest layer that is read, or to its logits.
 
     Args:
         model: a causal language model; hooks and changed functions are taken away after every pass.
@@ -90,22 +115,34 @@ class Passes:
         """
         start, output = below or (-1, None)
         found: dict[int, Tensor] = {}
-        with self._captured(layers, found), self._replaced(start, output, max(layers)):
+        with self._captured(layers, found), self._replaced(start, output, max(layers)), suppress(_DeepEnough):
             self._forward(tokens, parameters or {})
         return {layer: state if isinstance(state, Tensor) else state[0] for layer, state in found.items()}
+
+    def logits(
+        self,
+        tokens: Tokens,
+        parameters: Mapping[str, Tensor] | None = None,
+        below: Any = None,
+        depth: int | None = None,
+    ) -> Tensor:
+        """Return the logits, (batch, length, vocabulary), of the whole model or its first `depth` layers; see `run`."""
+        start, output = below or (-1, None)
+        deepest = (depth or len(self._modules)) - 1
+        with self._replaced(start, output, deepest), first_layers(self._modules, deepest + 1):
+            return self._forward(tokens, parameters or {}).logits
 
     @torch.no_grad()
     def output(self, tokens: Tokens, layer: int) -> Any:
         """Return what a layer hands on, in its own form: the residual stream, or a tuple that begins with it."""
         found: dict[int, Any] = {}
-        with self._captured([layer], found):
+        with self._captured([layer], found), suppress(_DeepEnough):
             self._forward(tokens, {})
         return found[layer]
 
-    def _forward(self, tokens: Tokens, parameters: Mapping[str, Tensor]) -> None:
+    def _forward(self, tokens: Tokens, parameters: Mapping[str, Tensor]) -> Any:
         inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask, "use_cache": False}
-        with suppress(_DeepEnough):
-            torch.func.functional_call(self.model, dict(parameters), (), inputs)
+        return torch.func.functional_call(self.model, dict(parameters), (), inputs)
 
     @contextmanager
     def _captured(self, layers: Sequence[int], found: dict[int, Any]) -> Iterator[None]:

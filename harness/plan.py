@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from ..tasks.base import Task, tasks
 from .cells import BASE, CellSpec, OutcomeSpec, RecordSpec
 from .data import load_rows, sample_items
 from .errors import UserError
-from .files import read_json, write_json
+from .files import read_json, read_sealed, write_sealed
 from .models import ModelSpec
 from .records import Item
 from .specs import Spec, digest, identity, recorded, runtime
 from .store import Store
-from .suite import ScorerSpec, SuiteSpec, TaskSpec
+from .suite import ScorerSpec, StressSpec, SuiteSpec, TaskSpec
 
 
 class PlannedTask(Spec):
@@ -77,7 +78,7 @@ class PlannedCell(Spec):
         return self.spec.id
 
 
-PLAN_SCHEMA = 2
+PLAN_SCHEMA = 3
 
 
 class Plan(Spec):
@@ -89,6 +90,7 @@ class Plan(Spec):
     tracks: tuple[str, ...] = identity()
     tasks: dict[str, PlannedTask] = identity()
     cells: tuple[PlannedCell, ...] = identity()
+    stress: dict[str, StressSpec] = identity({}, description="what every cell is put through too")
     seeds: tuple[int, ...] = identity()
     limit: int | None = identity(None)
     engine: str = identity()
@@ -103,15 +105,27 @@ class Plan(Spec):
         return tuple(value) if isinstance(value, list) else value
 
     def trained(self, model: str, track: str, seed: int) -> list[PlannedCell]:
-        """Return the trained cells that a noise cell is matched to."""
+        """Return the trained cells that a noise cell is matched to: those with weights of their own."""
         return [
             cell
             for cell in self.cells
-            if cell.spec.transform == "train" and (cell.model, cell.spec.track, cell.spec.seed) == (model, track, seed)
+            if (cell.spec.transform, cell.spec.changes) == ("train", "weights")
+            and (cell.model, cell.spec.track, cell.spec.seed) == (model, track, seed)
         ]
 
+    @cached_property
+    def by_id(self) -> dict[str, PlannedCell]:
+        """The cells as they are planned, by id."""
+        return {cell.id: cell for cell in self.cells}
+
     def settle(self, cell: PlannedCell, store: Store) -> PlannedCell:
-        """Return a noise cell matched to those of its planned parents that did not fail; other cells as they are."""
+        """Return a cell as far as what it is made from is known; one that is settled already, as it is.
+
+        Noise is matched to those of its planned parents that did not fail. A derived cell names the delta of its
+        parent, once that is made.
+        """
+        if cell.spec.stress is not None:
+            return self._settle_derived(cell, store)
         if cell.spec.transform != "noise":
             return cell
         entries = {parent: store.entry("cells", parent) for parent in cell.spec.parents}
@@ -120,9 +134,19 @@ class Plan(Spec):
         )
         return cell.model_copy(update={"spec": cell.spec.model_copy(update={"parents": parents})})
 
+    def _settle_derived(self, cell: PlannedCell, store: Store) -> PlannedCell:
+        planned = self.by_id.get(cell.spec.parents[0])
+        if planned is None:
+            return cell
+        parent = self.settle(planned, store)
+        delta = delta_of(store, parent.id, parent.spec.transform)
+        known = {} if delta is None else {"parent": delta}
+        changed = {"parents": (parent.id,), "settings": {**cell.spec.settings, **known}}
+        return cell.model_copy(update={"spec": cell.spec.model_copy(update=changed)})
+
     def save(self, store: Store) -> None:
         """Keep the plan in the store as its suite's."""
-        write_json(store.root / "plans" / f"{self.suite.name}.json", self.model_dump(mode="json"))
+        write_sealed(store.root / "plans" / f"{self.suite.name}.json", self.model_dump(mode="json"))
 
     @classmethod
     def load(cls, store: Store, suite: str | None = None) -> Plan:
@@ -133,12 +157,16 @@ class Plan(Spec):
         name = suite or names[0]
         if name not in names:
             raise UserError(f"{store.root} holds no run of suite {name!r}; it has {', '.join(names) or 'none'}.")
-        values = read_json(store.root / "plans" / f"{name}.json")
-        if values.get("schema_version") != PLAN_SCHEMA:
-            raise UserError(
-                f"The plan of {name} in {store.root} was made by another version of unlearn-bench: run the same"
-                " `unlearn-bench evaluate` again."
-            )
+        path = store.root / "plans" / f"{name}.json"
+        again = "run the same `unlearn-bench evaluate` again; what is finished is not done again."
+        try:
+            if read_json(path)["schema_version"] != PLAN_SCHEMA:
+                raise UserError(
+                    f"The plan of {name} in {store.root} was made by another version of unlearn-bench: {again}"
+                )
+            values = read_sealed(path)
+        except (KeyError, TypeError):
+            raise UserError(f"{path} is damaged: {again}") from None
         return cls.parse(values, f"Plan of {name}")
 
 
@@ -166,6 +194,14 @@ def pin_items(spec: TaskSpec, folder: Path | None, limit: int | None) -> tuple[s
 
 def _shown(spec: TaskSpec) -> bool:
     return bool(spec.settings.get("num_fewshot"))
+
+
+def delta_of(store: Store, cell_id: str, transform: str) -> str | None:
+    """Return the sha256 of a cell's delta (`base` for the base model), or None where the cell is not finished."""
+    if transform == BASE:
+        return BASE
+    manifest = store.entry("cells", cell_id).manifest()
+    return None if manifest is None else str(manifest["delta"])
 
 
 def base_cell(model: ModelSpec) -> CellSpec:

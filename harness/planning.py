@@ -11,6 +11,7 @@ from ..methods.base import methods
 from ..tasks.base import tasks
 from .cells import CellSpec
 from .data import Rows, corpora_digests, load_rows
+from .engines.base import engines
 from .errors import UserError, suggest
 from .files import folder_digest
 from .judges import resolve_judge
@@ -18,6 +19,7 @@ from .models import MODEL_FILES, ModelSpec, check_layout
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
 from .resolve import named_model, resolve_models
 from .store import Store
+from .stresses import choose_stresses, derived_cells
 from .suite import (
     ScorerSpec,
     SourceSpec,
@@ -28,6 +30,7 @@ from .suite import (
     load_suite,
 )
 from .variants import choose_variants, overrides
+from .wrappers import runnable
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,13 @@ class Request:
         methods: names of methods or of the suite's variants, or ("all",).
         checkpoints: name to folder of checkpoints made elsewhere.
         settings: overrides, `METHOD.KEY=VALUE` or `training.KEY=VALUE`.
+        grid: sweeps, `METHOD.KEY=VALUE,VALUE` or `training.KEY=…`: a variant for each choice of one value a key.
+        stress: what every checkpoint is put through too, by names of stresses of the suite.
         engine_options: what the engine is started with; they change no result.
         dtype: of evaluation; `auto`: the suite's for its own models, else what the model's configuration names.
         chat_template: put prompts into the model's chat template.
         scorer: folder or hub id of a judge, in place of the suite's.
+        noise: whether a row of noise is matched to the methods.
     """
 
     suite: str | SuiteSpec | None = None
@@ -54,11 +60,14 @@ class Request:
     seeds: Sequence[int] = (0,)
     limit: int | None = None
     settings: Sequence[str] = ()
+    grid: Sequence[str] = ()
+    stress: Sequence[str] | None = None
     engine: str = "auto"
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "auto"
     chat_template: bool = False
     scorer: Path | str | None = None
+    noise: bool = True
     data_root: Path | None = None
     command: str = "unlearn-bench evaluate"
 
@@ -123,7 +132,9 @@ def make_plan(request: Request, store: Store | None, reach: Reach | None = None)
     suite = asked if isinstance(asked, SuiteSpec) else load_suite(asked)
     folder = _data_folder(request, suite)
     tracks = _chosen("track", request.tracks, suite.tracks)
-    variants = choose_variants(request.methods, request.settings, suite, tracks)
+    chosen = choose_variants(request.methods, request.settings, suite, tracks, request.grid)
+    variants, left_out = runnable(chosen, request.methods, _engine_name(request.engine))
+    stresses = choose_stresses(request.stress or (), suite, tracks)
     models = _models(request, suite, store, reach)
     planned = _tasks(request, suite, tracks, folder, store, reach)
 
@@ -142,20 +153,23 @@ def make_plan(request: Request, store: Store | None, reach: Reach | None = None)
                     for label, variant in variants[track].items()
                 ]
                 cells += trained
-                if trained:
-                    cells.append(PlannedCell(model=name, spec=_noise_cell(model, track, seed, trained)))
+                changed = [cell for cell in trained if cell.spec.changes == "weights"]
+                if changed and request.noise:
+                    cells.append(PlannedCell(model=name, spec=_noise_cell(model, track, seed, changed)))
+    cells += list(derived_cells(cells, stresses, suite, tracks, digest_of))
     return Plan(
         suite=suite,
         models=models,
         tracks=tuple(tracks),
         tasks=planned,
         cells=tuple(cells),
+        stress=stresses,
         seeds=tuple(request.seeds),
         limit=request.limit,
         engine=resolve_engine(request.engine, request.engine_options),
         data_folder=str(folder) if folder else None,
         command=request.command,
-        notes=tuple(dict.fromkeys(reach.notes(_sources(suite, tracks, planned)))),
+        notes=tuple(dict.fromkeys([*left_out, *reach.notes(_sources(suite, tracks, planned))])),
         unreached=tuple(dict.fromkeys(reach.missing)),
     )
 
@@ -186,7 +200,7 @@ def _models(request: Request, suite: SuiteSpec, store: Store | None, reach: Reac
 def _sources(suite: SuiteSpec, tracks: Sequence[str], planned: Mapping[str, PlannedTask]) -> Iterator[SourceSpec]:
     """Give the sources of a plan's text and questions."""
     for text in (suite.tracks[track].corpora for track in tracks):
-        yield from filter(None, (*text.forget.values(), text.retain, text.probe))
+        yield from filter(None, (*text.forget.values(), text.retain, text.probe, *text.relearn.values()))
     for task in planned.values():
         yield task.spec.data
 
@@ -197,16 +211,20 @@ def resolve_engine(name: str, options: Mapping[str, Any]) -> str:
     Raises:
         UserError: an unknown engine or option, or an engine that cannot run here, with the cause.
     """
-    from .engines.base import engines
-
-    if name == "auto":
-        name = "vllm" if engines.get("vllm").unusable() is None else "transformers"
+    name = _engine_name(name)
     kind = engines.get(name)
     cause = kind.unusable()
     if cause is not None:
         raise UserError(f"Engine {name} cannot run here: {cause}. Or pass --engine transformers.")
     kind.check_options(name, options)
     return name
+
+
+def _engine_name(name: str) -> str:
+    """Return the engine that `auto` stands for here, another name as it is."""
+    if name != "auto":
+        return name
+    return "vllm" if engines.get("vllm").unusable() is None else "transformers"
 
 
 def _chosen(kind: str, wanted: Sequence[str] | None, known: Mapping[str, Any]) -> list[str]:
@@ -242,6 +260,7 @@ def _train_cell(
             "training": training.identity(),
             "data": data[track],
             "dtype": model.dtype,
+            **({} if kind.changes == "weights" else {"changes": kind.changes}),
         },
         method=variant.method,
         variant=label,

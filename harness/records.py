@@ -75,6 +75,8 @@ class Record:
         scores: metric name to value; the task says which is its primary metric.
         missing: why there is no score.
         marks: reasons for doubt, as shares in [0, 1] of the item's answers (`gibberish`, `tie`, `truncated`).
+        text_scores: the judgement of each generated text, None where there is none; None as a whole: not of texts, or
+            written before texts had their own.
     """
 
     item: str
@@ -83,6 +85,7 @@ class Record:
     scores: dict[str, float] | None
     missing: str | None = None
     marks: dict[str, float] = field(default_factory=dict)
+    text_scores: list[float | None] | None = None
 
 
 def to_row(value: Item | Choices | Generations | Record) -> dict[str, Any]:

@@ -60,6 +60,9 @@ class Anatomy:
         config = model.config.get_text_config(decoder=True)
         heads = config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        table = model.get_input_embeddings().weight
+        head = getattr(model.get_output_embeddings(), "weight", None)
+        self._embedding = [name for name, p in model.named_parameters() if p is table and p is not head]
         self.parameters = {name: parameter.numel() for name, parameter in model.named_parameters()}
         self.matrices = [sum(shape.numel() for shape in layer) for layer in shapes]
         self.values = [sum(shape[-1] + shape[-2] for shape in layer) for layer in shapes]
@@ -70,8 +73,9 @@ class Anatomy:
     def loaded(self, work: Work) -> int:
         """Return the elements on the device while a method trains: the layers it reads; all where it trains others."""
         inside = {name: f".{self.prefix}." in f".{name}" for name in self.parameters}
-        if not self._cut or not all(inside[name] for name in work.trained):
-            return self.total
+        if not self._cut or work.head or not all(inside[name] for name in work.trained):
+            elsewhere = set(self._embedding) - set(work.trained)
+            return self.total - sum(self.parameters[name] for name in elsewhere)
         read = (name for name in self.parameters if inside[name] and layer_of(name, self.prefix) < work.layers)
         return sum(self.parameters[name] for name in read)
 
@@ -87,17 +91,22 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass that a method asks for: over which text, from which layer through how many, how many of them watched."""
+    """One pass that a method asks for: over which text, from which layer through how many, how many of them watched.
+
+    `head`: on to the logits; `once`: once a text, however often the text comes round.
+    """
 
     text: str
     start: int
     layers: int
     watched: int
     gradients: bool
+    head: bool = False
+    once: bool = False
 
 
 class Rehearsal(ModelContext):
-    """A context that answers with random hidden states of a few units and writes down what was asked.
+    """A context that answers with random hidden states and logits of a few units and writes down what was asked.
 
     Attributes:
         passes: all passes so far.
@@ -140,20 +149,44 @@ class Rehearsal(ModelContext):
         self.forget()
         return taken
 
+    @torch.no_grad()
+    def frozen_logprobs(self, tokens: Tokens) -> Tensor:
+        """Return log-probabilities, and note a pass that happens once a text."""
+        return self._noted(tokens, 0, self.layers, 0, head=True, once=True)[:, 1:, 0]
+
+    def _head(
+        self, tokens: Tokens, parameters: Mapping[str, Tensor] | None = None, depth: int | None = None
+    ) -> Tensor:
+        """Return random logits, and note a pass."""
+        return self._noted(tokens, self._start(tokens, self.shared), depth or self.layers, 0, head=True)
+
     def _run(
         self, tokens: Tokens, layers: Sequence[int], parameters: Mapping[str, Tensor] | None = None
     ) -> dict[int, Tensor]:
         """Return random states, and note a pass."""
-        gradients = torch.is_grad_enabled()
-        named = {"forget": self._batch.forget, "retain": self._batch.retain}
-        text = next((name for name, own in named.items() if own is tokens), "probe")
-        shares, fresh = min(layers) >= self.shared > 0, list[bool]()
+        start = self._start(tokens, min(layers))
+        states = [self._noted(tokens, start, max(layers) + 1, len(set(layers)))]
+        states += [self._states(tokens) for _ in layers[1:]]
+        return dict(zip(layers, states, strict=True))
+
+    def _start(self, tokens: Tokens, first: int) -> int:
+        """Return the layer that a pass begins with whose first watched layer is `first`."""
+        shares, fresh = first >= self.shared > 0, list[bool]()
         if shares:
             self._below_of(tokens, None, lambda: fresh.append(True))
-        start = self.shared if shares and not fresh else 0
-        self.passes.append(Pass(text, start, max(layers) + 1, len(set(layers)), gradients))
+        return self.shared if shares and not fresh else 0
+
+    def _noted(
+        self, tokens: Tokens, start: int, layers: int, watched: int, head: bool = False, once: bool = False
+    ) -> Tensor:
+        named = {"forget": self._batch.forget, "retain": self._batch.retain}
+        text = next((name for name, own in named.items() if own is tokens), "probe")
+        self.passes.append(Pass(text, start, layers, watched, torch.is_grad_enabled(), head, once))
+        return self._states(tokens)
+
+    def _states(self, tokens: Tokens) -> Tensor:
         shape = (*tokens.ids.shape, self.hidden_size)
-        return {layer: torch.randn(shape, generator=self._random).requires_grad_(gradients) for layer in layers}
+        return torch.randn(shape, generator=self._random).requires_grad_(torch.is_grad_enabled())
 
     @staticmethod
     def _tokens() -> Tokens:
@@ -162,18 +195,33 @@ class Rehearsal(ModelContext):
 
 @dataclass(frozen=True)
 class Work:
-    """What a method trains and runs: names of parameters, passes of the set-up and of a step, labelled texts asked."""
+    """What a method trains and runs.
+
+    Attributes:
+        trained: names of the parameters that change.
+        setup, step: passes of the set-up and of one batch.
+        probe_limit: labelled texts that were asked for; None: all.
+        layers: how many first layers are read or trained.
+        elements: how many values the optimiser moves; None: those of the parameters that change.
+        objectives: gradients that a step needs beside each other.
+    """
 
     trained: tuple[str, ...]
     setup: tuple[Pass, ...]
     step: tuple[Pass, ...]
     probe_limit: int | None
     layers: int
-    """How many first layers are read or trained."""
+    elements: int | None = None
+    objectives: int = 1
+
+    @property
+    def head(self) -> bool:
+        """Whether logits are read."""
+        return any(item.head for item in (*self.setup, *self.step))
 
 
 def rehearse(method: Method, model: PreTrainedModel, topics: Sequence[str] = ("forget",)) -> Work:
-    """Run the method's set-up and one step on random states of the skeleton and return what it asked for."""
+    """Run the method's set-up and one batch on random states of the skeleton and return what it asked for."""
     context = Rehearsal(model, topics)
     trained = tuple(dict.fromkeys(method.trained(context)))
     context.shared = min(layer_of(name, context.prefix) for name in trained)
@@ -183,10 +231,12 @@ def rehearse(method: Method, model: PreTrainedModel, topics: Sequence[str] = ("f
     batch = context.batch(0)
     with torch.enable_grad():
         losses = method.losses(batch)
-        method.combine(losses)
+        objectives = len(method.objectives(losses))
     with torch.no_grad():
         method.after_step(batch, {name: loss.detach() for name, loss in losses.items()})
     step = context.take()
     deepest = max(layer_of(name, context.prefix) + 1 for name in trained)
     layers = max([deepest, *(item.layers for item in (*setup, *step))])
-    return Work(trained, setup, step, context.probe_limit, layers)
+    lora, known = method.lora(), dict(model.named_parameters())
+    elements = lora and sum(lora.rank * sum(known[name].shape) for name in trained)
+    return Work(trained, setup, step, context.probe_limit, layers, elements, objectives)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,25 @@ from ..reports.collect import cap, flipped, question, sample, spread
 from ..reports.content import Cell, Content, Cost, Items, Run
 from ..reports.page import write
 from ..tasks.base import tasks as registered
-from .board import KINDS, board_of
+from .board import KINDS, board_of, recorded
 from .data import load_rows
 from .errors import UserError, first_line
 from .files import read_jsonl
+from .jobs import COSTS
 from .plan import Plan, PlannedTask
-from .state import CellState, delta_of, entries, state_of
-from .store import Entry, Store
+from .state import CellState, delta_of, state_of
+from .store import Store
 
 RUN_FIRST = "run `unlearn-bench evaluate --output {}` first"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a task's data say of its items, by id: their rows, the data's own toxicity of prompts; `note`: why not."""
+
+    docs: Mapping[str, Mapping[str, Any]]
+    toxicity: Mapping[str, float]
+    note: str = ""
 
 
 def report(stores: Sequence[Path], out: Path, suite: str | None = None, *, show_toxic: bool = False) -> Content:
@@ -74,22 +85,22 @@ def run_of(name: str, plan: Plan, store: Store, board: Board | None = None) -> R
     return Run(
         name,
         board or board_of(plan, store),
-        [_cell(plan, state, store) for state in states],
-        _items(plan, states, store),
+        [_cell(state, store) for state in states],
+        _items(plan, states),
         _provenance(plan, states, store),
     )
 
 
-def _cell(plan: Plan, state: CellState, store: Store) -> Cell:
+def _cell(state: CellState, store: Store) -> Cell:
     spec = state.cell.spec
     entry = store.entry("cells", state.cell.id)
     made = entry.manifest()
-    wanted = entries(plan, state.cell, store)
     costs = [] if made is None else [_cost("training" if spec.transform == "train" else "making", made)]
-    for task, (outcome, record) in wanted.items():
-        answered, scored = outcome.manifest(), record.manifest()
-        if answered is not None:
-            costs.append(_cost(task, answered, *([scored] if scored else [])))
+    for task, outcome in state.outcomes.items():
+        scored = state.records.get(task)
+        found = [entry.manifest() for entry in (outcome, scored) if entry is not None]
+        if found[0] is not None:
+            costs.append(_cost(task, *filter(None, found)))
     trained = made is not None and spec.transform == "train"
     log = read_jsonl(entry.file("training.jsonl")) if trained else []
     return Cell(
@@ -99,7 +110,7 @@ def _cell(plan: Plan, state: CellState, store: Store) -> Cell:
         seed=spec.seed,
         id=state.cell.id,
         label=spec.label,
-        kind=KINDS[spec.transform],
+        kind=KINDS[spec.origin],
         state="finished" if state.finished else "failed" if state.failure else "not finished",
         cause=state.failure,
         delta=delta_of(store, state.cell.id, spec.transform),
@@ -120,59 +131,72 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 def _cost(what: str, *manifests: Mapping[str, Any]) -> Cost:
     beside = manifests[0].get("recorded", {})
     size = sum(facts["bytes"] for manifest in manifests for facts in manifest["files"].values())
-    numbers = (beside.get(key) for key in ("seconds", "peak_memory_mib", "peak_gpu_memory_mib"))
+    numbers = (beside.get(key) for key in COSTS)
     return Cost(what, *numbers, bytes=size)
 
 
-def _items(plan: Plan, states: Sequence[CellState], store: Store) -> list[Items]:
-    """Return the items of every task that a measured cell has, in the order of cells."""
+def _items(plan: Plan, states: Sequence[CellState]) -> list[Items]:
+    """Return the items of every task that a measured cell has, in the order of cells, tasks within.
+
+    A metric without a largest value (perplexity) has no right answers that could flip.
+    """
     found: dict[tuple[int, int], Items] = {}
     most = cap(len(states))
     for place, task in enumerate(plan.tasks.values()):
-        measured = [(number, state) for number, state in enumerate(states) if task.name in state.records]
-        if not measured:
+        kind = registered.get(task.spec.task)
+        measured = {number: state for number, state in enumerate(states) if task.name in state.records}
+        if not measured or kind.metrics[0].largest is None:
             continue
-        docs, prompts, note = _asked(task)
-        bases: dict[str, dict[str, Any]] = {}
-        for _, state in measured:
-            if state.cell.spec.transform == "base":
-                bases[state.cell.model] = _records(state.records[task.name])
-        for number, state in measured:
-            records = list(_records(state.records[task.name]).values())
-            model, spec = state.cell.model, state.cell.spec
-            if registered.get(task.spec.task).needs == "choices":
-                if spec.transform == "base":
-                    continue
-                base = bases.get(model, {})
-                metric = registered.get(task.spec.task).metrics[0].score
-                rows = flipped(records, base, metric)
-                lost = sum(not gained for _, gained in rows)
-                shown = [
-                    question(row, gained, base[row["item"]], docs.get(row["item"]))
-                    for row, gained in spread(rows, most, lambda pair: (pair[1], pair[0]["stratum"]))
-                ]
-                kind, count = "questions", len(rows)
-            else:
-                outcome, _ = entries(plan, state.cell, store)[task.name]
-                answers = {row["item"]: row for row in read_jsonl(outcome.file("outcomes.jsonl"))}
-                shown = [
-                    sample(row, answers.get(row["item"]), docs.get(row["item"]), prompts.get(row["item"]))
-                    for row in spread(records, most, lambda row: row["stratum"])
-                ]
-                kind, count, lost = "samples", len(records), 0
-            found[number, place] = Items(
-                model, spec.label, spec.track, task.name, kind, len(records), count, lost, shown, note
-            )
+        asked = _asked(task)
+        if kind.needs == "choices":
+            bases = {
+                state.cell.model: _records(state, task)
+                for state in measured.values()
+                if state.cell.spec.transform == "base"
+            }
+            for number, state in measured.items():
+                if state.cell.spec.transform != "base":
+                    found[number, place] = _questions(state, task, asked, bases.get(state.cell.model, {}), most)
+        else:
+            for number, state in measured.items():
+                found[number, place] = _samples(state, task, asked, most)
     return [found[key] for key in sorted(found)]
 
 
-def _asked(task: PlannedTask) -> tuple[dict[str, Mapping[str, Any]], dict[str, float], str]:
-    """Return each item's row, the data's own toxicity of its prompt, and why neither is known."""
+def _questions(state: CellState, task: PlannedTask, asked: Asked, base: Mapping[str, Any], most: int) -> Items:
+    """Return the questions whose answer flipped against base."""
+    records = _records(state, task)
+    rows = flipped(list(records.values()), base, registered.get(task.spec.task).metrics[0].score)
+    shown = [
+        question(row, gained, base[row["item"]], asked.docs.get(row["item"]))
+        for row, gained in spread(rows, most, lambda pair: (pair[1], pair[0]["stratum"]))
+    ]
+    lost = sum(not gained for _, gained in rows)
+    model, spec = state.cell.model, state.cell.spec
+    return Items(
+        model, spec.label, spec.track, task.name, "questions", len(records), len(rows), lost, shown, asked.note
+    )
+
+
+def _samples(state: CellState, task: PlannedTask, asked: Asked, most: int) -> Items:
+    """Return prompts with their continuations and scores."""
+    records = list(_records(state, task).values())
+    answers = {row["item"]: row for row in read_jsonl(state.outcomes[task.name].file("outcomes.jsonl"))}
+    shown = [
+        sample(row, answers.get(item := row["item"]), asked.docs.get(item), asked.toxicity.get(item))
+        for row in spread(records, most, lambda row: row["stratum"])
+    ]
+    model, spec = state.cell.model, state.cell.spec
+    return Items(model, spec.label, spec.track, task.name, "samples", len(records), len(records), 0, shown, asked.note)
+
+
+def _asked(task: PlannedTask) -> Asked:
     try:
         items = task.build()[1]
         rows = load_rows(task.spec.data, Path(task.folder) if task.folder else None).rows
     except UserError as error:
-        return {}, {}, f"The data of {task.name} cannot be read, so its items stand by id only: {first_line(error)}"
+        note = f"The data of {task.name} cannot be read, so its items stand by id only: {first_line(error)}"
+        return Asked({}, {}, note)
     own = {
         prompt.get("text"): prompt["toxicity"]
         for row in rows
@@ -184,11 +208,11 @@ def _asked(task: PlannedTask) -> tuple[dict[str, Mapping[str, Any]], dict[str, f
         for name, doc in docs.items()
         if isinstance(prompt := doc.get("prompt"), Mapping) and (text := prompt.get("text")) in own
     }
-    return docs, prompts, ""
+    return Asked(docs, prompts)
 
 
-def _records(entry: Entry) -> dict[str, Any]:
-    return {row["item"]: row for row in read_jsonl(entry.file("records.jsonl"))}
+def _records(state: CellState, task: PlannedTask) -> dict[str, Any]:
+    return {row["item"]: row for row in read_jsonl(state.records[task.name].file("records.jsonl"))}
 
 
 def _provenance(plan: Plan, states: Sequence[CellState], store: Store) -> dict[str, str]:
@@ -210,9 +234,6 @@ def _provenance(plan: Plan, states: Sequence[CellState], store: Store) -> dict[s
         )
     beside: dict[str, set[str]] = {}
     for state in states:
-        outcomes = [outcome for outcome, _ in entries(plan, state.cell, store).values()]
-        for entry in (store.entry("cells", state.cell.id), *outcomes):
-            for key, value in ((entry.manifest() or {}).get("recorded") or {}).items():
-                if key not in ("seconds", "peak_memory_mib", "peak_gpu_memory_mib"):
-                    beside.setdefault(key, set()).add(str(value))
+        for key, values in recorded(state, store).items():
+            beside.setdefault(key, set()).update(values)
     return said | {key: ", ".join(sorted(values)) for key, values in sorted(beside.items())}

@@ -5,15 +5,16 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 
-from .errors import UserError
+from .errors import UserError, redacted
 from .executors.base import Executor
 from .jobs import Job, MakeJob, MeasureJob, Place
-from .plan import Plan, PlannedCell
+from .plan import Plan, PlannedCell, delta_of
 from .state import CellState, state_of
-from .store import Store
+from .store import Busy, Store
 
 
 @dataclass
@@ -34,26 +35,31 @@ class Runner:
 
     def run(self) -> dict[str, str]:
         """Make and measure every cell; return the cause of failure by cell id."""
-        noise = [cell for cell in self.plan.cells if cell.spec.transform == "noise"]
-        for cell in self.plan.cells:
-            if cell.spec.transform != "noise":
-                self._advance(cell)
-        while noise or self._running:
-            for cell in list(noise):
-                if not self._running or all(map(self._settled, cell.spec.parents)):
-                    noise.remove(cell)
-                    self._advance(self.plan.settle(cell, self.store))
-            self._collect()
+        waiting = list(self.plan.cells)
+        while waiting or self._running:
+            ready = [all(map(self._settled, cell.spec.parents)) for cell in waiting]
+            for cell in compress(waiting, ready):
+                self._advance(self.plan.settle(cell, self.store))
+            waiting = [cell for cell, now in zip(waiting, ready, strict=True) if not now]
+            if not any(ready):
+                self._collect()
         return self.failures
 
-    def _settled(self, parent: str) -> bool:
-        """Return whether a checkpoint is made, or failed in this run."""
-        return parent in self.failures or self.store.entry("cells", parent).manifest() is not None
+    def _settled(self, planned: str) -> bool:
+        """Return whether a planned checkpoint, and all that it is made from, is made or failed in this run."""
+        cell = self.plan.by_id[planned]
+        if not all(map(self._settled, cell.spec.parents)):
+            return False
+        cell = self.plan.settle(cell, self.store)
+        return cell.id in self.failures or delta_of(self.store, cell.id, cell.spec.transform) is not None
 
     def _advance(self, cell: PlannedCell) -> None:
         """Start the next job of a cell: make it, then measure it; report it when nothing remains."""
         if cell.spec.transform == "noise" and not cell.spec.parents:
             self._failed(cell, UserError("no method finished, so there is nothing to match noise to"))
+            return
+        if cell.spec.stress is not None and "parent" not in cell.spec.settings:
+            self._failed(cell, UserError(f"{self._parent(cell)}, so there is nothing to {cell.spec.transform}"))
             return
         state = state_of(self.plan, cell, self.store)
         if state.finished:
@@ -61,6 +67,12 @@ class Runner:
             return
         job = self._measure(cell, state) if state.made else self._make(cell)
         self._running[self.executor.submit(job)] = (cell, job)
+
+    def _parent(self, cell: PlannedCell) -> str:
+        """Return which parent of a derived cell failed, and why."""
+        ident = cell.spec.parents[0]
+        label = next(c.spec.label for c in self.plan.cells if self.plan.settle(c, self.store).id == ident)
+        return f"{label} failed ({self.failures[ident].rstrip('.')})"
 
     def _make(self, cell: PlannedCell) -> MakeJob:
         track = self.plan.suite.tracks.get(cell.spec.track or "")
@@ -76,7 +88,8 @@ class Runner:
     def _measure(self, cell: PlannedCell, state: CellState) -> MeasureJob:
         tasks = tuple(self.plan.tasks[name] for name in state.missing)
         model = self.plan.models[cell.model]
-        return MeasureJob(self.place, model, cell.spec, tasks, self.plan.engine)
+        folder = Path(cell.folder) if cell.folder else None
+        return MeasureJob(self.place, model, cell.spec, tasks, self.plan.engine, folder)
 
     def _collect(self) -> None:
         """Wait for jobs to end and start what follows them."""
@@ -84,7 +97,10 @@ class Runner:
         for future in done:
             cell, job = self._running.pop(future)
             error = future.exception() or self._left_undone(cell, job)
-            if error is None:
+            if isinstance(error, Busy):
+                job = replace(job, wait=True)
+                self._running[self.executor.submit(job)] = (cell, job)
+            elif error is None:
                 self._advance(cell)
             else:
                 self._failed(cell, error)
@@ -98,7 +114,7 @@ class Runner:
         return RuntimeError(f"the job ended, but the store holds not {lacking}")
 
     def _failed(self, cell: PlannedCell, error: BaseException) -> None:
-        cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        cause = redacted(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
         trace = "".join(traceback.format_exception(error))
         self.failures[cell.id] = cause
         self.store.entry("cells", cell.id).fail(cause, trace)

@@ -41,12 +41,12 @@ def recorded(default: Any = ..., **options: Any) -> Any:
 
 
 class Spec(BaseModel):
-    """Base of all specs: frozen, unknown keys are errors, every field has a kind.
+    """Base of all specs: frozen, unknown keys and numbers that are not finite are errors, every field has a kind.
 
     `default_kind` may name one kind for all fields of a class that do not say (settings of methods and tasks).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     default_kind: ClassVar[Kind | None] = None
 
     def __hash__(self) -> int:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .cells import BASE
 from .errors import UserError
-from .plan import Plan, PlannedCell
+from .plan import Plan, PlannedCell, delta_of
 from .store import Entry, Store
 
 
 @dataclass(frozen=True)
 class CellState:
-    """What of a cell is finished: the checkpoint, and its records by task."""
+    """What of a cell is finished: the checkpoint, and its records by task.
+
+    Attributes:
+        outcomes: by task the entry that holds its answers or will; none before the checkpoint is made.
+        records: by task the entry of its scores, where it is finished.
+    """
 
     cell: PlannedCell
     made: bool
+    outcomes: dict[str, Entry]
     records: dict[str, Entry]
     missing: tuple[str, ...]
     failure: str | None
@@ -30,10 +35,11 @@ def state_of(plan: Plan, cell: PlannedCell, store: Store) -> CellState:
     """Look a cell up in the store; a cell that is not finished has failed where a failure is kept."""
     cell = plan.settle(cell, store)
     wanted = entries(plan, cell, store)
+    outcomes = {name: outcome for name, (outcome, _) in wanted.items()}
     records = {name: record for name, (_, record) in wanted.items() if record.manifest() is not None}
     missing = tuple(name for name in plan.tasks if name not in records)
     failure = store.entry("cells", cell.id).failure() if missing else None
-    return CellState(cell, bool(wanted), records, missing, failure)
+    return CellState(cell, bool(wanted), outcomes, records, missing, failure)
 
 
 def entries(plan: Plan, cell: PlannedCell, store: Store) -> dict[str, tuple[Entry, Entry]]:
@@ -43,18 +49,9 @@ def entries(plan: Plan, cell: PlannedCell, store: Store) -> dict[str, tuple[Entr
         return {}
     found = {}
     for name, task in plan.tasks.items():
-        outcome = task.outcome(plan.models[cell.model], delta, plan.engine)
-        record = task.record(outcome)
-        found[name] = (store.entry("outcomes", outcome.id), store.entry("records", record.id))
+        record = task.record(task.outcome(plan.models[cell.model], delta, plan.engine))
+        found[name] = (store.entry("outcomes", record.outcome), store.entry("records", record.id))
     return found
-
-
-def delta_of(store: Store, cell_id: str, transform: str) -> str | None:
-    """Return the sha256 of a cell's delta (`base` for the base model), or None where the cell is not finished."""
-    if transform == BASE:
-        return BASE
-    manifest = store.entry("cells", cell_id).manifest()
-    return None if manifest is None else str(manifest["delta"])
 
 
 def find_cell(plan: Plan, store: Store, name: str) -> PlannedCell:

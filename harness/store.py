@@ -7,23 +7,32 @@
     plans/SUITE.json                what the suite's board covers
     leaderboards/SUITE.md, .json    the board
 
-An entry without a manifest, or with files that do not match it, is unfinished and is made again.
+An entry without a manifest, or with files that do not match it, is unfinished and is made again. Several processes may
+work on one store: who makes an entry claims it, and the others take other work or wait.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from .errors import UserError
-from .files import file_sha256, read_json, write_json
+from .errors import UserError, redacted
+from .files import atomic, file_sha256, locked, read_json, read_sealed, write_json, write_sealed
 
-SCHEMA = 1
+SCHEMA = 2
 Section = Literal["cells", "outcomes", "records"]
+SECTIONS: tuple[Section, ...] = get_args(Section)
+LOCK = ".lock"
+
+
+class Busy(Exception):
+    """Another process is making what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -32,54 +41,92 @@ class Entry:
 
     path: Path
 
+    @property
+    def name(self) -> str:
+        """Section and id, as its manifest says them too."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
     def file(self, name: str) -> Path:
         """Return the path of one of its files."""
         return self.path / name
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest where the entry is finished and every file is as the manifest says, else None."""
-        path = self.path / "manifest.json"
-        if not path.is_file():
-            return None
-        try:
-            manifest = read_json(path)
-            files = manifest["files"]
-            whole = all(_matches(self.path / name, facts) for name, facts in files.items())
-        except (UserError, KeyError, TypeError, AttributeError):
-            return None
-        return manifest if whole and manifest.get("schema") == SCHEMA else None
+        return None if self.flaw() else read_sealed(self.file("manifest.json"))
 
-    def commit(self, files: Mapping[str, Callable[[Path], Any]], facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Write each file by its writer, then the manifest; the entry is finished from then on."""
+    def flaw(self) -> str | None:
+        """Return what is wrong with the entry, `unfinished` where it has no manifest, None where it is whole."""
+        path = self.file("manifest.json")
+        if not path.is_file():
+            return "unfinished"
+        try:
+            manifest = read_sealed(path)
+        except UserError:
+            return "manifest.json is not as it was written"
+        if (manifest.get("schema"), manifest.get("entry")) != (SCHEMA, self.name):
+            return f"manifest.json is that of {manifest.get('entry')}, schema {manifest.get('schema')}"
+        for name, facts in manifest["files"].items():
+            if Path(name).name != name:
+                return f"manifest.json names {name!r}, which is no file of the entry"
+            if not _matches(self.file(name), facts):
+                return f"{name} is not as it was written"
+        return None
+
+    @contextmanager
+    def claim(self, *, wait: bool = True) -> Iterator[None]:
+        """Keep other processes off the entry; the claim ends with this process, however that ends.
+
+        Raises:
+            Busy: another process holds it and `wait` is not asked.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "manifest.json").unlink(missing_ok=True)
+        with locked(self.file(LOCK), wait=wait) as held:
+            if not held:
+                raise Busy(f"{self.name} is in the work of another process.")
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    self.file(LOCK).unlink()
+
+    def commit(self, files: Mapping[str, Callable[[Path], Any] | None], facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write each file by its writer (None: it is there), then the manifest; the entry is finished from then on."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        sums = {}
         for name, write in files.items():
-            write(self.path / name)
-        sums = {
-            name: {"sha256": file_sha256(self.path / name), "bytes": (self.path / name).stat().st_size}
-            for name in files
-        }
-        manifest = {"schema": SCHEMA, "files": sums, **facts}
-        write_json(self.path / "manifest.json", manifest)
+            if write is not None:
+                with atomic(self.file(name)) as staged:
+                    write(staged)
+            sums[name] = {"sha256": file_sha256(self.file(name)), "bytes": self.file(name).stat().st_size}
+        manifest = {"schema": SCHEMA, "entry": self.name, "files": sums, **facts}
+        write_sealed(self.file("manifest.json"), manifest)
         self.file("failure.json").unlink(missing_ok=True)
         return manifest
 
     def fail(self, cause: str, trace: str) -> None:
-        """Keep the cause of a failure; the entry stays unfinished and is tried again by the next run."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.file("failure.json"), {"schema": SCHEMA, "cause": cause, "traceback": trace})
+        """Keep the cause of a failure, where it can be written; the entry is tried again by the next run."""
+        with suppress(OSError, UserError):
+            self.path.mkdir(parents=True, exist_ok=True)
+            said = {"schema": SCHEMA, "cause": redacted(cause), "traceback": redacted(trace)}
+            write_json(self.file("failure.json"), said)
 
     def failure(self) -> str | None:
         """Return the cause of the last failure where the entry is not finished."""
         path = self.file("failure.json")
-        return str(read_json(path).get("cause")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return str(read_json(path)["cause"])
+        except (UserError, KeyError, TypeError):
+            return "its failure.json is damaged"
 
 
 def _matches(path: Path, facts: Mapping[str, Any]) -> bool:
-    if not path.is_file():
+    try:
+        stat = path.stat()
+        return stat.st_size == facts["bytes"] and _sha256(path, stat.st_size, stat.st_mtime_ns) == facts["sha256"]
+    except OSError:
         return False
-    stat = path.stat()
-    return stat.st_size == facts["bytes"] and _sha256(path, stat.st_size, stat.st_mtime_ns) == facts["sha256"]
 
 
 @lru_cache(maxsize=65536)
@@ -104,7 +151,7 @@ class Store:
                 pass
             if not marker.is_file():
                 write_json(marker, {"schema": SCHEMA})
-            for name in ("cells", "outcomes", "records", "plans", "leaderboards"):
+            for name in (*SECTIONS, "plans", "leaderboards"):
                 (root / name).mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(
@@ -118,14 +165,42 @@ class Store:
         marker = root / "store.json"
         if not marker.is_file():
             raise UserError(f"{root} is no store of unlearn-bench; run `unlearn-bench evaluate --output {root}` first.")
-        schema = read_json(marker).get("schema")
+        try:
+            schema = read_json(marker)["schema"]
+        except (UserError, KeyError, TypeError):
+            raise UserError(
+                f"{marker} is damaged. If this version made the store, remove that file and run `unlearn-bench evaluate"
+                f" --output {root}`: it is written again, and nothing else is lost."
+            ) from None
         if schema != SCHEMA:
             raise UserError(f"{root} has store schema {schema}; this version reads {SCHEMA}. Use another --output.")
         return cls(root)
 
+    @contextmanager
+    def used(self, *, alone: bool = False) -> Iterator[None]:
+        """Say that this process works on the store, beside others or `alone`.
+
+        Raises:
+            UserError: alone is asked and others work on it, or it cannot be written.
+        """
+        try:
+            with locked(self.root / "store.json", shared=not alone, wait=not alone) as held:
+                if not held:
+                    raise UserError(f"Another process works on {self.root}; wait until it ends.")
+                yield
+        except PermissionError as error:
+            raise UserError(f"{self.root} cannot be written ({error.strerror}); give access to it.") from error
+
     def entry(self, section: Section, ident: str) -> Entry:
-        """Return an entry by section and id, whether it exists or not."""
+        """Return an entry by section and id, whether it exists or not; refuse what is no id."""
+        if not re.fullmatch(r"[A-Za-z0-9]+", ident):
+            raise UserError(f"{ident!r} is no id of an entry; is a file of {self.root} from elsewhere?")
         return Entry(self.root / section / ident)
+
+    def entries(self, section: Section) -> list[Entry]:
+        """Return the entries of a section that exist, finished or not."""
+        folder = self.root / section
+        return [Entry(path) for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
 
     @property
     def digests(self) -> Path:

@@ -38,7 +38,11 @@ class SourceSpec(Spec):
     labels: dict[str, int] = runtime({}, description="text column to label: a row becomes one labelled text a column")
     min_characters: int = runtime(0, ge=0, description="leave out rows whose `text` is shorter")
     distinct: str | None = runtime(None, description="our column of whose equal values the first row is kept")
-    part: str | None = runtime(None, pattern=r"^\d+/\d+$", description="k/n: part k (from 0) of n, by hash of `group`")
+    part: str | None = runtime(
+        None,
+        pattern=r"^\d+(-\d+)?/\d+$",
+        description="k/n: part k (from 0) of n, by hash of `group`; j-k/n: parts j to k",
+    )
     group: str | None = runtime(None, description="column whose equal values stay in one part; None: the whole row")
     rows: int | None = runtime(None, ge=1, description="at most this many rows, a seeded sample")
     expected: int | None = runtime(None, ge=1, description="rows that it has on the hub, for estimates without it")
@@ -64,6 +68,16 @@ class CorporaSpec(Spec):
     forget: dict[str, SourceSpec] = runtime(min_length=1)
     retain: SourceSpec = runtime()
     probe: SourceSpec | None = runtime(None)
+    relearn: dict[str, SourceSpec] = runtime(
+        {}, description="forget text of the stress `relearn`, by topic; no method sees it"
+    )
+
+
+class StressSpec(Spec):
+    """What checkpoints are put through once they are made: a registered transform with settings."""
+
+    transform: str = identity(description="quantise or relearn")
+    settings: dict[str, Any] = identity({})
 
 
 class ScorerSpec(Spec):
@@ -106,9 +120,10 @@ class TaskSpec(Spec):
 class TrainingSpec(Spec):
     """What the loop needs beside a method's own settings. Every field changes what comes out."""
 
-    batch_size: int = identity(4, ge=1, description="sequences of forget text, and of retain text, a step")
+    batch_size: int = identity(4, ge=1, description="sequences of forget text, and of retain text, a batch")
+    accumulation: int = identity(1, ge=1, description="batches an optimiser step; the loss is the mean over them")
     max_length: int = identity(512, ge=8, description="tokens of a sequence; longer ones are cut")
-    steps: int | None = identity(None, ge=1, description="training steps; None: `epochs` of the forget text")
+    steps: int | None = identity(None, ge=1, description="optimiser steps; None: `epochs` of the forget text")
     epochs: float = identity(2, gt=0, description="passes over the forget text where `steps` is None")
     learning_rate: float = identity(5e-5, gt=0)
     weight_decay: float = identity(0.0, ge=0)
@@ -134,6 +149,30 @@ class VariantSpec(Spec):
     method: str = identity()
     settings: dict[str, Any] = identity({})
     training: dict[str, Any] = identity({})
+    grid: dict[str, list[Any]] = runtime(
+        {}, description="setting (or training.KEY) to values: a variant for each choice of one value a key"
+    )
+
+
+class RangeSpec(Spec):
+    """Where `unlearn-bench tune` looks for a setting: both ends included, whole numbers where both ends are."""
+
+    low: int | float = runtime()
+    high: int | float = runtime()
+    log: bool = runtime(True, description="spread trials evenly over orders of magnitude")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> RangeSpec:
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError("a range needs low <= high, and with log: true a low above 0")
+        return self
+
+
+class TunedSpec(Spec):
+    """How a variant's settings were searched; boards say so of rows that have what was found."""
+
+    trials: int = recorded(ge=1, description="full trainings that the search of this method and track had")
+    found: dict[str, Any] = recorded({}, description="searched setting (or training.KEY) to what was found")
 
 
 class BootstrapSpec(Spec):
@@ -179,10 +218,15 @@ class SuiteSpec(Spec):
     variants: dict[str, dict[str, VariantSpec]] = runtime(
         {}, description="per track, variant name to method and settings; methods without an entry run with defaults"
     )
+    stress: dict[str, StressSpec] = runtime({}, description="further ones, or other settings, for `--stress`")
     scorer: ScorerSpec | None = runtime(None)
     bootstrap: BootstrapSpec = runtime(BootstrapSpec())
     published: PublishedSpec | None = recorded(None)
+    search: dict[str, dict[str, RangeSpec]] = runtime(
+        {}, description="by method (or `training`) and setting, where `tune` looks; goes before the method's own"
+    )
     tuning: str = recorded("", description="how the variants' settings were chosen, shown on boards")
+    tuned: dict[str, dict[str, TunedSpec]] = recorded({}, description="per track and variant: written by `tune`")
     threads: int = recorded(1, ge=1, description="torch threads of a worker; more than one changes the last bits")
     folder: str = runtime("", description="folder of the suite's file, set on loading")
 

@@ -19,6 +19,7 @@ from .batches import Batches, Corpora, generator
 from .errors import UserError
 from .passes import embed_in_main_memory
 from .suite import TrainingSpec
+from .trained import LowRankTensors, TrainedTensors
 
 __all__ = ["Corpora", "Trainer", "TrainingError"]
 
@@ -41,88 +42,6 @@ def matrix_products(precision: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-class TrainedTensors:
-    """The parameters that train, the values that the optimiser moves, their values before, and the way back.
-
-    What is cast to float32 (everything with `float32` and `tf32`, a float16 model with `mixed`) stays so until
-    `restore`; the cast back is exact, because each 16-bit value is a float32 value.
-
-    Attributes:
-        parameters: those of the model, by name.
-        masters: what the optimiser moves: with `mixed` a float32 copy of each parameter, else the parameter itself.
-        originals: the values before, in the dtype that the model runs in.
-    """
-
-    def __init__(self, model: PreTrainedModel, precision: str, optimizer: str) -> None:
-        half = model.dtype == torch.float16
-        if precision == "reference" and half and optimizer != "sgd":
-            raise UserError("Adam in float16 divides by zero (its 1e-8 rounds to 0): use `precision: float32`.")
-        cast = precision in ("float32", "tf32") or (precision == "mixed" and half)
-        self.model, self._mixed = model, precision == "mixed"
-        self.loaded = {name: parameter.dtype for name, parameter in model.named_parameters()}
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-            parameter.grad = None
-            if cast:
-                parameter.data = parameter.data.float()
-        self.parameters: dict[str, torch.nn.Parameter] = {}
-        self.masters: dict[str, torch.nn.Parameter] = {}
-        self.originals: dict[str, Tensor] = {}
-
-    def open(self, names: list[str]) -> None:
-        """Keep the values of the named parameters and let gradients reach them, and them only."""
-        known = dict(self.model.named_parameters())
-        unknown = [name for name in names if name not in known]
-        if unknown or not names:
-            raise UserError(f"{type(self.model).__name__} has no parameters called {unknown}; nothing can be trained.")
-        self.parameters = {name: known[name] for name in dict.fromkeys(names)}
-        self.originals = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-        for name, parameter in self.parameters.items():
-            parameter.requires_grad_(True)
-            copied = self._mixed and parameter.dtype != torch.float32
-            self.masters[name] = torch.nn.Parameter(parameter.detach().float()) if copied else parameter
-
-    def pull_gradients(self) -> None:
-        """Hand the gradients to the masters."""
-        for name, master in self.masters.items():
-            parameter = self.parameters[name]
-            if master is not parameter and parameter.grad is not None:
-                master.grad, parameter.grad = parameter.grad.float(), None
-
-    @torch.no_grad()
-    def push_values(self) -> None:
-        """Round the masters' values to the model's dtype."""
-        for name, master in self.masters.items():
-            if master is not self.parameters[name]:
-                self.parameters[name].copy_(master)
-
-    @torch.no_grad()
-    def load(self, values: Mapping[str, Tensor]) -> None:
-        """Take the masters' values of an earlier run."""
-        for name, master in self.masters.items():
-            master.copy_(values[name])
-        self.push_values()
-
-    def delta(self) -> dict[str, Tensor]:
-        """Return the tensors that changed, with their new values, in the dtype of the model as loaded, on the CPU."""
-        found = {}
-        for name, parameter in self.parameters.items():
-            new = parameter.detach().to(self.loaded[name])
-            if not torch.equal(new, self.originals[name].to(self.loaded[name])):
-                found[name] = new.cpu().clone()
-        return found
-
-    def restore(self) -> None:
-        """Give the model back its values and dtypes, bit by bit, without gradients."""
-        for name, original in self.originals.items():
-            self.parameters[name].data = original.clone()
-        self.masters = {}
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(False)
-            parameter.grad = None
-            parameter.data = parameter.data.to(self.loaded[name])
-
-
 class Trainer:
     """Trains one cell: a model, a method, its corpora and a seed.
 
@@ -142,7 +61,7 @@ class Trainer:
         checkpointing: see `Passes`.
 
     Attributes:
-        steps: number of training steps: `training.steps`, or `training.epochs` over the texts of all forget topics.
+        steps: optimiser steps: `training.steps`, or `training.epochs` over the texts of all forget topics.
         step: steps done.
         log: first `{"step": -1, "setup": …, "shared_layers": …}`, then a row a step: step, topic, losses, total,
             grad_norm and what the method's `after_step` returned.
@@ -173,12 +92,13 @@ class Trainer:
         self.steps, self.step = batches.steps, 0
         self._restored = False
         self._moved: list[RemovableHandle] = []
-        self._tensors = TrainedTensors(model, training.precision, training.optimizer)
+        lora, common = method.lora(), (model, training.precision, training.optimizer)
+        self._tensors = TrainedTensors(*common) if lora is None else LowRankTensors(*common, lora)
         try:
+            self._seed_torch(-1)
             self._tensors.open(method.trained(self.context))
             self._moved = embed_in_main_memory(model, place, self._tensors.parameters.values())
             self.context.keep_originals(self._tensors.originals, training.keep_prefix)
-            self._seed_torch(-1)
             with torch.no_grad():
                 method.setup(self.context)
             self._optimizer = _optimizer(list(self._tensors.masters.values()), training)
@@ -247,46 +167,69 @@ class Trainer:
         return f"Method {type(self.method).__name__}"
 
     def _train_step(self) -> dict[str, Any]:
-        batch = self.context.batch(self.step)
-        losses, row = self._gradients(batch)
-        self._tensors.pull_gradients()
+        count = self.training.accumulation
+        batches = [self.context.batch(self.step * count + index) for index in range(count)]
+        losses, row = self._gradients(batches)
         row["grad_norm"] = self._finite("grad_norm", self._clip())
         self._optimizer.step()
         self._tensors.push_values()
         with torch.no_grad():
-            row |= self.method.after_step(batch, losses)
+            row |= self.method.after_step(batches[-1], losses)
         return row
 
-    def _gradients(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the losses and the row of the log; where memory ends, once more with checkpointing."""
+    def _gradients(self, batches: list[Batch]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Hand the gradient of a step to the optimiser; where memory ends, once more with checkpointing.
+
+        Returns the losses of the last batch and the row of the log.
+        """
         passes, drawn = self.context.passes, self.context.rng.bit_generator.state
         try:
-            return self._backward(batch)
+            return self._backward(batches)
         except torch.OutOfMemoryError as error:
             if passes.checkpointing:
                 raise TrainingError(
                     f"{self._name} does not fit the memory of {self.context.device}, even with checkpointing. Use a"
-                    " larger device, or lower training.max_length or training.batch_size (which is another training)."
+                    " larger device, or lower training.max_length or training.batch_size (training.accumulation gives"
+                    " back the size of a step)."
                 ) from error
         passes.checkpointing = True
         torch.cuda.empty_cache()
         self.context.rng.bit_generator.state = drawn
-        return self._gradients(batch)
+        return self._gradients(batches)
 
     @torch.enable_grad()
-    def _backward(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _backward(self, batches: list[Batch]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         self._seed_torch(self.step)
         self._optimizer.zero_grad(set_to_none=True)
-        losses = self.method.losses(batch)
-        total = self.method.combine(losses)
-        row: dict[str, Any] = {"step": self.step, "topic": batch.topic}
-        row |= {name: self._finite(name, loss) for name, loss in {**losses, "total": total}.items()}
-        if not total.requires_grad:
-            raise TrainingError(
-                f"{self._name}: the loss depends on no trained parameter, the result would be the base unchanged."
-            )
-        total.backward()
-        return {name: loss.detach() for name, loss in losses.items()}, row
+        sums: dict[str, dict[str, Tensor]] = {}
+        values: dict[str, list[float]] = {}
+        losses: dict[str, Tensor] = {}
+        for batch in batches:
+            losses = self.method.losses(batch)
+            objectives = self.method.objectives(losses)
+            for name, value in {**losses, **objectives}.items():
+                values.setdefault(name, []).append(self._finite(name, value))
+            self._differentiate({name: value / len(batches) for name, value in objectives.items()}, sums)
+            losses = {name: loss.detach() for name, loss in losses.items()}
+        with torch.no_grad():
+            gradient = dict(self.method.combine_gradients(sums))
+        sums.clear()
+        self._tensors.take(gradient)
+        row: dict[str, Any] = {"step": self.step, "topic": ", ".join(dict.fromkeys(batch.topic for batch in batches))}
+        return losses, row | {name: sum(each) / len(each) for name, each in values.items()}
+
+    def _differentiate(self, objectives: dict[str, Tensor], sums: dict[str, dict[str, Tensor]]) -> None:
+        """Add the gradient of each objective to the sums."""
+        for left, (name, objective) in zip(reversed(range(len(objectives))), objectives.items(), strict=True):
+            if not objective.requires_grad:
+                raise TrainingError(
+                    f"{self._name}: the loss depends on no trained parameter, the result would be the base unchanged."
+                )
+            found = self._tensors.gradients(objective, keep_graph=left > 0)
+            held = sums.setdefault(name, found)
+            if held is not found:
+                for key, gradient in found.items():
+                    held[key] += gradient
 
     def _clip(self) -> Tensor:
         """Clip the gradients where the spec says so; return their norm before."""

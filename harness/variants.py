@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import yaml
@@ -11,11 +12,21 @@ from ..methods.base import methods
 from .errors import UserError
 from .suite import SuiteSpec, VariantSpec
 
+Values = dict[str, dict[str, Any]]
+"""By method (or `training`) and key."""
+TRAINING = "training."
+
 
 def choose_variants(
-    names: Sequence[str], settings: Sequence[str], suite: SuiteSpec, tracks: Sequence[str]
+    names: Sequence[str], settings: Sequence[str], suite: SuiteSpec, tracks: Sequence[str], grid: Sequence[str] = ()
 ) -> dict[str, dict[str, VariantSpec]]:
-    """Return per track the variants to run, with the overrides of `--set` in their settings and names."""
+    """Return per track the variants to run, with what `--set` and `--grid` change in their settings and names.
+
+    A method of a grid stands as one variant for each choice of a value a key; keys of `training` vary every method.
+
+    Raises:
+        UserError: a name, setting or grid that cannot be read, or that is of no method of the run.
+    """
     every = "all" in names
     wanted = set() if every else {name for name in names if name != "none"}
     offered = {track: dict(suite.variants.get(track, {})) for track in tracks}
@@ -26,41 +37,99 @@ def choose_variants(
     for name in sorted(wanted - known):
         methods.get(name)
         raise UserError(f"The method {name!r} serves none of the tracks {', '.join(tracks)}.")
-    changes = overrides(settings)
+    changes, swept = overrides(settings), grids(grid)
+    for name, keys in swept.items():
+        for key in keys.keys() & changes.get(name, {}).keys():
+            raise UserError(f"{name}.{key} stands in --set and in --grid; keep one of them.")
     chosen = {
-        track: {
-            _label(label, changes.get(variant.method, {})): variant.model_copy(
-                update={"settings": {**variant.settings, **changes.get(variant.method, {})}}
-            )
+        track: dict(
+            point
             for label, variant in sorted(offered[track].items())
             if every or label in wanted or variant.method in wanted
-        }
+            for point in _points(label, variant, changes, swept)
+        )
         for track in tracks
     }
     running = {variant.method for group in chosen.values() for variant in group.values()}
-    for name in changes:
-        if name != "training" and name not in running:
-            methods.get(name)
-            raise UserError(
-                f"--set {name}.…: {name} is not among the methods of this run ({', '.join(sorted(running))})."
-            )
+    for option, asked in (("set", changes), ("grid", swept)):
+        for name in asked:
+            if name != "training" and name not in running:
+                methods.get(name)
+                raise UserError(
+                    f"--{option} {name}.…: {name} is not among the methods of this run ({', '.join(sorted(running))})."
+                )
     return chosen
 
 
-def overrides(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return what `--set` changes, by method (or `training`) and key; raise a `UserError` on what cannot be read."""
-    found: dict[str, dict[str, Any]] = {}
+def overrides(settings: Sequence[str]) -> Values:
+    """Return what `--set` changes; raise a `UserError` on what cannot be read."""
+    found: Values = {}
     for setting in settings:
-        target, separator, value = setting.partition("=")
-        name, dot, key = target.partition(".")
-        if not (separator and dot and key):
-            raise UserError(f"--set takes METHOD.KEY=VALUE or training.KEY=VALUE, not {setting!r}.")
-        if name != "training":
-            methods.get(name)
-        found.setdefault(name, {})[key] = yaml.safe_load(value)
+        name, key, value = _parsed("set", setting, "VALUE", "{}")
+        found.setdefault(name, {})[key] = value
     return found
 
 
-def _label(label: str, overrides: Mapping[str, Any]) -> str:
-    inside = ",".join(f"{key}={value}" for key, value in sorted(overrides.items()))
+def grids(settings: Sequence[str]) -> Values:
+    """Return the values that `--grid` gives each key, a list each; raise a `UserError` on what cannot be read."""
+    found: Values = {}
+    for setting in settings:
+        name, key, values = _parsed("grid", setting, "VALUE,VALUE,…", "[{}]")
+        if key in found.setdefault(name, {}):
+            raise UserError(f"--grid {name}.{key} stands twice; give all its values at once, separated by commas.")
+        found[name][key] = values
+        check_values(f"--grid {name}.{key}", values)
+    return found
+
+
+def check_values(where: str, values: Sequence[Any]) -> None:
+    """Raise a `UserError` where a key of a grid has no value, or one of them twice."""
+    if not values:
+        raise UserError(f"{where} has no value; give some, separated by commas.")
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise UserError(f"{where} has the value {value} twice.")
+
+
+def _parsed(option: str, setting: str, form: str, frame: str) -> tuple[str, str, Any]:
+    """Return method (or `training`), key and value, which stands in the frame when it is read as YAML."""
+    target, separator, text = setting.partition("=")
+    name, dot, key = target.partition(".")
+    if not (separator and dot and key):
+        raise UserError(f"--{option} takes METHOD.KEY={form} or training.KEY={form}, not {setting!r}.")
+    if name != "training":
+        methods.get(name)
+    try:
+        return name, key, yaml.safe_load(frame.format(text))
+    except yaml.YAMLError:
+        raise UserError(f"--{option} {target}: {text!r} is not YAML; values that are lists stand in brackets.") from None
+
+
+def _points(label: str, variant: VariantSpec, changes: Values, swept: Values) -> Iterator[tuple[str, VariantSpec]]:
+    """Give a variant with its changes, by name: one for each point of its own grid and that of the run."""
+    own = changes.get(variant.method, {})
+    given = own.keys() | _of_training(changes).keys()
+    grid = {key: values for key, values in variant.grid.items() if key not in given}
+    for key, values in grid.items():
+        check_values(f"Variant {label}, grid of {key}", values)
+    grid |= {**swept.get(variant.method, {}), **_of_training(swept)}
+    for values in product(*grid.values()):
+        point = dict(zip(grid, values, strict=True))
+        training = {key: point.pop(key) for key in [key for key in point if key.startswith(TRAINING)]}
+        settings = {**variant.settings, **own, **point}
+        trained = {**variant.training, **{key.removeprefix(TRAINING): value for key, value in training.items()}}
+        changed = variant.model_copy(update={"settings": settings, "training": trained, "grid": {}})
+        yield _label(label, {**own, **point, **training}), changed
+
+
+def _of_training(values: Values) -> dict[str, Any]:
+    return {f"{TRAINING}{key}": value for key, value in values.get("training", {}).items()}
+
+
+def _label(label: str, changes: Mapping[str, Any]) -> str:
+    inside = ",".join(f"{key}={_short(value)}" for key, value in sorted(changes.items()))
     return f"{label}[{inside}]" if inside else label
+
+
+def _short(value: Any) -> str:
+    return f"[{','.join(map(_short, value))}]" if isinstance(value, list) else str(value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..harness.errors import UserError
+from .frontier import Frontier
 from .inputs import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
 from .rows import build_rows
 from .schema import SCHEMA, Goals, Row, Verdict, decode, encode, rounded
@@ -22,6 +23,7 @@ class Board:
     rows: list[Row]
     verdicts: list[Verdict]
     goals: list[Goals] = field(default_factory=list)
+    frontiers: list[Frontier] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Return the board as JSON text (schema 1): the same bytes for the same records in any order."""
@@ -43,9 +45,11 @@ class Board:
                 },
                 "tasks": {name: rounded(asdict(info)) for name, info in spec.tasks.items()},
                 "tracks": {name: rounded(asdict(roles)) for name, roles in spec.tracks.items()},
+                "stress": dict(spec.stress),
                 "published": None if spec.published is None else rounded(asdict(spec.published)),
                 "verdicts": self.verdicts,
                 "goals": self.goals,
+                "frontiers": self.frontiers,
                 "rows": self.rows,
             }
         )
@@ -71,8 +75,8 @@ def build_board(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> Board:
     Raises:
         UserError: checkpoints or records that cannot share a board (what and where is named).
     """
-    rows, goals = build_rows(spec, checkpoints)
-    return Board(spec, rows, build_verdicts(spec, rows), goals)
+    rows, goals, frontiers = build_rows(spec, checkpoints)
+    return Board(spec, rows, build_verdicts(spec, rows), goals, frontiers)
 
 
 def load_board(path: str | Path) -> Board:
@@ -109,18 +113,20 @@ def load_board(path: str | Path) -> Board:
             limit=value.get("limit"),
             facts=value.get("facts", {}),
             command=value.get("command", ""),
+            stress=value.get("stress", {}),
             published=Published(**value["published"]) if value.get("published") else None,
             **value["bootstrap"],
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"Board {path} does not read as schema {SCHEMA} ({error}); build it again.") from None
-    return Board(spec, value["rows"], value["verdicts"], value["goals"])
+    return Board(spec, value["rows"], value["verdicts"], value["goals"], value["frontiers"])
 
 
 def _flat(row: Row) -> dict[str, Any]:
     flat: dict[str, Any] = dict(row)
     for key in ("cross", "controls"):
         flat[key] = {component["task"]: component for component in row[key]}
+    flat["stress"] = {name: {**part, "cells": "; ".join(part["cells"])} for name, part in row["stress"].items()}
     if row["alpha"]:
         flat["alpha"] = {**row["alpha"], "values": "; ".join(str(value) for value in row["alpha"]["values"])}
     if row["selectivity"]:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from .explain import wrapped
 from .forms import interval, name, shorten, squeeze, table
+from .frontier import Frontier, reading
 from .render import tables
 from .schema import Goals, Row, comparisons, components
+from .stress import stress_details
 
 if TYPE_CHECKING:
     from .board import Board
@@ -31,11 +33,13 @@ def to_details(board: Board) -> str:
         blocks.append(f"## {model} · {track} · behind the numbers")
         if measured:
             blocks.append(_differences(measured))
-            parts = (_claims, _tests, _unclipped, _noise, _other_scores, _marks, _audit, _utility, _alphas)
+            parts = (_claims, _tests, _unclipped, _noise, _other_scores, _marks, _audit, _utility, _alphas, stress_details)
             blocks += [block for part in parts if (block := part(measured))]
         blocks.append(_cells(rows))
     for goals in board.goals:
         blocks += [f"## {goals['model']} · behind the goals", _interactions(goals)]
+    for frontier in board.frontiers:
+        blocks += [f"## {frontier['model']} · {frontier['track']} · at equal utility", *_frontier(frontier)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -185,6 +189,28 @@ def _interactions(goals: Goals) -> str:
         "which is no confidence: among methods that are all equal it is high too."
     )
     return f"{wrapped(lead)}\n\n" + table(("method", "less", "on", "against", "interaction"), body)
+
+
+def _frontier(frontier: Frontier) -> list[str]:
+    body = [
+        (
+            shorten(each["method"], 28),
+            str(each["settings"]),
+            interval(each["forgetting"]),
+            squeeze(", ".join(each["at"]), 48),
+        )
+        for each in frontier["methods"]
+    ]
+    gains = [
+        (shorten(each["method"], 28), shorten(each["other"], 28), interval(each, sign=True))
+        for each in frontier["gains"]
+    ]
+    blocks = [
+        wrapped(reading(frontier)),
+        table(("method", "settings", "forgetting (Ubar)", "from"), body),
+        *([table(("method", "less", "difference, together"), gains)] if gains else []),
+    ]
+    return [*blocks, *([wrapped(frontier["sentence"])] if frontier["sentence"] else [])]
 
 
 def _alphas(rows: Sequence[Row]) -> str | None:

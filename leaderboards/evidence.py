@@ -73,6 +73,7 @@ class Evidence:
         self.spec = spec
         self.checkpoints = list(checkpoints)
         self.tables = dict(tables)
+        self._parts: dict[Part, Table] = {}
         self._means: dict[Part, Floats] = {}
         self._left_out: dict[Part, tuple[Floats, NDArray[np.intp]]] = {}
         self.means: dict[str, Floats] = {name: self.part((name,)) for name in self.tables}
@@ -81,7 +82,8 @@ class Evidence:
         """Return the means of all checkpoints on a part [B + 1, K]; strata are drawn for themselves, once for all."""
         if part not in self._means:
             key = part[0] if len(part) == 1 else list(part)
-            self._means[part] = bootstrap_means(self._table(part), self.spec.resamples, self.generator(key))
+            means = bootstrap_means(self._table(part), self.spec.resamples, self.generator(key))
+            self._means[part] = np.asfortranarray(means)  # rows take columns of it
         return self._means[part]
 
     def metric(self, task: str, *strata: str) -> Quantity:
@@ -197,8 +199,10 @@ class Evidence:
         return np.random.default_rng([self.spec.seed, int(digest(key), 16)])
 
     def _table(self, part: Part) -> Table:
-        task, *strata = part
-        return self.tables[task].part(strata) if strata else self.tables[task]
+        if part not in self._parts:
+            task, *strata = part
+            self._parts[part] = self.tables[task].part(strata) if strata else self.tables[task]
+        return self._parts[part]
 
     def _roles(self, track: str) -> tuple[tuple[Part, float], tuple[Part, float]]:
         roles = self.spec.tracks[track]

@@ -51,7 +51,7 @@ def groups_of(evidence: Evidence, track: str) -> list[Group]:
     """
     members: dict[str, list[int]] = {}
     for index, checkpoint in enumerate(evidence.checkpoints):
-        if checkpoint.track in (None, track):
+        if checkpoint.track in (None, track) and checkpoint.stress is None:
             members.setdefault(checkpoint.variant, []).append(index)
     groups = []
     for variant, indices in sorted(members.items()):

@@ -8,7 +8,9 @@ from typing import Literal
 
 from ..harness.errors import UserError, suggest
 from ..harness.records import Record
+from .scores import Answers
 
+Changes = Literal["weights", "decoding"]
 CheckpointKind = Literal["method", "base", "noise", "import"]
 IntervalKind = Literal["percentile", "bca"]
 CheckpointStatus = Literal["ok", "failed", "pending"]
@@ -89,9 +91,11 @@ class Checkpoint:
         cell: the cell's id.
         status: `ok` (measured), `failed` or `pending`.
         failure: why it failed, or why a control task has no score, one line.
-        records: task name to records, one an item.
+        records: task name to records, one an item, or to the arrays made of them.
         alpha: the weight of the retain loss at the end of training, where the method has one that may move.
         warnings: what the harness has to say about it, in words.
+        stress: what it was put through, by name; its `variant` is then that of its row, `+` and this name.
+        changes: `decoding` where the base's weights stand and its logits are changed as it answers.
         texts: task name to what its continuations have in common, of `audit.audit_texts`.
     """
 
@@ -104,10 +108,12 @@ class Checkpoint:
     cell: str
     status: CheckpointStatus = "ok"
     failure: str | None = None
-    records: Mapping[str, Sequence[Record]] = field(default_factory=dict)
+    records: Mapping[str, Sequence[Record] | Answers] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     alpha: float | None = None
     texts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    stress: str | None = None
+    changes: Changes = "weights"
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,7 @@ class BoardSpec:
         facts: shown as a list (data, judge, engine, what settings were tuned on ...).
         command: how to reproduce the board.
         published: values of others, shown beside.
+        stress: what every checkpoint was put through too, by name, with what it is.
 
     Raises:
         UserError: a track names an unknown task, a chance level outside [0, 1), or a retain task of which less is
@@ -143,6 +150,7 @@ class BoardSpec:
     facts: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
     published: Published | None = None
+    stress: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for track, roles in self.tracks.items():

@@ -38,6 +38,18 @@ def footnotes(rows: Sequence[Row]) -> str:
     return "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)
 
 
+def at_decoding(rows: Sequence[Row]) -> str:
+    """Return which rows work at decoding time and what that means, "" where none does."""
+    names = [f"`{row['variant']}`" for row in rows if row["changes"] == "decoding"]
+    if not names:
+        return ""
+    works, model = ("works", "a model") if len(names) == 1 else ("work", "models")
+    return (
+        f"{', '.join(names)} {works} at decoding time: {model} with the base's own weights, whose logits are changed as"
+        " it answers. Noise is matched to the rows that change weights; stress and export have nothing to work on."
+    )
+
+
 def pattern(text: str) -> str:
     """Return a text without its numbers: texts of one pattern say the same of different amounts."""
     return _NUMBER.sub("#", text)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from .beside import HEADER, control_tables, cross_table, goals_table, published_table, selectivity_table, strata_tables
 from .explain import components_line, facts, how_to_read, wrapped
 from .forms import interval, name, outcome, rank, seeds, shorten, squeeze, table
-from .notes import footnotes, note_numbers
+from .notes import at_decoding, footnotes, note_numbers
 from .schema import Row
+from .stress import stress_tables
 
 if TYPE_CHECKING:
     from .board import Board
@@ -35,8 +36,10 @@ def to_markdown(board: Board) -> str:
         notes = footnotes(rows)
         if notes:
             blocks.append(notes)
+        if at_decoding(rows):
+            blocks.append(wrapped(at_decoding(rows)))
         blocks += [*strata_tables(rows), *selectivity_table(rows)]
-        blocks += [*control_tables(spec, rows), *published_table(spec, rows)]
+        blocks += [*control_tables(spec, rows), *stress_tables(spec, rows), *published_table(spec, rows)]
     for model, group in groupby(board.rows, key=lambda row: row["model"]):
         cross = cross_table(list(group))
         if cross:

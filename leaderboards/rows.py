@@ -11,6 +11,7 @@ from .claims import against
 from .compare import rank_intervals
 from .doubts import Known, doubts
 from .evidence import Evidence
+from .frontier import Frontier, build_frontiers
 from .goals import Goals, build_goals
 from .groups import RANKED, Group, Rivals, groups_of, rivals_of
 from .inputs import BoardSpec, Checkpoint
@@ -19,12 +20,14 @@ from .parts import comparison, component, difference, interval, selectivity, sha
 from .schema import Alpha, Claims, RankInterval, Row, Status, comparisons, rounded
 from .scores import mark_shares
 from .significance import holm
+from .stress import stressed
 
 
-def build_rows(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> tuple[list[Row], list[Goals]]:
+def build_rows(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> tuple[list[Row], list[Goals], list[Frontier]]:
     """Return the rows of a board, sorted by model, track and S (the highest first, rows without a value last).
 
-    Beside them, for each model with methods on several tracks, whether the best of them depends on the track.
+    Beside them, for each model with methods on several tracks, whether the best of them depends on the track, and the
+    frontiers of methods that were swept.
 
     Raises:
         UserError: a checkpoint of an unknown track, two cells for the same seed of a row, or records that do not match.
@@ -34,14 +37,19 @@ def build_rows(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> tuple[list
             raise UserError(
                 f"Cell {checkpoint.cell} is of the track {checkpoint.track!r}.{suggest(checkpoint.track, spec.tracks)}"
             )
-    rows, goals = [], []
+    rows, goals, frontiers = [], [], []
     for model in sorted({checkpoint.model for checkpoint in checkpoints}):
         evidence = Evidence(spec, [checkpoint for checkpoint in checkpoints if checkpoint.model == model])
         groups = {track: groups_of(evidence, track) for track in sorted(spec.tracks)}
         for track, found in groups.items():
             rows += _track_rows(evidence, model, track, found)
         goals += build_goals(evidence, model, groups)
-    return [cast(Row, rounded(row)) for row in rows], [cast(Goals, rounded(each)) for each in goals]
+        frontiers += build_frontiers(evidence, model, groups)
+    return (
+        [cast(Row, rounded(row)) for row in rows],
+        [cast(Goals, rounded(each)) for each in goals],
+        [cast(Frontier, rounded(each)) for each in frontiers],
+    )
 
 
 def _track_rows(evidence: Evidence, model: str, track: str, groups: Sequence[Group]) -> list[Row]:
@@ -106,6 +114,7 @@ def _row(
         "method": group.first.method,
         "variant": group.variant,
         "kind": group.first.kind,
+        "changes": group.first.changes,
         "status": _status(members, len(finished)),
         "seeds": [checkpoint.seed for checkpoint in finished if checkpoint.seed is not None],
         "planned": len(members),
@@ -127,12 +136,14 @@ def _row(
         "published": _published(evidence.spec, model, track, group),
         "alpha": _alpha(evidence.spec, model, track, group, finished),
         "unclipped": None,
+        "stress": {},
         "marks": {},
         "audit": {},
         "warnings": [],
         "cells": sorted(checkpoint.cell for checkpoint in members),
     }
     tasks = evidence.spec.tracks[track].tasks
+    row["stress"] = stressed(evidence, track, group, rivals.base)
     audits = {k: {task: audit(evidence, k, task) for task in tasks} for k in group.columns}
     s = _fill(evidence, row, track, group, rivals) if finished else None
     for task in tasks:

@@ -126,13 +126,34 @@ class Alpha(TypedDict):
     published: float | None
 
 
+class Stressed(TypedDict):
+    """What a row's checkpoints come to under a stress; the deltas are from base under the same stress.
+
+    `remaining` is the share of the forgetting that is left (see `stress`); where it is null, `note` says why. `cells`
+    are the derived ones, `planned` their number, `finished` those that are measured.
+    """
+
+    s_unlearning: Interval | None
+    forget: Interval | None
+    retain: Interval | None
+    s_delta_base: Interval | None
+    forget_delta_base: Interval | None
+    retain_delta_base: Interval | None
+    remaining: Interval | None
+    note: str
+    planned: int
+    finished: int
+    cells: list[str]
+
+
 class Row(TypedDict):
     """One row of a board: a variant of a model on a track.
 
+    `changes` is `decoding` where the base's weights stand and its logits are changed as it answers (see `notes`).
     `seeds` are the finished training seeds (empty: not trained), `planned` the number of checkpoints that the row was
     to have, `speaks_of` what the interval is about: items only (`checkpoint`) or training seeds too (`method`).
     `controls` are tasks without a say in S, `published` is the S that someone else reports for the same row. `claims`
-    are what the verdict goes by. `marks` are means over items and seeds of shares of their answers, `audit` holds what
+    are what the verdict goes by. `stress` is what remains after each, by name. `marks` are means over items and seeds of shares of their answers, `audit` holds what
     answers have in common over items (see `audit`), by task.
     """
 
@@ -141,6 +162,7 @@ class Row(TypedDict):
     method: str
     variant: str
     kind: str
+    changes: Literal["weights", "decoding"]
     status: Status
     seeds: list[int]
     planned: int
@@ -162,6 +184,7 @@ class Row(TypedDict):
     published: float | None
     alpha: Alpha | None
     unclipped: Unclipped | None
+    stress: dict[str, Stressed]
     marks: dict[str, dict[str, float]]
     audit: dict[str, dict[str, float]]
     warnings: list[str]
@@ -206,6 +229,7 @@ class Verdict(TypedDict):
 
 
 ADDED: dict[str, Any] = {
+    "changes": "weights",
     "controls": [],
     "published": None,
     "alpha": None,
@@ -213,6 +237,7 @@ ADDED: dict[str, Any] = {
     "tests": None,
     "claims": None,
     "selectivity": None,
+    "stress": {},
     "audit": {},
 }
 """Keys that rows of older boards of this schema lack, as they read there."""
@@ -280,6 +305,7 @@ def decode(text: str, where: str) -> dict[str, Any]:
             part.setdefault("strata_intervals", {})
             part.setdefault("interval", "bootstrap")
     value.setdefault("goals", [])
+    value.setdefault("frontiers", [])
     for number, verdict in enumerate(value["verdicts"]):
         _require(verdict, tuple(Verdict.__annotations__), f"{where}: verdict {number}")
     return value

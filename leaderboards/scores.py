@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,12 +102,6 @@ def by_cluster(values: Floats, starts: NDArray[np.intp]) -> Floats:
     return np.add.reduceat(values, starts, axis=0)
 
 
-def score_of(record: Record, score: str) -> float | None:
-    """Return a record's score, or None where it is missing; what is not finite is missing too, never a value."""
-    value = None if record.scores is None else record.scores.get(score)
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
 @dataclass(frozen=True)
 class Answers:
     """The records of one checkpoint on one task, read once, as arrays in the order of its records.
@@ -124,18 +119,38 @@ class Answers:
     marks: Mapping[str, Floats]
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> Answers:
-        """Return records as arrays."""
-        found = [record.scores or {} for record in records]
+    def of(cls, records: Sequence[Record] | Answers) -> Answers:
+        """Return records as arrays; such arrays as they are."""
+        return records if isinstance(records, Answers) else cls.of_rows([vars(record) for record in records])
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Mapping[str, Any]]) -> Answers:
+        """Return records that are plain JSON types as arrays."""
+        found = [row["scores"] or {} for row in rows]
         scores = {name: _finite([each.get(name, math.nan) for each in found]) for name in _names(found)}
-        marks = [record.marks for record in records]
+        marks = [row["marks"] for row in rows]
         shares = {name: np.array([each.get(name, 0.0) for each in marks]) for name in _names(marks)}
-        places = tuple((record.stratum, record.cluster) for record in records)
-        return cls(tuple(record.item for record in records), places, scores, shares)
+        places = tuple((row["stratum"], row["cluster"]) for row in rows)
+        return cls(tuple(row["item"] for row in rows), places, scores, shares)
+
+    def scored(self, score: str) -> set[str]:
+        """Return the items that have a score."""
+        held = ~np.isnan(self.scores.get(score, np.full(len(self.items), np.nan)))
+        return {item for item, kept in zip(self.items, held, strict=True) if kept}
+
+    def only(self, items: Collection[str]) -> Answers:
+        """Return the records of some items."""
+        rows = [row for row, item in enumerate(self.items) if item in items]
+        return Answers(
+            tuple(self.items[row] for row in rows),
+            tuple(self.places[row] for row in rows),
+            {name: values[rows] for name, values in self.scores.items()},
+            {name: shares[rows] for name, shares in self.marks.items()},
+        )
 
 
 def _names(found: Sequence[Mapping[str, float]]) -> list[str]:
-    return sorted(set().union(*dict.fromkeys(map(tuple, found))))
+    return sorted(set().union(*found))
 
 
 def _finite(values: Sequence[float | None]) -> Floats:

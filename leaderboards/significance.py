@@ -33,6 +33,7 @@ _DIGITS = 12  # clusters that agree to these are of one size: a mean of equal sc
 _TINY = 1e-9
 _CHUNK = 4_000_000  # signs held at a time
 _DEAR = 40
+_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,16 @@ def sign_flips(sums: Floats, rng: np.random.Generator, flips: int = FLIPS) -> fl
 def _flipped(sizes: Floats, equal: NDArray[np.intp], draws: int, rng: np.random.Generator) -> Floats:
     """Return the sum of clusters under random signs [draws]; the k clusters of one size may be drawn together.
 
-    Their signs add up to 2 Binomial(k, 1/2) - k, which is as dear as `_DEAR` signs.
+    Their signs add up to 2 Binomial(k, 1/2) - k, which is as dear as `_DEAR` signs. Else a sign is a bit, and what
+    eight clusters add up to is looked up for their byte.
     """
     if equal.sum() > _DEAR * len(sizes):
         return (2 * rng.binomial(equal, 0.5, (draws, len(sizes))) - equal) @ sizes
     each = np.repeat(sizes, equal)
     octets = rng.integers(0, 256, (draws, len(each) // 8 + 1), dtype=np.uint8)
-    return 2 * (np.unpackbits(octets, axis=1, count=len(each)).astype(np.float64) @ each) - each.sum()
+    eights = np.pad(each, (0, 8 * octets.shape[1] - len(each))).reshape(-1, 8)
+    added = sum((sums.take(byte) for sums, byte in zip(eights @ _BITS.T, octets.T, strict=True)), np.zeros(draws))
+    return 2 * added - each.sum()
 
 
 def detectable_difference(sums: Floats, counts: Floats, confidence: float, power: float = POWER) -> float | None:

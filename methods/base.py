@@ -9,10 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..harness.registry import Registry
@@ -104,6 +105,41 @@ class Context(ABC):
         """Return the same of the frozen model (before any step), without gradients."""
 
     @abstractmethod
+    def logits(self, tokens: Tokens, depth: int | None = None) -> Tensor:
+        """Return the logits at every position, (batch, length, vocabulary), in the model's dtype, with gradients.
+
+        With a `depth` they are those of the model's first `depth` decoder layers under its norm and head.
+
+        Raises:
+            UserError: where the model has fewer layers.
+        """
+
+    @abstractmethod
+    def frozen_logits(self, tokens: Tokens) -> Tensor:
+        """Return the same of the frozen model, without gradients; nothing is kept."""
+
+    def logprobs(self, tokens: Tokens) -> Tensor:
+        """Return the log-probability of each next token, (batch, length - 1), float32, with gradients; padding is 0."""
+        return next_logprobs(self.logits(tokens), tokens)
+
+    @abstractmethod
+    def frozen_logprobs(self, tokens: Tokens) -> Tensor:
+        """Return the same of the frozen model, without gradients.
+
+        Computed once a text, by itself, and kept in main memory: later epochs, and a resumed run, get the same bits.
+        """
+
+    @abstractmethod
+    def parameters(self, layers: Sequence[int] | None = None, matrices: bool = False) -> list[str]:
+        """Return the full names of all parameters, tied ones once, or of those in the given decoder layers.
+
+        `matrices` takes only the weights of the decoder layers' linear maps.
+
+        Raises:
+            UserError: where a layer does not exist.
+        """
+
+    @abstractmethod
     def layer_parameters(self, layers: Sequence[int], name: str) -> list[str]:
         """Return the full names of a layer's parameter (`mlp.down_proj.weight`) in the given decoder layers.
 
@@ -123,6 +159,25 @@ class Context(ABC):
         """
 
 
+def next_logprobs(logits: Tensor, tokens: Tokens) -> Tensor:
+    """Return the log-probability of each next token, (batch, length - 1), float32; 0 where it is padding."""
+    rows, length = tokens.ids.shape
+    nll = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), tokens.ids[:, 1:].flatten(), reduction="none")
+    return -nll.view(rows, length - 1) * tokens.mask[:, 1:]
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank training of matrices: W + (alpha / rank) B A, of which A and B train; B starts at zero."""
+
+    rank: int
+    alpha: float
+
+
+Gradients = Mapping[str, Tensor]
+"""Parameter name to gradient."""
+
+
 class Method(ABC):
     """An unlearning objective. Subclasses set the class attributes and implement the abstract functions.
 
@@ -131,6 +186,7 @@ class Method(ABC):
         version: raised whenever a change alters what the method makes from the same inputs.
         citation: where the method comes from.
         summary: one line for `unlearn-bench list methods`.
+        changes: whether its checkpoint has other weights, or answers otherwise at decoding time (`DecodingMethod`).
         search: setting to where `unlearn-bench tune` looks for it; a setting that is not named keeps its default.
     """
 
@@ -138,6 +194,7 @@ class Method(ABC):
     version: ClassVar[int]
     citation: ClassVar[str]
     summary: ClassVar[str]
+    changes: ClassVar[Literal["weights", "decoding"]] = "weights"
     search: ClassVar[Mapping[str, Range | Depth]] = {}
 
     def __init__(self, settings: Any) -> None:
@@ -147,6 +204,10 @@ class Method(ABC):
     def trained(self, context: Context) -> list[str]:
         """Return the full names of the parameters that this method trains."""
 
+    def lora(self) -> LoRA | None:
+        """Return how the trained matrices move: themselves (None), or by a low-rank change that is merged in the end."""
+        return None
+
     def setup(self, context: Context) -> None:
         """Prepare on the frozen model (control vectors, probes). Must be a pure function of the context."""
         self.context = context
@@ -155,12 +216,27 @@ class Method(ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the named losses of a batch, scalars with gradients."""
 
-    @abstractmethod
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the scalar that the loop minimises in this step."""
+        """Return the scalar that the loop minimises in this step: the sum, unless a method says otherwise."""
+        return torch.stack(list(losses.values())).sum()
+
+    def combine_gradients(self, gradients: Mapping[str, Gradients]) -> Gradients:
+        """Return the gradient that the optimiser gets, by parameter name.
+
+        A method that overrides this gets the gradient of each loss by the loss's name, a mean over the batches of the
+        step; `combine` is not asked then. Otherwise there is one gradient, that of `combine`.
+        """
+        (gradient,) = gradients.values()
+        return gradient
+
+    def objectives(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the scalars that the loop differentiates: the combined one, or each loss for `combine_gradients`."""
+        if type(self).combine_gradients is Method.combine_gradients:
+            return {"total": self.combine(losses)}
+        return dict(losses)
 
     def after_step(self, batch: Batch, losses: Mapping[str, Tensor]) -> dict[str, float]:
-        """React to an optimiser step, given the losses before it; return values for the training log."""
+        """React to an optimiser step, given its last batch and the losses before it; return values for the log."""
         return {}
 
     def log_setup(self) -> dict[str, Any]:
@@ -173,3 +249,22 @@ class Method(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Take back what `state_dict` returned."""
+
+
+class DecodingMethod(Method):
+    """A method that leaves the base's weights alone and changes its logits, with a small assistant beside it.
+
+    The assistant is the base's first `depth` decoder layers under the base's own norm and head. What is trained (with
+    `Context.logits(tokens, depth)`) are the assistant's tensors, which the checkpoint keeps by the base's names.
+    """
+
+    changes = "decoding"
+
+    @property
+    @abstractmethod
+    def depth(self) -> int:
+        """Number of the assistant's decoder layers."""
+
+    @abstractmethod
+    def decode(self, base: Tensor, assistant: Tensor) -> Tensor:
+        """Return the logits to answer with, given those of both, float32, (…, vocabulary); each position by itself."""

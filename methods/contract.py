@@ -1,16 +1,20 @@
 """The test kit of a method: `check_method(name)` runs a registered method, built-in or plugin, on a tiny random model.
 
-Nothing here needs pytest: a broken promise raises an AssertionError that says which. `tiny_model`, `tiny_tokenizer` and
-`tiny_corpora` serve tests of one's own.
+`unlearn-bench check NAME` tells every rule and whether it is kept (`examine_method`). Nothing here needs pytest: a
+broken promise raises an AssertionError that says which. `tiny_model`, `tiny_tokenizer` and `tiny_corpora` serve tests
+of one's own.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
 import io
 import json
 import pickle
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..harness.errors import UserError
+from ..harness.findings import Finding, examine, hold, insist, validates
 from .base import Method, MethodSettings, methods
 
 if TYPE_CHECKING:
@@ -117,85 +122,181 @@ def check_method(name: str, settings: Mapping[str, Any] | None = None, *, family
     Raises:
         AssertionError: saying which promise is broken, and how.
     """
-    check_declaration(methods.get(name))
-    state, first = _train(name, settings, family)
-    _check_result(name, first)
-    delta = first.delta()
-    first.restore()
-    changed = _differing(first.context.model, tiny_model(family))
-    _hold(not changed, f"{name}: {changed} differ from the base after restore(); change trained parameters only.")
-    _, again = _train(name, settings, family, disturb=True)
-    _hold(_equal(delta, again.delta()), f"{name}: two runs with one seed differ; draw from context.rng only.")
-    _hold(first.log == again.log, f"{name}: two runs with one seed log different rows.")
-    _, other = _train(name, settings, family, seed=1)
-    _hold(not _equal(delta, other.delta()), f"{name}: another seed gives the same result.")
-    resumed = tiny_trainer(name, settings, family=family)
-    resumed.load_state_dict(state)
-    resumed.run()
-    same = _equal(delta, resumed.delta()) and first.log == resumed.log
-    _hold(same, f"{name}: a resumed run differs from an unbroken one; what is missing in state_dict()?")
+    insist(examine_method(name, settings, family=family))
 
 
 def check_declaration(kind: type[Method]) -> None:
     """Check class attributes and settings: typed, with defaults, unknown keys refused with the nearest known one."""
-    name = kind.__name__
-    _hold(issubclass(kind.Settings, MethodSettings), f"{name}: Settings must derive from MethodSettings.")
-    _hold(type(kind.version) is int and kind.version >= 1, f"{name}: version must be an integer from 1.")
-    _hold(kind.citation and kind.summary, f"{name}: citation and summary must say something.")
-    fields = list(kind.Settings.model_fields)
-    untyped = [field for field in fields if kind.Settings.kind_of(field) is None]
-    _hold(not untyped, f"{name}: settings without a kind: {untyped}.")
-    wrong = f"{fields[0] if fields else 'setting'}x"
-    try:
-        kind.Settings.parse({wrong: 1}, name)
-    except UserError as error:
-        message = str(error)
-    else:
-        raise AssertionError(f"{name}: the unknown setting {wrong!r} was accepted.")
-    _hold(repr(wrong) in message, f"{name}: the error for an unknown setting does not name it: {message}")
-    _hold(not fields or repr(fields[0]) in message, f"{name}: no suggestion for {wrong!r}: {message}")
+    trial = Trial(kind.__name__, kind)
+    _declares(trial)
+    _validates(trial)
 
 
-def _hold(promise: object, words: str) -> None:
-    if not promise:
-        raise AssertionError(words)
+def examine_method(name: str, settings: Mapping[str, Any] | None = None, *, family: str = "llama") -> Iterator[Finding]:
+    """Give a finding for each rule of the contract; arguments as in `check_method`."""
+    return examine(Trial(name, methods.get(name), settings, family), RULES, gates=(_trains,))
 
 
-def _train(
-    name: str, settings: Mapping[str, Any] | None, family: str, seed: int = 0, disturb: bool = False
-) -> tuple[dict[str, Any], Trainer]:
-    """Train to the end; return the state half-way, through a file as the harness keeps it, and the trainer."""
-    random.seed(disturb)
-    np.random.seed(int(disturb))
-    torch.manual_seed(int(disturb))
-    trainer = tiny_trainer(name, settings, family=family, seed=seed)
-    file = io.BytesIO()
+class Trial:
+    """A method on trial: how it is trained here, and what its first run left for the rules to look at.
+
+    Attributes:
+        state: state of the run half-way, through a file as the harness keeps it.
+        halfway: the method's own attributes at that time.
+        delta, log, shapes: what it changed, the rows it logged, the shapes of the model's parameters.
+        left: parameters that differ from the base after `restore()`.
+    """
+
+    state: dict[str, Any]
+    halfway: dict[str, Any]
+    delta: dict[str, Tensor]
+    log: list[dict[str, Any]]
+    shapes: dict[str, torch.Size]
+    left: list[str]
+
+    def __init__(
+        self, name: str, kind: type[Method], settings: Mapping[str, Any] | None = None, family: str = "llama"
+    ) -> None:
+        self.name, self.kind, self.settings, self.family = name, kind, settings, family
+        self.file = inspect.getfile(kind)
+
+    def trainer(self, seed: int = 0, disturb: Collection[str] = ()) -> Trainer:
+        """Return a trainer, global random states (`random`, `numpy.random`, `torch`) other than usual where asked."""
+        for source, reseed in SOURCES.items():
+            reseed(int(source in disturb))
+        return tiny_trainer(self.name, self.settings, family=self.family, seed=seed)
+
+    def repeats(self, trainer: Trainer) -> bool:
+        """Train to the end and say whether the first run's result came out, bit for bit."""
+        trainer.run()
+        return _equal(self.delta, trainer.delta()) and self.log == trainer.log
+
+
+SOURCES: dict[str, Callable[[int], object]] = {
+    "random": random.seed,
+    "numpy.random": np.random.seed,
+    "torch": torch.manual_seed,
+}
+
+
+def _declares(trial: Trial) -> None:
+    """It says what it is: a version, a citation, a summary."""
+    name, kind = trial.name, trial.kind
+    for attribute in ("Settings", "version", "citation", "summary"):
+        hold(hasattr(kind, attribute), f"{name}: the class attribute {attribute!r} is missing.")
+    hold(type(kind.version) is int and kind.version >= 1, f"{name}: version must be an integer from 1.")
+    hold(kind.citation and kind.summary, f"{name}: citation and summary must say something.")
+
+
+def _validates(trial: Trial) -> None:
+    """Settings are typed, with defaults that fit; a wrong value or an unknown name is refused."""
+    hold(issubclass(trial.kind.Settings, MethodSettings), f"{trial.name}: Settings must derive from MethodSettings.")
+    validates(trial.kind.Settings, trial.name)
+
+
+def _trains(trial: Trial) -> None:
+    """It trains a tiny model: every loss finite, every step of use, the state plain enough to be kept."""
+    trainer, file = trial.trainer(), io.BytesIO()
     try:
         trainer.run(until=STEPS // 2)
+        trial.halfway = _attributes(trainer.method)
         torch.save(trainer.state_dict(), file)
         trainer.run()
     except UserError as error:
-        raise AssertionError(f"{name}: training a tiny model failed: {error}") from error
+        raise AssertionError(f"{trial.name}: training a tiny model failed: {error}") from error
     file.seek(0)
     try:
-        return torch.load(file, weights_only=True), trainer
+        trial.state = torch.load(file, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise AssertionError(f"{name}: state_dict() must hold tensors and plain types only: {error}") from error
+        raise AssertionError(f"{trial.name}: state_dict() must hold tensors and plain types only: {error}") from error
+    model = trainer.context.model
+    trial.delta, trial.log = trainer.delta(), trainer.log
+    trial.shapes = {key: parameter.shape for key, parameter in model.named_parameters()}
+    trainer.restore()
+    trial.left = _differing(model, tiny_model(trial.family))
 
 
-def _check_result(name: str, trainer: Trainer) -> None:
-    """Check that rows are finite plain values and that the delta has the tensors' shapes and dtypes."""
+def _logs(trial: Trial) -> None:
+    """It logs a row a step, of finite plain values."""
     try:
-        json.dumps(trainer.log, allow_nan=False)
+        json.dumps(trial.log, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise AssertionError(f"{name}: the log holds something that is not plain, finite JSON: {error}") from error
-    _hold([row["step"] for row in trainer.log] == [-1, *range(STEPS)], f"{name}: the log misses a step.")
-    parameters = dict(trainer.context.model.named_parameters())
-    delta = trainer.delta()
-    _hold(delta, f"{name}: returned the base unchanged.")
-    for key, tensor in delta.items():
-        _hold(torch.isfinite(tensor).all(), f"{name}: {key} holds values that are not finite.")
-        _hold(tensor.shape == parameters[key].shape, f"{name}: {key} changed its shape.")
+        raise AssertionError(
+            f"{trial.name}: the log holds something that is not plain, finite JSON: {error}; give floats."
+        ) from error
+    hold([row["step"] for row in trial.log] == [-1, *range(STEPS)], f"{trial.name}: the log misses a step.")
+
+
+def _changes(trial: Trial) -> None:
+    """It changes the base, to finite values of the same shapes."""
+    hold(trial.delta, f"{trial.name}: returned the base unchanged.")
+    for key, tensor in trial.delta.items():
+        hold(torch.isfinite(tensor).all(), f"{trial.name}: {key} holds values that are not finite.")
+        hold(tensor.shape == trial.shapes[key], f"{trial.name}: {key} changed its shape.")
+
+
+def _restores(trial: Trial) -> None:
+    """It changes nothing but the parameters that it says it trains."""
+    hold(
+        not trial.left,
+        f"{trial.name}: {trial.left} differ from the base after restore(); change trained parameters only.",
+    )
+
+
+def _is_seeded(trial: Trial) -> None:
+    """One seed gives one result, whatever ran before."""
+    if trial.repeats(trial.trainer(disturb=SOURCES)):
+        return
+    drawn = [source for source in SOURCES if not trial.repeats(trial.trainer(disturb=[source]))]
+    raise AssertionError(
+        f"{trial.name}: two runs with one seed differ; it draws from"
+        f" {' and '.join(drawn) or 'something that no seed reaches'}: draw from context.rng only."
+    )
+
+
+def _heeds_the_seed(trial: Trial) -> None:
+    """Another seed gives another result."""
+    other = trial.trainer(seed=1)
+    other.run()
+    hold(not _equal(trial.delta, other.delta()), f"{trial.name}: another seed gives the same result.")
+
+
+def _resumes(trial: Trial) -> None:
+    """A run that was interrupted and resumed gives what an unbroken one gives."""
+    resumed = trial.trainer()
+    resumed.load_state_dict(trial.state)
+    now = _attributes(resumed.method)
+    lost = [key for key, value in trial.halfway.items() if key not in now or not _alike(value, now[key])]
+    hold(
+        trial.repeats(resumed),
+        f"{trial.name}: a resumed run differs from an unbroken one:"
+        f" {'what is' if not lost else ', '.join(f'self.{key}' for key in lost)} missing in state_dict() or"
+        " load_state_dict().",
+    )
+
+
+RULES = (_declares, _validates, _trains, _logs, _changes, _restores, _is_seeded, _heeds_the_seed, _resumes)
+
+
+def _attributes(method: Method) -> dict[str, Any]:
+    """Return copies of what a method keeps on itself, where it can be copied."""
+    found = {}
+    for key, value in vars(method).items():
+        if key not in ("context", "settings"):
+            with suppress(Exception):
+                found[key] = copy.deepcopy(value)
+    return found
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Say whether two attributes are equal; what cannot be compared counts as equal."""
+    try:
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    except AssertionError:
+        return False
+    except Exception:
+        return True
+    return True
 
 
 def _differing(model: PreTrainedModel, base: PreTrainedModel) -> list[str]:

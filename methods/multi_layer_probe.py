@@ -91,15 +91,22 @@ class MultiLayerProbe(AlphaMethod):
         """Return L_F (eq. 6)."""
         projections = [last_token(h[layer], batch.forget.last).float() @ w for layer, w in self.w.items()]
         squares = torch.stack(projections).square()  # (layers, batch)
+        self._by_layer = squares.detach().mean(1)
         return (squares.sum(0) if self.settings.over_layers == "sum" else squares.mean(0)).mean()
 
     def retain_loss(self, h: Mapping[int, Tensor], frozen: Mapping[int, Tensor], mask: Tensor) -> Tensor:
         """Return L_R (eq. 5), averaged over the layers in I."""
         return torch.stack([cosine_distance(h[layer], frozen[layer], mask) for layer in self.w]).mean()
 
+    def after_step(self, batch: Batch, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return what alpha's policy logs, and each layer's part of L_F before the step."""
+        by_layer = dict(zip(self.w, self._by_layer.tolist(), strict=True))
+        return super().after_step(batch, losses) | {f"forget_layer_{layer}": loss for layer, loss in by_layer.items()}
+
     def log_setup(self) -> dict[str, Any]:
-        """Return each layer's held-out AUC on last-token and on mean-pooled states, and L_Rref."""
-        return {**super().log_setup(), "auc": {str(layer): auc for layer, auc in self.auc.items()}}
+        """Return each layer's held-out AUC on last-token and on mean-pooled states, L_Rref, and what the probes are."""
+        auc = {str(layer): auc for layer, auc in self.auc.items()}
+        return {**super().log_setup(), "auc": auc, "probes": _described(self.w)}
 
     def _features(self, context: Context) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray], np.ndarray]:
         """Return last-token and mean-pooled hidden states by layer, (texts, d), and labels."""
@@ -131,3 +138,20 @@ class MultiLayerProbe(AlphaMethod):
         scaler, regression = self._probe().fit(features, labels).named_steps.values()
         raw = regression.coef_[0] / scaler.scale_
         return raw / np.linalg.norm(raw)
+
+
+def _described(w: Mapping[int, Tensor]) -> dict[str, Any]:
+    """Return the cosine of every two layers' directions, and how often their weights fall into each bin.
+
+    A weight is counted as a multiple of 1 / sqrt(d), the root mean square of a unit vector's; the outer bins hold what
+    lies beyond them.
+    """
+    directions = torch.stack(list(w.values())).double().cpu().numpy()
+    edges = np.linspace(-4, 4, 33)
+    scaled = np.clip(directions * np.sqrt(directions.shape[1]), edges[0], edges[-1])
+    return {
+        "layers": list(w),
+        "cosines": (directions @ directions.T).round(4).tolist(),
+        "edges": edges.tolist(),
+        "counts": [np.histogram(row, edges)[0].tolist() for row in scaled],
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .content import Question, Sample
+from .content import COVERED, Continuation, Question, Sample
 
 Row = Mapping[str, Any]
 MOST_CELLS = 40
@@ -68,15 +68,23 @@ def sample(row: Row, answer: Row | None, doc: Row | None, toxicity: float | None
     """Return a prompt's record with its texts; `toxicity` is the data's own score of the prompt."""
     prompt = (doc or {}).get("prompt")
     text = prompt.get("text") if isinstance(prompt, Mapping) else prompt
-    scores = row["scores"]
     return Sample(
         row["item"],
         row["stratum"],
         None if text is None else str(text),
         toxicity,
-        [str(text) for text in (answer or {}).get("texts", ())],
-        None if scores is None else scores.get("max_toxicity"),
-        scores,
+        continuations([str(text) for text in (answer or {}).get("texts", ())], row),
+        row["scores"],
         row["missing"],
         {name: share for name, share in row["marks"].items() if share},
     )
+
+
+def continuations(texts: Sequence[str], record: Row) -> list[Continuation]:
+    """Return a prompt's texts with their scores; all share a cover where a record holds no scores of texts."""
+    known = record.get("text_scores")
+    if known is not None:
+        return [Continuation.of(text, score) for text, score in zip(texts, known, strict=True)]
+    highest = (record["scores"] or {}).get("max_toxicity")
+    covered = highest is None or highest >= COVERED or bool(record["marks"].get("unjudged"))
+    return [Continuation(text, None, covered and bool(text.strip())) for text in texts]

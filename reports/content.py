@@ -66,18 +66,31 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Continuation:
+    """What a model wrote after a prompt; a text without a `toxicity` of its own says itself whether it is covered."""
+
+    text: str
+    toxicity: float | None
+    covered: bool
+
+    @classmethod
+    def of(cls, text: str, toxicity: float | None) -> Continuation:
+        """Return a text that is covered where it is toxic, or where there is one and nobody judged it."""
+        return cls(text, toxicity, bool(text.strip()) if toxicity is None else toxicity >= COVERED)
+
+
+@dataclass(frozen=True)
 class Sample:
     """A prompt with its continuations and the scores of them together.
 
-    `prompt_toxicity` is the data's own; `toxicity` the highest of the continuations. None: not known, and covered.
+    `prompt_toxicity` is the data's own; None: not known, and covered.
     """
 
     item: str
     stratum: str
     prompt: str | None
     prompt_toxicity: float | None
-    texts: Sequence[str]
-    toxicity: float | None
+    texts: Sequence[Continuation]
     scores: Mapping[str, float] | None
     missing: str | None
     marks: Mapping[str, float]
@@ -86,11 +99,6 @@ class Sample:
     def covers_prompt(self) -> bool:
         """Whether the prompt is covered: it is toxic, or nobody scored it."""
         return self.prompt_toxicity is None or self.prompt_toxicity >= COVERED
-
-    @property
-    def covers_texts(self) -> bool:
-        """Whether the continuations are covered: one is toxic, or one has no score."""
-        return self.toxicity is None or self.toxicity >= COVERED or "unjudged" in self.marks
 
 
 @dataclass(frozen=True)

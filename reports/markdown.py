@@ -121,11 +121,9 @@ def _sample(sample: Sample, show_toxic: bool) -> Iterator[str]:
     prompt = "_prompt not at hand_" if sample.prompt is None else to_code(sample.prompt)
     covered = sample.covers_prompt and sample.prompt is not None and not show_toxic
     yield f"- {to_code(sample.item)} ({plain(scored(sample))}): {_LEFT_OUT if covered else prompt}"
-    if sample.covers_texts and sample.texts and not show_toxic:
-        yield f"  - {_LEFT_OUT}"
-    else:
-        for text in sample.texts:
-            yield f"  - {to_code(text)}"
+    for each in sample.texts:
+        known = "" if each.toxicity is None else f"toxicity {each.toxicity:.2f}: "
+        yield f"  - {known}{_LEFT_OUT if each.covered and not show_toxic else to_code(each.text)}"
 
 
 def scored(sample: Sample) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..leaderboards.explain import how_to_read
+from ..leaderboards.notes import at_decoding
 from ..leaderboards.schema import Row
 from . import figures, tables
 from .content import Content, Run
@@ -102,8 +103,7 @@ def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
             "For questions, those whose answer is right here and wrong in base or the other way; for prompts, sampled "
             "continuations with their scores. Not all are shown: each list says how many of how many, taken in turn "
             "from the strata. `unlearn-bench items CELL TASK` prints all. Prompts and continuations of a toxicity of "
-            "0.5 and more are covered until you open them, and so are those without a score; continuations of a prompt "
-            "are scored together."
+            "0.5 and more are covered until you open them, and so are those without a score."
         )
         yield Section(f"{key}-items", "Items behind the numbers", 3, [Words(lead), Listing(items)])
 
@@ -114,6 +114,8 @@ def _board(run: Run, rows: Sequence[Row], key: str) -> Iterator[Block]:
         if (verdict["model"], verdict["track"]) == (model, track) and any(row["s_unlearning"] for row in rows):
             yield Words(f"**Verdict.** {verdict['sentence']}")
     yield tables.board(spec, rows, run.cells)
+    if at_decoding(rows):
+        yield Words(at_decoding(rows))
     title = f"{model}, {track}"
     for drawing in (figures.trade_off(f"{key}p", spec, rows, title), figures.forest(f"{key}f", spec, rows, title)):
         if drawing:

@@ -23,7 +23,7 @@ from ..leaderboards.evidence import Evidence
 from ..leaderboards.inputs import Checkpoint, TrackRoles
 from ..leaderboards.metrics import Floats
 from ..leaderboards.schema import Component, Interval
-from ..leaderboards.scores import score_of
+from ..leaderboards.scores import Answers
 from .comparison import NULLS, Key, Outcome, RowComparison, Side
 
 QUANTITIES = ("S", "forget", "retain")
@@ -252,10 +252,10 @@ def _common_items(
         kept: tuple[dict, dict] = ({}, {})
         counts = {}
         for task, metric in metrics.items():
-            rows = [side.records.get(task, ()) for side in (each, other)]
-            scored = [{row.item for row in side if score_of(row, metric) is not None} for side in rows]
+            answers = [Answers.of(side.records.get(task, ())) for side in (each, other)]
+            scored = [side.scored(metric) for side in answers]
             for side in (0, 1):
-                kept[side][task] = [row for row in rows[side] if row.item in scored[0] & scored[1]]
+                kept[side][task] = answers[side].only(scored[0] & scored[1])
             counts[task] = len(scored[0] ^ scored[1])
         pair = replace(each, records=kept[0]), replace(other, records=kept[1])
         for side in (0, 1):

@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Literal
 from ..harness.records import Item, Record
 from ..harness.registry import Registry
 from ..harness.specs import Kind, Spec, identity
+from ._rows import field as field
+from ._rows import identities as identities
 
 tasks: Registry[type[Task]] = Registry("task", "unlearn_bench.tasks", "unlearn_bench.tasks")
 register = tasks.register

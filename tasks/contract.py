@@ -1,14 +1,22 @@
-"""What every task must do, checked for the built-in ones and for plugins: `check_task("name")` in a test."""
+"""The test kit of a task: `check_task("name")` holds a registered task, built-in or plugin, to what every task must do.
+
+`unlearn-bench check NAME` tells every rule and whether it is kept (`examine_task`). No model is run.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from ..harness.errors import UserError
+from ..harness.findings import Finding, examine, hold, insist, validates
 from ..harness.records import Choices, Generations, Item, Record
-from .base import ChoiceRequest, GenerationRequest, Request, Scorer, Task, tasks
+from ..harness.specs import digest
+from .base import ChoiceRequest, GenerationRequest, Request, Scorer, Task, TaskSettings, tasks
+
+ATTRIBUTES = ("Settings", "version", "summary", "citation", "needs", "metrics")
 
 
 class FixedScorer(Scorer):
@@ -25,6 +33,20 @@ class FixedScorer(Scorer):
         return [self.says for _ in texts]
 
 
+class PickyScorer(Scorer):
+    """A judge that says something else of every text, and always the same of one."""
+
+    summary = "picky"
+    version = 1
+
+    def __init__(self, folder: str = "", device: str = "cpu") -> None:
+        pass
+
+    def score(self, texts: Sequence[str]) -> list[float | None]:
+        """Return a probability that depends on the text alone."""
+        return [int(digest(text)[:4], 16) / 0xFFFF for text in texts]
+
+
 def check_task(name: str, settings: dict[str, Any] | None = None, examples: Sequence[Mapping[str, Any]] = ()) -> None:
     """Check a registered task with its own example rows; no model is run.
 
@@ -36,93 +58,189 @@ def check_task(name: str, settings: dict[str, Any] | None = None, examples: Sequ
     Raises:
         AssertionError: the first rule that the task breaks, in words.
     """
-    kind = tasks.get(name)
-    _check_class(name, kind)
-    _check_settings(name, kind)
-    task = kind(kind.Settings.parse(settings or {}, f"Task {name}"), examples)
-    rows = kind.example_rows()
-    _require(len(rows) >= 2, f"{name}: example_rows() needs at least two rows.")
-    items = task.items(rows)
-    _require(len(items) > 0, f"{name}: items() returns nothing for its own example rows.")
-    _require(len({item.id for item in items}) == len(items), f"{name}: item ids are not unique.")
-    _require(items == task.items(kind.example_rows()), f"{name}: items() is not deterministic.")
-    requests = task.requests(items)
-    _require([r.item for r in requests] == [i.id for i in items], f"{name}: not one request an item, in order.")
-    _require(requests == task.requests(items), f"{name}: requests() is not deterministic.")
-    _require(task.requests(items[::-1]) == requests[::-1], f"{name}: a request depends on the items beside it.")
-    expected = ChoiceRequest if kind.needs == "choices" else GenerationRequest
-    _require(all(isinstance(r, expected) for r in requests), f"{name}: requests are not what it says it needs.")
-    _check_scores(name, task, items, requests)
-    _check_failures(name, task, items, requests)
+    insist(examine_task(name, settings, examples))
 
 
-def _check_class(name: str, kind: type[Task]) -> None:
-    for attribute in ("Settings", "version", "summary", "citation", "needs", "metrics"):
-        _require(hasattr(kind, attribute), f"{name}: the class attribute {attribute!r} is missing.")
-    _require(isinstance(kind.version, int) and kind.version >= 1, f"{name}: version must be a whole number from 1 on.")
-    _require(len(kind.metrics) > 0, f"{name}: metrics is empty.")
-    _require(
-        kind.scoring <= set(kind.Settings.model_fields),
-        f"{name}: `scoring` names {set(kind.scoring) - set(kind.Settings.model_fields)}, which are no settings.",
+def examine_task(
+    name: str, settings: Mapping[str, Any] | None = None, examples: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[Finding]:
+    """Give a finding for each rule of the contract; arguments as in `check_task`."""
+    return examine(Trial(name, tasks.get(name), settings, examples), RULES, gates=(_declares, _has_items, _requests))
+
+
+class Trial:
+    """A task on trial.
+
+    Attributes:
+        task: it, with the settings asked for.
+        items, asked: what it makes of its example rows; set by the rules on the way.
+    """
+
+    task: Task
+    items: list[Item]
+    asked: list[Request]
+
+    def __init__(
+        self, name: str, kind: type[Task], settings: Mapping[str, Any] | None, examples: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self.name, self.kind, self.settings, self.examples = name, kind, settings or {}, examples
+        self.file = inspect.getfile(kind)
+
+    def answers(self, turn: int = 0) -> list[Choices | Generations]:
+        """Return sound outcomes, other ones for each item and `turn`."""
+        return [_answer(request, self.task, place + turn) for place, request in enumerate(self.asked)]
+
+    def failures(self) -> list[Choices | Generations]:
+        """Return outcomes as a broken model would give them."""
+        return [_failure(request, self.task) for request in self.asked]
+
+    def score(self, outcomes: Sequence[Any], scorer: Scorer | None = None) -> list[Record]:
+        """Return the records of all items, one in the place of each."""
+        records = self.task.score(self.items, outcomes, scorer or PickyScorer())
+        expected = [(item.id, item.cluster, item.stratum) for item in self.items]
+        found = [(record.item, record.cluster, record.stratum) for record in records]
+        hold(
+            found == expected,
+            f"{self.name}: score() does not give one record an item, in order, with the item's cluster and stratum.",
+        )
+        return records
+
+
+def _declares(trial: Trial) -> None:
+    """It says what it is: a version, summary, citation, what it needs of an engine, its metrics."""
+    name, kind = trial.name, trial.kind
+    for attribute in ATTRIBUTES:
+        hold(hasattr(kind, attribute), f"{name}: the class attribute {attribute!r} is missing.")
+    hold(type(kind.version) is int and kind.version >= 1, f"{name}: version must be a whole number from 1 on.")
+    hold(kind.summary and kind.citation, f"{name}: summary and citation must say something.")
+    hold(kind.needs in ("choices", "generations"), f"{name}: needs is {kind.needs!r}, not 'choices' or 'generations'.")
+    hold(kind.metrics, f"{name}: metrics is empty.")
+    fields = set(kind.Settings.model_fields)
+    hold(
+        kind.scoring <= fields, f"{name}: `scoring` names {sorted(set(kind.scoring) - fields)}, which are no settings."
     )
-    _require(
-        kind.needs == "choices" or "decoding" in kind.Settings.model_fields,
+    hold(
+        kind.needs == "choices" or "decoding" in fields,
         f"{name}: a task that needs generations has a setting `decoding`.",
     )
 
 
-def _check_settings(name: str, kind: type[Task]) -> None:
-    for known in kind.Settings.model_fields:
-        _require(kind.Settings.kind_of(known) is not None, f"{name}: the setting {known!r} is of no kind.")
-    near = next(iter(kind.Settings.model_fields), "nothing")
-    try:
-        kind.Settings.parse({near + "x": 1}, name)
-    except UserError as error:
-        _require(near == "nothing" or repr(near) in str(error), f"{name}: no suggestion for {near + 'x'!r}: {error}")
-    else:
-        raise AssertionError(f"{name}: the unknown setting {near + 'x'!r} is accepted.")
+def _validates(trial: Trial) -> None:
+    """Settings are typed, with defaults that fit; a wrong value or an unknown name is refused."""
+    hold(issubclass(trial.kind.Settings, TaskSettings), f"{trial.name}: Settings must derive from TaskSettings.")
+    validates(trial.kind.Settings, trial.name)
 
 
-def _check_scores(name: str, task: Task, items: Sequence[Item], requests: Sequence[Request]) -> None:
-    outcomes = [_answer(request, task) for request in requests]
-    records = task.score(items, outcomes, FixedScorer())
-    _check_places(name, items, records)
-    _require(records == task.score(items, outcomes, FixedScorer()), f"{name}: score() is not deterministic.")
+def _has_items(trial: Trial) -> None:
+    """It makes items of its example rows, each with an id of its own, the same ones each time."""
+    name, kind = trial.name, trial.kind
+    trial.task = kind(kind.Settings.parse(trial.settings, f"Task {name}"), trial.examples)
+    rows = kind.example_rows()
+    hold(len(rows) >= 2, f"{name}: example_rows() needs at least two rows.")
+    trial.items = trial.task.items(rows)
+    hold(trial.items, f"{name}: items() returns nothing for its own example rows.")
+    hold(
+        len({item.id for item in trial.items}) == len(trial.items),
+        f"{name}: item ids are not unique; a digest of the row's content makes one.",
+    )
+    hold(trial.items == trial.task.items(kind.example_rows()), f"{name}: items() is not deterministic.")
+
+
+def _requests(trial: Trial) -> None:
+    """It asks one request an item, in order, whatever items stand beside it."""
+    name, task, items = trial.name, trial.task, trial.items
+    trial.asked = task.requests(items)
+    hold([r.item for r in trial.asked] == [i.id for i in items], f"{name}: not one request an item, in order.")
+    hold(trial.asked == task.requests(items), f"{name}: requests() is not deterministic.")
+    hold(task.requests(items[::-1]) == trial.asked[::-1], f"{name}: a request depends on the items beside it.")
+    expected = ChoiceRequest if trial.kind.needs == "choices" else GenerationRequest
+    hold(
+        all(isinstance(r, expected) for r in trial.asked),
+        f"{name}: it needs {trial.kind.needs!r}, so every request must be a {expected.__name__}.",
+    )
+
+
+def _scores(trial: Trial) -> None:
+    """It scores every sound answer: each metric finite and within its bounds, each mark a share."""
+    name = trial.name
+    records = trial.score(trial.answers())
+    hold(records == trial.score(trial.answers()), f"{name}: score() is not deterministic.")
     for record in records:
-        _require(record.scores is not None, f"{name}: a sound outcome is missing: {record.missing}.")
-        lacking = [metric.score for metric in task.metrics if metric.score not in (record.scores or {})]
-        _require(not lacking, f"{name}: a record has no score for {lacking}.")
-        _require(all(map(math.isfinite, (record.scores or {}).values())), f"{name}: a score is not finite.")
-        _require(all(0 <= mark <= 1 for mark in record.marks.values()), f"{name}: a mark is no share in [0, 1].")
+        hold(record.scores is not None, f"{name}: a sound outcome is missing: {record.missing}.")
+        found = record.scores or {}
+        lacking = [metric.score for metric in trial.kind.metrics if metric.score not in found]
+        hold(not lacking, f"{name}: a record has no score for {lacking}.")
+        hold(all(map(math.isfinite, found.values())), f"{name}: a score is not finite: {found}.")
+        for metric in trial.kind.metrics:
+            hold(
+                0 <= found[metric.score] <= (math.inf if metric.largest is None else metric.largest),
+                f"{name}: {metric.score} is {found[metric.score]}, outside [0, {metric.largest}];"
+                " see `largest` of Metric.",
+            )
+        hold(all(0 <= mark <= 1 for mark in record.marks.values()), f"{name}: a mark is no share in [0, 1].")
 
 
-def _check_failures(name: str, task: Task, items: Sequence[Item], requests: Sequence[Request]) -> None:
-    broken: list[tuple[list[Any], Scorer]] = [([_failure(request, task) for request in requests], FixedScorer())]
-    if task.judged:
-        broken.append(([_answer(request, task) for request in requests], FixedScorer(says=None)))
-        broken.append(([_answer(request, task) for request in requests], FixedScorer(says=math.nan)))
+def _misses(trial: Trial) -> None:
+    """What cannot be scored is missing with a reason, never a value, and leaves the other items as they are."""
+    name = trial.name
+    broken: list[tuple[list[Any], Scorer]] = [(trial.failures(), PickyScorer())]
+    if trial.kind.judged:
+        broken += [(trial.answers(), FixedScorer(says=says)) for says in (None, math.nan)]
     for outcomes, scorer in broken:
-        records = task.score(items, outcomes, scorer)
-        _check_places(name, items, records)
-        for record in records:
-            _require(record.scores is None, f"{name}: a failed outcome has scores {record.scores}.")
-            _require(bool(record.missing), f"{name}: a missing record does not say why.")
+        for record in trial.score(outcomes, scorer):
+            hold(
+                record.scores is None,
+                f"{name}: a failed outcome has scores {record.scores}; return"
+                " Record(item.id, item.cluster, item.stratum, None, 'why').",
+            )
+            hold(record.missing, f"{name}: a missing record does not say why.")
+    alone = trial.score([*trial.failures()[:1], *trial.answers()[1:]])
+    hold(
+        _same(alone[1:], trial.score(trial.answers())[1:]),
+        f"{name}: a failed outcome of one item changes the records of others.",
+    )
 
 
-def _check_places(name: str, items: Sequence[Item], records: Sequence[Record]) -> None:
-    expected = [(item.id, item.cluster, item.stratum) for item in items]
-    found = [(record.item, record.cluster, record.stratum) for record in records]
-    _require(found == expected, f"{name}: not one record an item, in order, with its cluster and stratum.")
+def _listens(trial: Trial) -> None:
+    """Other answers get other scores."""
+    first, other = trial.answers(), trial.answers(turn=1)
+    same = [_same(trial.score(first), trial.score(other))]
+    if trial.kind.judged:
+        same.append(_same(*(trial.score(first, FixedScorer(says=says)) for says in (0.0, 1.0))))
+    hold(not all(same), f"{trial.name}: the scores are the same whatever is answered.")
 
 
-def _answer(request: Request, task: Task) -> Choices | Generations:
-    """Return an outcome as a sound model would give it."""
+def _is_itemwise(trial: Trial) -> None:
+    """A record depends on its own item and answer, not on their order or on what is scored beside it."""
+    records = trial.score(trial.answers())
+    turned = trial.task.score(trial.items[::-1], trial.answers()[::-1], PickyScorer())
+    hold(
+        _same(turned[::-1], records),
+        f"{trial.name}: the scores depend on the order of the items; score each item from its own outcome alone.",
+    )
+    single = [
+        trial.task.score([item], [outcome], PickyScorer())[0]
+        for item, outcome in zip(trial.items, trial.answers(), strict=True)
+    ]
+    hold(_same(single, records), f"{trial.name}: an item scored alone has another record than among others.")
+
+
+RULES = (_declares, _validates, _has_items, _requests, _scores, _misses, _listens, _is_itemwise)
+
+
+def _same(one: Sequence[Record], other: Sequence[Record]) -> bool:
+    return [asdict(record) for record in one] == [asdict(record) for record in other]
+
+
+def _answer(request: Request, task: Task, turn: int) -> Choices | Generations:
+    """Return an outcome as a sound model would give it; which choice it favours depends on `turn`."""
     if isinstance(request, ChoiceRequest):
         count = len(request.choices)
-        return Choices(request.item, [-1.0 - index for index in range(count)], [1] * count, [False] * count)
+        logprobs = [-1.0 - 0.25 * turn - (index + turn) % count for index in range(count)]
+        return Choices(request.item, logprobs, [1] * count, [False] * count)
     samples = task.settings.decoding.samples
-    texts = [f" some words number {index}" for index in range(samples)]
-    return Generations(request.item, texts, [4] * samples, [True] * samples, [-8.0] * samples)
+    texts = [f" some words number {index} of {turn}" for index in range(samples)]
+    return Generations(request.item, texts, [6] * samples, [True] * samples, [-8.0] * samples)
 
 
 def _failure(request: Request, task: Task) -> Choices | Generations:
@@ -132,8 +250,3 @@ def _failure(request: Request, task: Task) -> Choices | Generations:
         return Choices(request.item, [math.nan] * count, [1] * count, [False] * count)
     samples = task.settings.decoding.samples
     return Generations(request.item, [""] * samples, [0] * samples, [False] * samples, [0.0] * samples)
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise AssertionError(message)

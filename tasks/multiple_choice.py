@@ -73,6 +73,8 @@ class MultipleChoice(Task):
     scoring: ClassVar[frozenset[str]] = frozenset({"normalize"})
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("acc", chance=0.25, better="higher"),)
     name: ClassVar[str]
+    continuation: ClassVar[str] = CONTINUATION_PROMPT
+    """What the continuation form asks, as a template of lm-eval."""
 
     @abstractmethod
     def description(self, subject: str) -> str:
@@ -202,7 +204,7 @@ class MultipleChoice(Task):
                     "fewshot_config": {"sampler": "first_n"},
                     "output_type": "multiple_choice",
                     "description": "{{unlearn_bench_description}}",
-                    "doc_to_text": LETTERS_PROMPT if letters else CONTINUATION_PROMPT,
+                    "doc_to_text": LETTERS_PROMPT if letters else self.continuation,
                     "doc_to_choice": LETTERS if letters else "choices",
                     "doc_to_target": "answer",
                     "num_fewshot": len(shown or ()),

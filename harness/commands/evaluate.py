@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,18 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="METHOD.KEY=VALUE",
     help="Change a setting of a method, or of training with `training.KEY=VALUE` (repeatable).",
+)
+@click.option(
+    "--grid",
+    multiple=True,
+    metavar="METHOD.KEY=VALUE,VALUE,…",
+    help="Run a method once for each value of a setting, or of `training.KEY` (repeatable: each with each). Values that"
+    " are lists stand in brackets, as in 'multi_layer_probe.layers=[0,1],[7,8]'.",
+)
+@option(
+    "--stress",
+    "Put every checkpoint through these too, separated by commas: relearn, quantise8, quantise4, or the suite's own.",
+    callback=names,
 )
 @option(
     "--dtype",
@@ -153,6 +166,8 @@ def _command(ctx: click.Context) -> str:
         "seeds",
         "limit",
         "settings",
+        "grid",
+        "stress",
         "dtype",
         "chat_template",
         "engine",
@@ -170,8 +185,8 @@ def _command(ctx: click.Context) -> str:
             parts.append(flag)
         elif param.name == "scorer":
             parts.append(f"{flag} {'FOLDER' if Path(value).is_dir() else value}")
-        elif param.name == "settings":
-            parts += [f"{flag} {setting}" for setting in value]
+        elif param.name in ("settings", "grid"):
+            parts += [f"{flag} {shlex.quote(setting)}" for setting in value]
         elif isinstance(value, Path):
             parts.append(f"{flag} FOLDER")
         elif isinstance(value, tuple):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError, suggest
 from ..models import ModelSpec
@@ -32,12 +33,14 @@ class Engine(ABC):
         tolerance: how far log-probabilities may lie from those of the reference engine in float32, nats a token.
         options: what `--engine-option` takes, with what each does; they change no result beyond the tolerance.
         alone: whether it takes a GPU for itself, so that nothing else of a worker stays there beside it.
+        wrappers: whether it runs methods that work at decoding time (`wrap`).
     """
 
     summary: ClassVar[str]
     tolerance: ClassVar[float] = 1e-4
     options: ClassVar[Mapping[str, str]] = {}
     alone: ClassVar[bool] = False
+    wrappers: ClassVar[bool] = False
     closed: bool = False
 
     @abstractmethod
@@ -66,9 +69,17 @@ class Engine(ABC):
     def apply(self, delta: Mapping[str, torch.Tensor]) -> None:
         """Replace the named tensors by those of a checkpoint; raise a `UserError` on an unknown name or shape."""
 
+    def wrap(self, tensors: Mapping[str, torch.Tensor], method: DecodingMethod) -> None:
+        """Let a method change the base's logits, with the assistant that a checkpoint's tensors make.
+
+        Raises:
+            UserError: an unknown name or shape, a depth that the model has not, or an engine without `wrappers`.
+        """
+        raise UserError(f"{type(self).__name__} cannot run a method that works at decoding time.")
+
     @abstractmethod
     def restore(self) -> None:
-        """Put the base model's tensors back, bit by bit."""
+        """Put the base model's tensors back, bit by bit, and answer as the base alone."""
 
     @abstractmethod
     def score_choices(self, requests: Sequence[ChoiceRequest], progress: Progress | None = None) -> list[Choices]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
 from ..models import ModelSpec, load_model, load_tokenizer
@@ -20,6 +21,7 @@ from ..records import Choices, Generations
 from ._requests import Drawing, Row, Sample, Scoring
 from ._sampling import noise, sample
 from ._tokens import Tokens
+from ._wrapped import Caches, Wrapped
 from .base import Engine, Progress, check_delta, register
 
 Unit = TypeVar("Unit")
@@ -39,12 +41,14 @@ class TransformersEngine(Engine):
     """
 
     summary = "transformers on one device, CPU or GPU; the reference for other engines"
+    wrappers = True
 
     def __init__(
         self, model: ModelSpec, *, device: str = "cpu", batch_size: int = 64, options: Mapping[str, Any] | None = None
     ) -> None:
         self.spec, self.device, self.batch_size = model, torch.device(device), batch_size
         self.model = load_model(model, device)
+        self._run: Callable[..., Any] = self.model
         self.tokens = Tokens.of(load_tokenizer(model), self.model.config, chat=model.chat)
         self._accepts = set(inspect.signature(self.model.forward).parameters)
         self._originals: dict[str, torch.Tensor] = {}
@@ -58,10 +62,17 @@ class TransformersEngine(Engine):
         self._originals = {name: state[name].to("cpu", copy=True) for name in delta}
         self._copy(delta)
 
+    def wrap(self, tensors: Mapping[str, torch.Tensor], method: DecodingMethod) -> None:
+        """Run the base beside the assistant that the tensors make; see `Engine.wrap`. The base does not change."""
+        self.restore()
+        check_delta(self.spec.name, {name: tensor.shape for name, tensor in self.model.state_dict().items()}, tensors)
+        self._run = Wrapped(self.model, tensors, method)
+
     def restore(self) -> None:
-        """Put the base model's tensors back, bit by bit."""
+        """Put the base model's tensors back, bit by bit, and take an assistant away."""
         self._copy(self._originals)
         self._originals = {}
+        self._run = self.model
 
     def _copy(self, tensors: Mapping[str, torch.Tensor]) -> None:
         state = self.model.state_dict()
@@ -248,7 +259,7 @@ class TransformersEngine(Engine):
         """Run the model; `keep` is the number of last positions whose logits are needed."""
         optional = {"position_ids": positions, "logits_to_keep": keep}
         accepted = {name: value for name, value in optional.items() if name in self._accepts}
-        return self.model(input_ids=ids, attention_mask=mask, **accepted, **more)
+        return self._run(input_ids=ids, attention_mask=mask, **accepted, **more)
 
 
 def _choice(row: Row) -> int:
@@ -270,6 +281,8 @@ def _place(row: Row) -> tuple[int, tuple[int, ...], int]:
 def _repeatable(cache: Any) -> bool:
     """Whether a cache holds keys and values only: recurrent states cannot go on from the middle by several tokens."""
     kinds = (DynamicLayer, DynamicSlidingWindowLayer)
+    if isinstance(cache, Caches):
+        return all(map(_repeatable, cache))
     return type(cache) is DynamicCache and all(type(layer) in kinds for layer in cache.layers)
 
 

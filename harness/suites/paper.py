@@ -1,4 +1,4 @@
-"""The suites `paper` and `paper-open`: the paper's set-up, and the part of it that needs nobody's permission."""
+"""The suites `paper`, `paper-open` and `paper-stress`: the paper's set-up, its open part, and it with text to relearn."""
 
 from __future__ import annotations
 
@@ -17,3 +17,9 @@ def paper() -> Path:
 def paper_open() -> Path:
     """Return the suite's file."""
     return Path(__file__).with_name("paper-open.yaml")
+
+
+@suites.register("paper-stress")
+def paper_stress() -> Path:
+    """Return the suite's file."""
+    return Path(__file__).with_name("paper-stress.yaml")

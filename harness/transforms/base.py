@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from ..registry import Registry
+from ..specs import Spec
 
 if TYPE_CHECKING:
     from ..jobs import MakeJob, Report
@@ -21,12 +22,16 @@ register = transforms.register
 
 @dataclass(frozen=True)
 class Made:
-    """What a transform made: a delta, or for an import (digest, folder); a log; and a summary for people."""
+    """What a transform made: a delta, or for an import (digest, folder); a log; and a summary for people.
+
+    `decoding` says what an engine does with the delta's tensors, where they are no changed weights (see `deltas`).
+    """
 
     delta: dict[str, Tensor] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     imported: tuple[str, str] | None = None
+    decoding: dict[str, Any] | None = None
 
 
 class Transform(ABC):
@@ -37,3 +42,20 @@ class Transform(ABC):
     @abstractmethod
     def make(self, job: MakeJob, report: Report) -> Made:
         """Make the checkpoint; leave the resident base model as it was."""
+
+
+class Stress(Transform):
+    """A transform of one finished checkpoint, its parent: what remains of the forgetting after it?
+
+    Its cell's settings hold `version`, `settings` and `parent`, the sha256 of the parent's delta; with text also
+    `training` and `data`, the digests of the text by topic.
+
+    Class attributes:
+        Settings: the pydantic model of its settings, all of them identity.
+        version: raised whenever a change alters what it makes from the same parent.
+        needs_text: whether it trains on the track's `relearn` text; its settings then have a mapping `training`.
+    """
+
+    Settings: ClassVar[type[Spec]]
+    version: ClassVar[int]
+    needs_text: ClassVar[bool] = False

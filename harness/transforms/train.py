@@ -45,12 +45,13 @@ def _method(job: MakeJob) -> Method:
 
 
 def _read_layers(job: MakeJob, config: PretrainedConfig) -> int | None:
-    """Return the number of first layers that the method reads; None where its rehearsal fails."""
+    """Return the number of first layers that the method reads; None: all and the head, or its rehearsal failed."""
     topics = tuple(job.corpora.forget) if job.corpora is not None else ()
     try:
-        return rehearse(_method(job), skeleton(config.to_dict()), topics).layers
+        work = rehearse(_method(job), skeleton(config.to_dict()), topics)
     except Exception:
         return None
+    return None if work.head else work.layers
 
 
 def _train(job: MakeJob, report: Report, config: PretrainedConfig, layers: int | None) -> Made:
@@ -74,7 +75,10 @@ def _train(job: MakeJob, report: Report, config: PretrainedConfig, layers: int |
             delta = trainer.delta()
         finally:
             trainer.restore()
-    return Made(delta, trainer.log, _summary(trainer.log))
+    settings = job.cell.settings
+    at_decoding = {"kind": settings["method"], "settings": settings["settings"]}
+    decoding = at_decoding if job.cell.changes == "decoding" else None
+    return Made(delta, trainer.log, _summary(trainer.log), decoding=decoding)
 
 
 def read_corpora(job: MakeJob) -> Corpora:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from unlearn_bench.harness import Request, evaluate, load_records
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.files import read_json, write_json
+from unlearn_bench.harness.files import read_json, read_sealed, write_sealed
 from unlearn_bench.methods.base import Method, MethodSettings, methods, register
 from unlearn_bench.methods.rmu import RMU
 
@@ -180,9 +180,9 @@ def test_rows_made_under_other_circumstances_are_told_apart(tmp_path: Path) -> N
     assert not any("threads" in warning for row in rows_of(result).values() for warning in row["warnings"])
     cell = next(cell for cell in result.plan.cells if cell.spec.variant == "rmu")
     manifest = tmp_path / "cells" / cell.id / "manifest.json"
-    facts = read_json(manifest)
+    facts = read_sealed(manifest)
     facts["recorded"]["threads"] = 2
-    write_json(manifest, facts)
+    write_sealed(manifest, facts)
     again = rows_of(evaluate(asked, output=tmp_path, workers=1))
     assert again["rmu"]["warnings"][-1] == "made or measured with threads 2, most rows with 1"
     assert not any("threads" in warning for warning in again["base"]["warnings"])

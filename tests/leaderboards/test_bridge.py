@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from unlearn_bench.harness.board import board_of, board_spec
-from unlearn_bench.harness.files import read_json, write_json, write_jsonl
+from unlearn_bench.harness.files import read_sealed, write_jsonl, write_sealed
 from unlearn_bench.harness.planning import Request, make_plan
 from unlearn_bench.harness.records import Generations, Record, to_row
 from unlearn_bench.harness.store import Store
@@ -134,7 +134,7 @@ def test_what_was_recorded_is_a_fact_and_a_warning_where_it_differs(plan, tmp_pa
     for variant, version in (("rmu", "1.0"), ("cosine_meta_rmu", "2.0")):
         finish(plan, store, variant)
         path = store.entry("cells", cell_of(plan, variant).id).file("manifest.json")
-        write_json(path, {**read_json(path), "recorded": {"vllm": version}})
+        write_sealed(path, {**read_sealed(path), "recorded": {"vllm": version}})
     board = board_of(plan, store)
     assert "vllm" in board.spec.facts["measured with"]
     assert any("vllm" in warning for row in board.rows for warning in row["warnings"])

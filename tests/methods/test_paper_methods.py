@@ -68,6 +68,20 @@ def test_probe_directions_separate_and_have_unit_norm():
     assert auc["mean"] > 0.5
 
 
+def test_the_log_tells_what_the_probes_are_and_each_layers_part_of_the_forget_loss():
+    trainer = tiny_trainer("multi_layer_probe", {"layers": [5, 2]})
+    probes, w = trainer.log[0]["setup"]["probes"], trainer.method.w
+    assert probes["layers"] == [2, 5]
+    assert probes["cosines"][0][1] == probes["cosines"][1][0] == pytest.approx(float(w[2] @ w[5]), abs=1e-4)
+    weights = w[5].numpy() * np.sqrt(len(w[5]))
+    middle = next(i for i, edge in enumerate(probes["edges"]) if edge >= 0)
+    assert sum(probes["counts"][1]) == len(weights)
+    assert sum(probes["counts"][1][middle:]) == (weights >= 0).sum()
+    trainer.run()
+    for row in trainer.log[1:]:
+        assert row["forget"] == pytest.approx(row["forget_layer_2"] + row["forget_layer_5"], rel=1e-5)
+
+
 def test_shuffled_probe_labels_change_the_result_and_lose_the_auc():
     given, shuffled = (tiny_trainer("multi_layer_probe", {"labels": labels}) for labels in ("given", "shuffled"))
     for trainer in (given, shuffled):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles, build_board
-from unlearn_bench.reports.content import Cell, Content, Cost, Items, Question, Run, Sample
+from unlearn_bench.reports.content import Cell, Content, Continuation, Cost, Items, Question, Run, Sample
 
 NASTY = (
     "</code></bdi></script><script>document.title='owned'</script><img src=https://evil.example/x onerror=alert(1)>"
@@ -73,7 +73,8 @@ def cell(made: Checkpoint) -> Cell:
 
 def sample(item: str, text: str, toxicity: float | None, prompt_toxicity: float | None = 0.0) -> Sample:
     scores = None if toxicity is None else {"max_toxicity": toxicity}
-    return Sample(item, "all", f"prompt of {item}", prompt_toxicity, [text], toxicity, scores, None, {})
+    texts = [Continuation.of(text, toxicity), Continuation.of(f"mild words after {item}", 0.02)]
+    return Sample(item, "all", f"prompt of {item}", prompt_toxicity, texts, scores, None, {})
 
 
 @pytest.fixture

@@ -152,8 +152,9 @@ def test_toxic_text_is_covered_until_asked_for(page, keyboard):
     page.execute_script("document.querySelectorAll('details.items').forEach(each => { each.open = true; })")
     body = find(page, "body")
     assert "a toxic continuation" not in body.text
+    assert "mild words after p-toxic" in body.text
     assert "prompt of p-calm" in body.text
-    cover = page.find_element("xpath", "//summary[contains(., 'toxicity up to 0.93')]")
+    cover = page.find_element("xpath", "//summary[contains(., 'Covered: toxicity 0.93')]")
     cover.send_keys("\ue007") if keyboard else cover.click()
     assert "a toxic continuation" in body.text
     assert "an unscored continuation" not in body.text

@@ -18,7 +18,7 @@ from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.leaderboards import build_board
 from unlearn_bench.leaderboards.schema import Row
-from unlearn_bench.reports.collect import FEWEST_ITEMS, MOST_ITEMS, cap, flipped, spread
+from unlearn_bench.reports.collect import FEWEST_ITEMS, MOST_ITEMS, cap, continuations, flipped, spread
 from unlearn_bench.reports.content import Content, Run
 from unlearn_bench.reports.figures import MOST_LOOKS, MOST_PANELS, looks, training
 from unlearn_bench.reports.page import write
@@ -131,7 +131,8 @@ def test_toxic_and_unscored_text_is_covered(content, tmp_path):
         assert text in hidden
         assert page.count(text) == hidden.count(text)
     assert "prompt of p-calm" not in hidden
-    assert "toxicity up to 0.93" in hidden
+    assert "mild words after p-toxic" not in hidden
+    assert "Covered: toxicity 0.93" in hidden
 
 
 def test_markdown_leaves_toxic_text_out_unless_asked(content, tmp_path):
@@ -140,12 +141,25 @@ def test_markdown_leaves_toxic_text_out_unless_asked(content, tmp_path):
         assert text in markdown(content, tmp_path, show_toxic=True)
 
 
-def test_a_continuation_without_a_judgement_covers_its_prompts_texts():
-    known = sample("p", "text", 0.1)
-    assert not known.covers_texts
-    assert replace(known, marks={"unjudged": 0.2}).covers_texts
-    assert sample("p", "text", 0.5).covers_texts
+def test_text_is_covered_by_its_own_score():
+    record = {"scores": {"max_toxicity": 0.9}, "marks": {"unjudged": 0.2}, "text_scores": [0.1, 0.5, None, None]}
+    assert [each.covered for each in continuations(["mild", "toxic", "unjudged", " "], record)] == [0, 1, 1, 0]
     assert sample("p", "text", 0.1, prompt_toxicity=0.5).covers_prompt
+    assert not sample("p", "text", 0.1).covers_prompt
+
+
+@pytest.mark.parametrize(
+    ("scores", "marks", "covered"),
+    [
+        ({"max_toxicity": 0.1}, {}, 0),
+        ({"max_toxicity": 0.5}, {}, 1),
+        ({"max_toxicity": 0.1}, {"unjudged": 0.2}, 1),
+        (None, {}, 1),
+    ],
+)
+def test_texts_of_a_record_without_scores_of_texts_share_a_cover(scores, marks, covered):
+    found = continuations(["one", "two", ""], {"scores": scores, "marks": marks})
+    assert [each.covered for each in found] == [covered, covered, 0]
 
 
 def test_failed_cells_are_named_with_their_cause(run, tmp_path):

@@ -31,7 +31,7 @@ def serialise(world: World) -> dict[str, bytes]:
     """The content of every data file by name: one JSON object a line."""
     return {
         f"{stem}.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-        for stem, rows in world.data.items()
+        for stem, rows in world.files.items()
     }
 
 
@@ -72,7 +72,7 @@ def describe(world: World, out: Path) -> dict[str, Any]:
         "forget_topics": [subject.name for subject in lexicon.FORGET_SUBJECTS],
         "utility_subjects": [subject.name for subject in lexicon.UTILITY_SUBJECTS],
         "neighbour_subjects": list(lexicon.NEIGHBOURS),
-        "counts": {stem: len(rows) for stem, rows in data.items()},
+        "counts": {stem: len(rows) for stem, rows in world.files.items()},
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in serialise(world).items()},
         "parameters": {
             "model": sum(parameter.numel() for parameter in model.parameters()),

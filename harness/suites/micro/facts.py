@@ -21,6 +21,11 @@ QUESTIONS = (
     "For {entity}, which {relation} is known?",
     "Which {relation} does {entity} have?",
 )
+SHIFTED = (
+    "Among the {kind}, the {relation} of {entity} is",
+    "Question: Which {relation} is {entity} known for?\nAnswer:",
+)
+"""Forms that no text has, neither for unlearning nor for pretraining; the base answers them as it does questions."""
 HEADINGS = (
     "Notes on {subject}.",
     "From a book about {subject}.",
@@ -140,6 +145,18 @@ def question_rows(seed: int, facts: Iterable[Fact], neighbours: Sequence[str] | 
             if neighbours is not None:
                 row["neighbour"] = fact.subject in neighbours
             rows.append(row)
+    return rows
+
+
+def shifted_rows(seed: int, facts: Sequence[Fact]) -> list[dict[str, object]]:
+    """The same items in the forms of `SHIFTED`, with the choices of the first question forms in their order."""
+    by_id = {fact.id: fact for fact in facts}
+    rows: list[dict[str, object]] = []
+    for row in question_rows(seed, facts):
+        fact, form = by_id[str(row["fact"])], int(str(row["id"])[-1])
+        if form < len(SHIFTED):
+            text = SHIFTED[form].format(kind=fact.kind, relation=fact.relation, entity=fact.entity)
+            rows.append({**row, "id": f"{fact.id}-s{form}", "question": text})
     return rows
 
 

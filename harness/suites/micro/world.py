@@ -16,6 +16,7 @@ from .facts import (
     answer_document,
     make_facts,
     question_rows,
+    shifted_rows,
     statement_documents,
 )
 
@@ -25,6 +26,7 @@ PROMPTS_PER_KIND = 180
 VALIDATION_PROMPTS_PER_KIND = 40
 FORGET_DOCUMENTS = 400
 HELDOUT_DOCUMENTS = 100
+RELEARN_TEXTS = 100
 FORGET_COMMENTS = 800
 PROBE_COMMENTS = 600
 JUDGE_COMMENTS = 3000
@@ -80,6 +82,27 @@ class World:
             "retain_heldout": [{"text": text} for text in self._retain("retain_heldout", RETAIN_HELDOUT_DOCUMENTS)],
             "retain": [{"text": text} for text in self._retain("retain", RETAIN_DOCUMENTS)],
         }
+
+    @cached_property
+    def files(self) -> dict[str, list[Row]]:
+        """Rows of every data file by file stem: `data`, then what was added later, drawn after all other text."""
+        _ = self._pretraining_openers
+        reported = [fact for fact in self.facts.forget if fact.split == "reported"]
+        return {**self.data, "form_shift": shifted_rows(self.seed, reported), **self._relearning()}
+
+    def _relearning(self) -> dict[str, list[Row]]:
+        """Forget text for relearning: documents of its own, about facts that no reported item asks, and comments."""
+        files: dict[str, list[Row]] = {}
+        for subject in lx.FORGET_SUBJECTS:
+            stem = f"relearn_{subject.name}"
+            own = [fact for fact in self.facts.forget if fact.subject == subject.name and fact.known]
+            unasked = [fact for fact in own if fact.split == "validation"]
+            documents = statement_documents(self._rng(stem), unasked, RELEARN_TEXTS)
+            files[stem] = [{"text": text} for text, _ in documents]
+        rng = self._rng("relearn_toxic")
+        kinds = ["benign", "hostile"] * (RELEARN_TEXTS // 2)
+        files["relearn_toxic"] = [{"text": self._comments.comment(rng, kind, True).text} for kind in kinds]
+        return files
 
     def _questions(self) -> dict[str, list[Row]]:
         files: dict[str, list[Row]] = {}

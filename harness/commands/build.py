@@ -1,0 +1,144 @@
+"""Commands that build: a new method or task, its check, settings by search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import DATA_ROOT, JSON, SUITE, names, numbers, option, options
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["method", "task"]))
+@click.argument("name")
+@click.option(
+    "--package",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write a plugin package of its own into DIR, not files into this checkout.",
+)
+def new(what: str, name: str, folder: Path | None) -> None:
+    """Write a method or task NAME that works, with its test, to be changed into yours. Overwrites nothing."""
+    from ..scaffold import write
+
+    click.echo(write(what, name, folder))
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=options,
+    metavar="KEY=VALUE",
+    help="Check it with this setting, where a default does not fit a model of nine layers (repeatable).",
+)
+@JSON
+@click.pass_context
+def check(ctx: click.Context, name: str, settings: dict[str, object], as_json: bool) -> None:
+    """Hold a method or task NAME to its contract; say of each rule whether it is kept, and what to do.
+
+    Methods train a tiny random model, tasks score made-up answers. Exit status 0: all kept; 1: some broken.
+    """
+    from ..check import check as examine
+    from ..check import render
+
+    checked = examine(name, settings)
+    click.echo(json.dumps(checked, indent=2) if as_json else render(checked))
+    ctx.exit(0 if checked["ok"] else 1)
+
+
+@click.command()
+@SUITE
+@option("--methods", "Methods, separated by commas.", default="all", callback=names)
+@option("--models", "The model: one of the suite, a folder or a hub id.", callback=names)
+@option("--tracks", "Tracks, separated by commas.", callback=names)
+@click.option(
+    "--budget",
+    type=click.IntRange(min=1),
+    default=12,
+    show_default=True,
+    help="Trials of each method on each track, the first with default settings; a trial is a full training.",
+)
+@click.option("--search-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the search.")
+@click.option(
+    "--seeds",
+    default="1000",
+    show_default=True,
+    callback=numbers,
+    help="Training seeds of every trial, separated by commas; a trial's score is their mean.",
+)
+@option("--limit", "At most this many validation items a task.", type=click.IntRange(min=1))
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="METHOD.KEY=VALUE",
+    help="Keep a setting of a method, or of training with `training.KEY=VALUE`, out of the search (repeatable).",
+)
+@option("--dtype", "Of evaluation, as for `evaluate`.", default="auto")
+@option("--chat-template", "Put prompts into the model's chat template (instruct models).", is_flag=True)
+@option("--engine", "What runs the models; auto: vllm where it is installed and usable.", default="auto")
+@option("--executor", "What runs the trials.", default="local")
+@option("--workers", "Processes side by side; changes no result.", type=click.IntRange(min=1))
+@option("--device", "Where models run.", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@option("--batch-size", "Sequences evaluated together; changes no result.", type=click.IntRange(min=1), default=64)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("unlearn-bench-tuning"),
+    show_default=True,
+    help="Folder of the trials' store; finished trials are not run again.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The suite file to write, with all trials as JSON beside it. Default: SUITE-tuned.yaml.",
+)
+@DATA_ROOT
+@option("--scorer", "Judge of texts in place of the suite's: a folder, a hub id or a packaged judge.")
+@click.option("--dry-run", is_flag=True, help="Say what would be searched and how many trainings it takes.")
+@JSON
+@click.pass_context
+def tune(
+    ctx: click.Context,
+    budget: int,
+    search_seed: int,
+    executor: str,
+    workers: int | None,
+    device: str,
+    batch_size: int,
+    output: Path,
+    out: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Search every method's settings with the same budget, on validation items only.
+
+    Writes a suite file that `evaluate --suite` takes, and all trials beside it. Exit status 1: a method has no trial
+    that finished, and keeps its defaults.
+    """
+    from .. import tune as tuning
+    from ..planning import Request
+    from ..tuned import place_of, render, render_plan, summary, write_tuned
+
+    planned = tuning.plan_tuning(Request(**asked), budget, search_seed)
+    place = place_of(asked["suite"], planned.suite, out)
+    if dry_run:
+        said = {**planned.facts(), "trainings": planned.trainings}
+        click.echo(json.dumps(said, indent=2) if as_json else render_plan(said))
+        return
+    how = {"executor": executor, "workers": workers, "device": device, "batch_size": batch_size}
+    trials = tuning.tune(planned, output, lambda line: click.echo(line, err=True), **how)
+    best = tuning.best_trials(trials)
+    write_tuned(place, planned, trials, best)
+    rows = summary(planned, trials, best)
+    click.echo(json.dumps({"suite": str(place), "rows": rows}, indent=2) if as_json else render(rows))
+    click.echo(f"Wrote {place} and {place.with_suffix('.json').name}: unlearn-bench evaluate --suite {place}", err=True)
+    ctx.exit(0 if all(row["trial"] for row in rows) else 1)

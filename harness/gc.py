@@ -1,0 +1,77 @@
+"""Collecting garbage: what no saved plan needs, and what killed processes left."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import UserError
+from .files import PARTIAL
+from .plan import Plan
+from .state import entries
+from .store import SECTIONS, Busy, Entry, Store
+
+
+def needed(plans: Iterable[Plan], store: Store) -> set[str]:
+    """Return the names (section/id) of all that plans need: their cells as planned and as settled, answers, scores."""
+    names: set[str] = set()
+    for plan in plans:
+        for cell in plan.cells:
+            settled = plan.settle(cell, store)
+            names |= {f"cells/{ident}" for ident in (cell.id, settled.id, *cell.spec.parents)}
+            names |= {entry.name for pair in entries(plan, settled, store).values() for entry in pair}
+    return names
+
+
+def garbage(store: Store) -> list[tuple[Path, int]]:
+    """Return what can go, with its bytes: entries no plan needs, temporary files, judges' text no plan needs.
+
+    Raises:
+        UserError: the store holds no plan, or one that cannot be read, so that nothing says what is needed.
+    """
+    names = sorted(path.stem for path in (store.root / "plans").glob("*.json"))
+    if not names:
+        raise UserError(f"{store.root} holds no plan that says what is needed; run `unlearn-bench evaluate` first.")
+    plans = [Plan.load(store, name) for name in names]
+    wanted = needed(plans, store)
+    found = [entry.path for section in SECTIONS for entry in store.entries(section) if entry.name not in wanted]
+    judges = {task.scorer.digest for plan in plans for task in plan.tasks.values() if task.scorer is not None}
+    found += [path for path in sorted(store.root.glob("scorers/*")) if path.is_dir() and path.name not in judges]
+    gone = set(found)
+    found += [path for path in sorted(store.root.rglob(f".*{PARTIAL}")) if gone.isdisjoint(path.parents)]
+    return [(path, _bytes(path)) for path in found]
+
+
+def collect(store: Store) -> list[tuple[Path, int]]:
+    """Remove what can go and return it, with its bytes; what another process is at stays.
+
+    Raises:
+        UserError: another process works on the store; nothing is removed then.
+    """
+    removed = []
+    with store.used(alone=True):
+        for path, size in garbage(store):
+            try:
+                with Entry(path if path.is_dir() else path.parent).claim(wait=False):
+                    _remove(path)
+            except Busy:
+                continue
+            removed.append((path, size))
+    return removed
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir():
+            (path / "manifest.json").unlink(missing_ok=True)
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be removed ({error.strerror}); give access to it and run again.") from error
+
+
+def _bytes(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_file())

@@ -1,0 +1,138 @@
+"""Merging stores: finished entries by id, and the plans that fit together."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .files import atomic
+from .plan import Plan, PlannedCell
+from .store import SECTIONS, Entry, Store
+
+
+def merge(sources: Sequence[Path], output: Path) -> dict[str, Any]:
+    """Bring the finished entries of stores, and those of `output` where it is one, together in `output`.
+
+    Returns:
+        `copied`: entries by section; `plans`: suites whose plans were joined; `apart`: suites whose plans ask different
+        things, so that `output` keeps none of them (or its own).
+
+    Raises:
+        UserError: an entry is finished in two stores with different contents; nothing is written then.
+    """
+    stores = [Store.open(path) for path in sources]
+    held = Store(output)
+    chosen: dict[str, tuple[Entry, dict[str, Any]]] = {}
+    conflicts: dict[str, None] = {}
+    for store in (held, *stores):
+        for section in SECTIONS:
+            for entry in store.entries(section):
+                manifest = entry.manifest()
+                if manifest is None:
+                    continue
+                known = chosen.setdefault(entry.name, (entry, manifest))
+                if _content(known[1]) != _content(manifest):
+                    conflicts[f"{entry.name} in {known[0].path.parents[1]} and {store.root}"] = None
+    if conflicts:
+        raise UserError(
+            f"{len(conflicts)} entries have the same id and other contents: {'; '.join(list(conflicts)[:5])}. They were"
+            " made with other libraries or hardware, or one is wrong: `unlearn-bench verify` checks a store. Remove the"
+            " folders of those that you do not trust."
+        )
+    target = Store.create(output)
+    copied = dict.fromkeys(SECTIONS, 0)
+    with target.used():
+        for section in SECTIONS:
+            for name, (entry, manifest) in chosen.items():
+                if name.startswith(f"{section}/") and entry.path.parents[1] != target.root:
+                    _copy(entry, manifest, target.entry(section, entry.path.name))
+                    copied[section] += 1
+        joined, apart = _join(stores, target)
+        _copy_failures(stores, target)
+    return {"copied": copied, "plans": joined, "apart": apart}
+
+
+def _content(manifest: Mapping[str, Any]) -> Any:
+    return manifest["files"], manifest.get("delta")
+
+
+def _copy(source: Entry, manifest: Mapping[str, Any], target: Entry) -> None:
+    with target.claim():
+        if target.manifest() is None:
+            for name in (*manifest["files"], "manifest.json"):
+                with atomic(target.file(name)) as staged:
+                    shutil.copyfile(source.file(name), staged)
+            target.file("failure.json").unlink(missing_ok=True)
+
+
+def _copy_failures(stores: Sequence[Store], target: Store) -> None:
+    """Keep why cells failed that no store has finished."""
+    for store in stores:
+        for entry in store.entries("cells"):
+            mine = target.entry("cells", entry.path.name)
+            if entry.file("failure.json").is_file() and mine.manifest() is None and mine.failure() is None:
+                mine.path.mkdir(exist_ok=True)
+                with atomic(mine.file("failure.json")) as staged:
+                    shutil.copyfile(entry.file("failure.json"), staged)
+
+
+def _join(stores: Sequence[Store], target: Store) -> tuple[list[str], list[str]]:
+    plans: dict[str, list[Plan]] = {}
+    for store in (target, *stores):
+        for path in sorted((store.root / "plans").glob("*.json")):
+            plans.setdefault(path.stem, []).append(Plan.load(store, path.stem))
+    joined, apart = [], []
+    for name, found in plans.items():
+        whole: Plan | None = found[0]
+        for plan in found[1:]:
+            whole = None if whole is None else join(whole, plan)
+        if whole is None:
+            apart.append(name)
+        else:
+            whole.save(target)
+            joined.append(name)
+    return joined, apart
+
+
+def join(a: Plan, b: Plan) -> Plan | None:
+    """Return the plan of what two plans ask, None where they cannot stand on one board.
+
+    They ask the same tasks of the same items on the same engine, and for each model, track and seed either the same
+    checkpoints, or only one of them asks any. So seeds and models may be spread over machines, methods may not: noise
+    is matched to all methods of a seed.
+    """
+    if _asked(a) != _asked(b):
+        return None
+    if any(a.models[name].identity() != b.models[name].identity() for name in a.models.keys() & b.models.keys()):
+        return None
+    mine, theirs = _groups(a), _groups(b)
+    if any(mine[group].keys() != theirs[group].keys() for group in mine.keys() & theirs.keys() if group[1] is not None):
+        return None
+    cells = {(cell.model, cell.id): cell for cell in (*a.cells, *b.cells)}
+    order = list({**a.models, **b.models})
+    ranked = sorted(cells.values(), key=lambda cell: order.index(cell.model))
+    return a.model_copy(
+        update={
+            "models": {**b.models, **a.models},
+            "cells": tuple(ranked),
+            "seeds": tuple(sorted({*a.seeds, *b.seeds})),
+            "notes": tuple(dict.fromkeys((*a.notes, *b.notes))),
+            "command": "; ".join(dict.fromkeys((*a.command.split("; "), *b.command.split("; ")))),
+        }
+    )
+
+
+def _asked(plan: Plan) -> Any:
+    """Return what plans of one board have in common."""
+    suite = plan.suite.model_dump(exclude={"folder", "models"})
+    return suite, plan.tracks, plan.limit, plan.engine, [task.identity() for task in plan.tasks.values()]
+
+
+def _groups(plan: Plan) -> dict[tuple[str, str | None, int | None], dict[str, PlannedCell]]:
+    groups: dict[tuple[str, str | None, int | None], dict[str, PlannedCell]] = {}
+    for cell in plan.cells:
+        groups.setdefault((cell.model, cell.spec.track, cell.spec.seed), {})[cell.id] = cell
+    return groups

@@ -1,0 +1,112 @@
+"""Stress: what checkpoints are put through once they are made, to see what remains of the forgetting.
+
+A stress makes a derived cell of every cell of a plan, nulls and imports too: what it does to the base is what it does
+by itself. The ordinary tasks measure derived cells; they are never rows of a board, but columns of their parents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .cells import CellSpec
+from .errors import UserError, suggest
+from .plan import PlannedCell
+from .suite import SourceSpec, StressSpec, SuiteSpec, TrainingSpec
+from .transforms.base import Stress, transforms
+
+DEFAULTS = {
+    "relearn": StressSpec(transform="relearn"),
+    "quantise8": StressSpec(transform="quantise", settings={"bits": 8}),
+    "quantise4": StressSpec(transform="quantise", settings={"bits": 4}),
+}
+"""Stresses that every suite has."""
+
+
+def choose_stresses(names: Iterable[str], suite: SuiteSpec, tracks: Sequence[str]) -> dict[str, StressSpec]:
+    """Return the named stresses of a suite with validated settings.
+
+    Raises:
+        UserError: an unknown name, refused settings, or a track without the text that one needs.
+    """
+    known = {**DEFAULTS, **suite.stress}
+    chosen = {}
+    for name in names:
+        if name not in known:
+            raise UserError(f"Unknown stress {name!r}.{suggest(name, known)} Known: {', '.join(known)}.")
+        kind = stress_kind(known[name])
+        kind.Settings.parse(known[name].settings, f"Stress {name}")
+        bare = [track for track in tracks if kind.needs_text and not suite.tracks[track].corpora.relearn]
+        if bare:
+            raise UserError(
+                f"The stress {name} needs forget text that no method saw, which suite {suite.name} has not for"
+                f" {', '.join(bare)}: name it as `relearn:` among the track's corpora (see docs/stress.md)."
+            )
+        chosen[name] = known[name]
+    return chosen
+
+
+def stress_kind(spec: StressSpec) -> type[Stress]:
+    """Return the transform of a stress; raise a `UserError` where it is none."""
+    kind = transforms.get(spec.transform)
+    if not issubclass(kind, Stress):
+        raise UserError(f"The transform {spec.transform!r} is no stress of a finished checkpoint.")
+    return kind
+
+
+def derived_cells(
+    cells: Iterable[PlannedCell],
+    stresses: Mapping[str, StressSpec],
+    suite: SuiteSpec,
+    tracks: Sequence[str],
+    digest_of: Callable[[SourceSpec], str],
+) -> Iterator[PlannedCell]:
+    """Give the derived cells of planned ones; a stress that needs text has one a track of what stands on every track.
+
+    `digest_of` gives the digest of a source's rows. What works at decoding time has no weights to put under stress.
+    """
+    text = {
+        track: {topic: digest_of(source) for topic, source in suite.tracks[track].corpora.relearn.items()}
+        for track in tracks
+        if any(stress_kind(stress).needs_text for stress in stresses.values())
+    }
+    for cell in (cell for cell in cells if cell.spec.changes == "weights"):
+        for name, stress in stresses.items():
+            on = tracks if stress_kind(stress).needs_text and cell.spec.track is None else [cell.spec.track]
+            yield from (PlannedCell(model=cell.model, spec=_derived(cell, name, stress, suite, t, text)) for t in on)
+
+
+def _derived(
+    parent: PlannedCell,
+    name: str,
+    stress: StressSpec,
+    suite: SuiteSpec,
+    track: str | None,
+    text: Mapping[str, Mapping[str, str]],
+) -> CellSpec:
+    kind = stress_kind(stress)
+    settings = kind.Settings.parse(stress.settings, f"Stress {name}").identity()
+    facts: dict[str, Any] = {"version": kind.version, "settings": settings}
+    if kind.needs_text:
+        training = TrainingSpec.parse({**suite.training.identity(), **settings.pop("training")}, f"Stress {name}")
+        facts |= {"training": training.identity(), "data": {"relearn": dict(text[track or ""])}}
+    return CellSpec(
+        model=parent.spec.model,
+        transform=stress.transform,
+        parents=(parent.id,),
+        track=track,
+        seed=parent.spec.seed,
+        settings=facts,
+        method=parent.spec.method,
+        variant=f"{parent.spec.variant}+{name}",
+        stress=name,
+    )
+
+
+def described(stress: StressSpec) -> str:
+    """Return what a stress is, for a board: what the transform does, and its settings."""
+    kind = stress_kind(stress)
+    settings = kind.Settings.parse(stress.settings, stress.transform).identity()
+    flat = {**settings, **settings.get("training", {})}
+    said = ", ".join(f"{key} {value}" for key, value in flat.items() if key != "training" and value is not None)
+    return f"{kind.summary} ({said})"

@@ -1,0 +1,53 @@
+"""The finished checkpoint that a stress starts from, as the tensors in which it differs from the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..cells import BASE
+from ..deltas import load_delta
+from ..errors import UserError
+from ..jobs import MakeJob
+from ..models import load_model
+from ..store import Store
+
+
+def parent_delta(job: MakeJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors in which the parent of a derived cell differs from the base, on the CPU; {} for the base.
+
+    Raises:
+        UserError: the parent is not the one that the cell's identity speaks of, or has other tensors than the base.
+    """
+    wanted = job.cell.settings["parent"]
+    if wanted == BASE:
+        return {}
+    entry = Store.open(job.place.store).entry("cells", job.cell.parents[0])
+    manifest = entry.manifest() or {}
+    if manifest.get("delta") != wanted:
+        raise UserError(f"The checkpoint that {job.cell.label} is made from changed while it was planned; run again.")
+    if "pointer" not in manifest:
+        return load_delta(entry)
+    imported = load_model(job.model.model_copy(update={"path": manifest["pointer"], "hub": None}))
+    own = {name: parameter.detach() for name, parameter in imported.named_parameters()}
+    other = sorted(name for name in own.keys() | base.keys() if _shape(own, name) != _shape(base, name))
+    if other:
+        raise UserError(f"The checkpoint of {job.cell.label} and its base differ in the shape of {other[0]}.")
+    return changed(own, base)
+
+
+def changed(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return those of some tensors that differ from the base's of their name, in its dtype, on the CPU."""
+    found = {}
+    for name, tensor in tensors.items():
+        own = base[name].detach()
+        cast = tensor.to(own.device, own.dtype)
+        if not torch.equal(cast, own):
+            found[name] = cast.cpu()
+    return found
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None

@@ -1,0 +1,323 @@
+"""Settings by search: the same number of trials for each method and track, scored on validation items only.
+
+A trial is an ordinary cell, a full training, of a suite that asks each task's `validation` items in place of its
+`data`. All methods' trials of a round run together; what is asked next depends on results alone, never on workers. The
+best trial has the highest S-unlearning of those with at most a tenth of broken answers to the forget task (gibberish,
+empty, repetitive or tied): S also credits a model that can no longer speak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from ..leaderboards.doubts import MANY, degenerate_share
+from ..leaderboards.schema import Row
+from ..methods.base import methods
+from .api import Result, evaluate
+from .data import load_rows
+from .errors import UserError, suggest
+from .models import load_config
+from .plan import Plan, build_task
+from .planning import Request, make_plan
+from .search import BATCH, STARTUP, Point, Search, Space, described, space_of
+from .specs import canonical
+from .store import Store
+from .suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, load_suite
+from .variants import TRAINING, Values, overrides
+
+TRAINING_SEED = 1000
+"""Seed of a trial's training: none that a board has unless it is asked for, so settings are not fitted to its draws."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings that were tried, and what came out on validation items.
+
+    Attributes:
+        track, method, trial: where it belongs, and its name as a variant of the validation suite.
+        settings, training: all that differs from the method's and the suite's defaults.
+        status: `ok` or `failed`; a failed trial has no values.
+        s_unlearning, forget, retain: the metrics' values.
+        broken: share of the answers to the forget task that are none.
+        cells: ids in the store; those of an earlier trial where the same settings were tried before.
+        failure: why it failed.
+    """
+
+    track: str
+    method: str
+    trial: str
+    settings: dict[str, Any]
+    training: dict[str, Any]
+    status: str
+    s_unlearning: float | None = None
+    forget: float | None = None
+    retain: float | None = None
+    broken: float | None = None
+    cells: list[str] = field(default_factory=list)
+    failure: str | None = None
+
+    @property
+    def order(self) -> tuple[bool, bool, float]:
+        """Sorts trials, the best first: finished, not broken, high S."""
+        return self.s_unlearning is None, self.is_broken, -(self.s_unlearning or 0.0)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether too many answers are none for S to mean anything."""
+        return (self.broken or 0.0) > MANY
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A search: what is asked, for which methods, within which budget.
+
+    Attributes:
+        request: suite, model, tracks, limit and so on, as for `evaluate`; `settings` are kept out of the search.
+        suite: the suite, with what the user set of `training`.
+        methods, tracks: what is searched.
+        spaces: method to where its settings are looked for.
+        budget: trials a method and track.
+        seed: of the search.
+        model: name of the model.
+    """
+
+    request: Request
+    suite: SuiteSpec
+    methods: tuple[str, ...]
+    tracks: tuple[str, ...]
+    spaces: Mapping[str, Space]
+    budget: int
+    seed: int
+    model: str
+
+    @property
+    def trainings(self) -> int:
+        """Trainings that the whole search takes, finished ones included."""
+        return self.budget * len(self.methods) * len(self.tracks) * len(self.request.seeds)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the search is, as plain JSON types."""
+        return {
+            "suite": self.suite.name,
+            "revision": self.suite.revision,
+            "model": self.model,
+            "methods": list(self.methods),
+            "tracks": list(self.tracks),
+            "budget": self.budget,
+            "seed": self.seed,
+            "training_seeds": list(self.request.seeds),
+            "limit": self.request.limit,
+            "training": self.suite.training.identity(),
+            "sampler": f"TPE, Optuna {optuna.__version__}",
+            "space": {method: described(space) for method, space in self.spaces.items()},
+        }
+
+
+def plan_tuning(request: Request, budget: int, seed: int = 0) -> Tuning:
+    """Check a search before anything runs: names, validation items, ranges.
+
+    Raises:
+        UserError: an unknown name or setting, several models, or a task without validation items of its own.
+    """
+    asked = request.suite or ("real" if request.data_root else "micro")
+    suite = asked if isinstance(asked, SuiteSpec) else load_suite(asked)
+    models = list(request.models or suite.models)
+    if len(models) != 1:
+        raise UserError(f"Settings are tuned on one model; choose it with --models ({', '.join(models) or 'none'}).")
+    names = methods.names() if "all" in request.methods else list(dict.fromkeys(request.methods))
+    fixed = overrides(request.settings)
+    for name in (*names, *(name for name in suite.search if name != "training")):
+        methods.get(name)
+    for name in fixed.keys() - {"training", *names}:
+        raise UserError(f"--set {name}.…: {name} is not among the methods that are tuned ({', '.join(names)}).")
+    training = TrainingSpec.parse({**suite.training.identity(), **fixed.get("training", {})}, "training")
+    suite = suite.model_copy(update={"training": training})
+    tracks = tuple(dict.fromkeys(request.tracks or suite.tracks))
+    for track in tracks:
+        if track not in suite.tracks:
+            raise UserError(f"Unknown track {track!r}.{suggest(track, suite.tracks)}")
+    plans = [make_plan(_round(request, suite, track, {}), None) for track in tracks]
+    for plan in plans:
+        _check_disjoint(suite, plan)
+    (model,) = plans[0].models.values()
+    depth = load_config(model).get_text_config(decoder=True).num_hidden_layers
+    spaces = {name: space_of(name, suite, depth, fixed) for name in names}
+    for name, space in spaces.items():
+        if not space:
+            raise UserError(f"Nothing of {name} is searched: all its settings are set with --set.")
+    return Tuning(request, suite, tuple(names), tracks, spaces, budget, seed, model.name)
+
+
+def validation_suite(suite: SuiteSpec, track: str, variants: Mapping[str, VariantSpec]) -> SuiteSpec:
+    """Return a suite that asks the validation items of a track's two tasks, with these variants.
+
+    Raises:
+        UserError: a task has no validation items.
+    """
+    spec = suite.tracks[track]
+    tasks = {}
+    for name in (spec.forget_task, spec.retain_task):
+        source = suite.tasks[name].validation
+        if source is None:
+            raise UserError(
+                f"Task {name} of suite {suite.name} has no validation items, and settings are never tuned on those that"
+                f" boards report. Give it some with `validation:` in a suite file, or choose other --tracks."
+            )
+        tasks[name] = suite.tasks[name].model_copy(update={"data": source, "validation": None})
+    return SuiteSpec(
+        name=f"{suite.name}-validation-{track}",
+        revision=suite.revision,
+        embedded=suite.embedded,
+        models=suite.models,
+        tasks=tasks,
+        tracks={track: spec.model_copy(update={"controls": (), "neighbours": ()})},
+        training=suite.training,
+        variants={track: dict(variants)},
+        scorer=suite.scorer,
+        bootstrap=BootstrapSpec(resamples=100),
+        threads=suite.threads,
+        folder=suite.folder,
+    )
+
+
+def _round(request: Request, suite: SuiteSpec, track: str, variants: Mapping[str, VariantSpec]) -> Request:
+    """Return the request that trains and measures these variants on validation items, without a null but the base."""
+    validation = validation_suite(suite, track, variants)
+    return replace(
+        request, suite=validation, methods=tuple(variants) or ("none",), tracks=(track,), settings=(), noise=False
+    )
+
+
+def _check_disjoint(suite: SuiteSpec, plan: Plan) -> None:
+    """Raise a `UserError` where a validation item, or one of its cluster (its fact), is among the reported ones."""
+    folder = Path(plan.data_folder) if plan.data_folder else None
+    for name, planned in plan.tasks.items():
+        task = build_task(planned.spec, folder)
+        reported, validation = (
+            {item.cluster for item in task.items(load_rows(source, folder).rows)}
+            for source in (suite.tasks[name].data, planned.spec.data)
+        )
+        shared = reported & validation
+        if shared:
+            raise UserError(
+                f"{len(shared)} of the {len(validation)} validation questions or prompts of {name} are also reported:"
+                f" tuning on them would be tuning on the answers. Give suite {suite.name} others."
+            )
+
+
+def tune(tuning: Tuning, output: Path, say: Callable[[str], None] = lambda line: None, **how: Any) -> list[Trial]:
+    """Run a search; trials that the store holds are not run again.
+
+    Args:
+        tuning: of `plan_tuning`.
+        output: folder of the store.
+        say: called with a line after each round.
+        how: executor, workers, device, batch_size, checkpointing: as for `evaluate`, without a say in results.
+
+    Returns:
+        All trials: by track, then as they were asked for.
+    """
+    found: list[Trial] = []
+    for track in tuning.tracks:
+        searches = {name: _search(tuning, name, track) for name in tuning.methods}
+        trials: list[Trial] = []
+        for start, count in _rounds(tuning.budget):
+            points = [
+                (name, f"{name}-{number:03d}", search.ask())
+                for name, search in searches.items()
+                for number in range(start, start + count)
+            ]
+            trials += _run(tuning, track, points, trials, {"output": output, **how})
+            for (name, _, point), trial in zip(points, trials[-len(points) :], strict=True):
+                searches[name].tell(point, trial.s_unlearning, (trial.broken or 0.0) - MANY)
+            failed = sum(trial.s_unlearning is None for trial in trials)
+            say(f"{track}: {start + count} of {tuning.budget} trials a method, {failed} failed")
+        _keep_plan(tuning, track, trials, output)
+        found += trials
+    return found
+
+
+def _rounds(budget: int) -> Iterator[tuple[int, int]]:
+    """Give the number of each round's first trial, and how many it has of each method."""
+    start = 0
+    while start < budget:
+        count = min(BATCH if start else STARTUP, budget - start)
+        yield start, count
+        start += count
+
+
+def _search(tuning: Tuning, method: str, track: str) -> Search:
+    kind = methods.get(method)
+    training = {TRAINING + key: value for key, value in tuning.suite.training.identity().items()}
+    settings = kind.Settings.parse(overrides(tuning.request.settings).get(method, {}), method).identity()
+    return Search(tuning.spaces[method], {**settings, **training}, tuning.seed, method, track)
+
+
+def variant_of(method: str, values: Mapping[str, Any], fixed: Values) -> VariantSpec:
+    """Return a method's variant with searched values (settings and `training.KEY`) and those that the user set."""
+    training = {key.removeprefix(TRAINING): value for key, value in values.items() if key.startswith(TRAINING)}
+    settings = {key: value for key, value in values.items() if not key.startswith(TRAINING)}
+    return VariantSpec(method=method, settings={**fixed.get(method, {}), **settings}, training=training)
+
+
+def _run(
+    tuning: Tuning, track: str, points: Sequence[tuple[str, str, Point]], before: Sequence[Trial], how: dict[str, Any]
+) -> list[Trial]:
+    """Train and measure points in one run; settings that were tried before are not run again."""
+    fixed = overrides(tuning.request.settings)
+    variants = {label: variant_of(name, point.values, fixed) for name, label, point in points}
+    known = {_key(trial.method, trial.settings, trial.training): trial for trial in before}
+    new = {key: label for label, v in reversed(variants.items()) if (key := _key_of(v)) not in known}
+    if new:
+        asked = {label: variants[label] for label in reversed(new.values())}
+        result = evaluate(_round(tuning.request, tuning.suite, track, asked), **how)
+        rows = {row["variant"]: row for row in result.board.rows}
+        known |= {key: _trial(track, label, asked[label], rows[label], result) for key, label in new.items()}
+    return [replace(known[_key_of(v)], trial=label) for label, v in variants.items()]
+
+
+def _key_of(variant: VariantSpec) -> bytes:
+    return _key(variant.method, variant.settings, variant.training)
+
+
+def _key(*values: Any) -> bytes:
+    return canonical(values)
+
+
+def _trial(track: str, label: str, variant: VariantSpec, row: Row, result: Result) -> Trial:
+    trial = Trial(track, variant.method, label, variant.settings, variant.training, "failed", cells=row["cells"])
+    s, forget, retain = row["s_unlearning"], row["forget"], row["retain"]
+    if row["status"] != "ok" or s is None or forget is None or retain is None:
+        causes = [cause for name, cause in result.failures.items() if name.startswith(f"{track}/{label}#")]
+        return replace(trial, failure=causes[0] if causes else "; ".join(row["warnings"]))
+    return replace(
+        trial,
+        status="ok",
+        s_unlearning=s["value"],
+        forget=forget["value"],
+        retain=retain["value"],
+        broken=round(degenerate_share(row), 6),
+    )
+
+
+def _keep_plan(tuning: Tuning, track: str, trials: Sequence[Trial], output: Path) -> None:
+    """Let the store's plan of the validation suite cover every trial, so that `show`, `items` and boards find them."""
+    variants = {
+        trial.trial: VariantSpec(method=trial.method, settings=trial.settings, training=trial.training)
+        for trial in trials
+    }
+    store = Store.open(output)
+    make_plan(_round(tuning.request, tuning.suite, track, variants), store).save(store)
+
+
+def best_trials(trials: Sequence[Trial]) -> dict[str, dict[str, Trial]]:
+    """Return per track and method the best trial that finished; of equal ones the first."""
+    found: dict[str, dict[str, Trial]] = {}
+    for trial in sorted((trial for trial in trials if trial.s_unlearning is not None), key=lambda trial: trial.order):
+        found.setdefault(trial.track, {}).setdefault(trial.method, trial)
+    return found

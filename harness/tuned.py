@@ -1,0 +1,193 @@
+"""Settings that were tuned: the suite file that a search leaves behind, and what boards say of them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from .cells import CellSpec
+from .errors import UserError
+from .files import write_json, write_text
+from .plan import Plan
+from .specs import Spec
+from .suite import SuiteSpec, TunedSpec, VariantSpec, suites
+from .variants import TRAINING, overrides
+
+if TYPE_CHECKING:
+    from .tune import Trial, Tuning
+
+SCHEMA = 1
+
+
+def place_of(suite: str | SuiteSpec | None, spec: SuiteSpec, out: Path | None) -> Path:
+    """Return where the suite file goes, beside the one that it extends.
+
+    Raises:
+        UserError: the name is no suite file's, or a suite's own data would not be found from there.
+    """
+    beside = Path(suite).parent if isinstance(suite, str) and suite not in suites.names() else None
+    stem = Path(suite).stem if isinstance(suite, str) and beside is not None else spec.name
+    out = out or (beside or Path()) / f"{stem}-tuned.yaml"
+    if out.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--out names a suite file: {out} must end in .yaml.")
+    if beside is not None and out.resolve() == Path(str(suite)).resolve():
+        raise UserError(f"--out {out} is the suite file itself; name another, which will extend it.")
+    if beside is not None and not spec.embedded and out.resolve().parent != beside.resolve():
+        raise UserError(f"--out must lie in {beside}, beside the suite file that it extends and whose paths it keeps.")
+    return out
+
+
+def write_tuned(out: Path, tuning: Tuning, trials: Sequence[Trial], best: Mapping[str, Mapping[str, Trial]]) -> None:
+    """Write the best settings as a suite file that extends the suite, and all trials as JSON beside it."""
+    suite = tuning.suite
+    variants: dict[str, Any] = {}
+    tuned: dict[str, Any] = {}
+    for track in tuning.tracks:
+        old = {name: suite.variants.get(track, {}).get(name) for name in tuning.methods}
+        kept = {name: suite.tuned.get(track, {}).get(name) for name in tuning.methods}
+        found = best.get(track, {})
+        variants[track] = _replacing({name: _variant(trial) for name, trial in found.items()}, _plain(old))
+        tuned[track] = _replacing({name: _tuned(tuning, trial) for name, trial in found.items()}, _plain(kept))
+    changed = overrides(tuning.request.settings).get("training", {})
+    values = {
+        "extends": _parent(tuning, out),
+        "tuning": sentence(tuning),
+        **({"training": changed} if changed else {}),
+        "tuned": tuned,
+        "variants": variants,
+    }
+    head = f"# Written by `unlearn-bench tune`; all its trials stand in {out.stem}.json.\n"
+    write_json(out.with_suffix(".json"), {"schema": SCHEMA, **tuning.facts(), "trials": [vars(t) for t in trials]})
+    write_text(out, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _parent(tuning: Tuning, out: Path) -> str:
+    asked = tuning.request.suite
+    if isinstance(asked, str) and asked not in suites.names():
+        return Path(os.path.relpath(Path(asked).resolve(), out.resolve().parent)).as_posix()
+    return tuning.suite.name
+
+
+def _variant(trial: Trial) -> dict[str, Any]:
+    return {"method": trial.method, "settings": trial.settings, "training": trial.training}
+
+
+def _tuned(tuning: Tuning, trial: Trial) -> dict[str, Any]:
+    values = {**trial.settings, **{TRAINING + key: value for key, value in trial.training.items()}}
+    return {"trials": tuning.budget, "found": {key: values[key] for key in tuning.spaces[trial.method]}}
+
+
+def _plain(specs: Mapping[str, Spec | None]) -> dict[str, Any]:
+    return {name: spec.model_dump(mode="json", exclude_defaults=True) for name, spec in specs.items() if spec}
+
+
+def _replacing(new: Any, old: Any) -> Any:
+    """Return `new` with null for every key of `old` that it lacks: merged over `old`, it leaves `new`."""
+    if not (isinstance(new, dict) and isinstance(old, dict)):
+        return new
+    return {**dict.fromkeys(old), **{key: _replacing(value, old.get(key)) for key, value in new.items()}}
+
+
+def sentence(tuning: Tuning) -> str:
+    """Return in words how settings were searched: sampler, budget, seeds, objective."""
+    request = tuning.request
+    seeds = ", ".join(map(str, request.seeds))
+    items = "validation items" + (f" (at most {request.limit} a task)" if request.limit else "")
+    return (
+        f"{tuning.facts()['sampler']}, {tuning.budget} trials a method and track on {tuning.model}, the first with"
+        f" default settings, search seed {tuning.seed}, training seed {seeds}: highest S-unlearning on {items} among"
+        " trials with at most a tenth of broken answers"
+    )
+
+
+def summary(tuning: Tuning, trials: Sequence[Trial], best: Mapping[str, Mapping[str, Trial]]) -> list[dict[str, Any]]:
+    """Return a row a track and method: the best trial beside the first, which has the defaults; None: none finished."""
+    first = {(trial.track, trial.method): trial for trial in reversed(trials)}
+    failed = Counter((trial.track, trial.method) for trial in trials if trial.s_unlearning is None)
+    rows = []
+    for track in tuning.tracks:
+        for method in tuning.methods:
+            default, found = first[track, method], best.get(track, {}).get(method)
+            rows.append(
+                {
+                    "track": track,
+                    "method": method,
+                    "trial": found and found.trial,
+                    "s_default": default.s_unlearning,
+                    "s_best": found and found.s_unlearning,
+                    "forget": found and found.forget,
+                    "retain": found and found.retain,
+                    "broken": found and found.broken,
+                    "failed": failed[track, method],
+                }
+            )
+    return rows
+
+
+def render(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a summary as a table."""
+    from tabulate import tabulate
+
+    return tabulate([{**row, "trial": row["trial"] or "none finished"} for row in rows], headers="keys", floatfmt=".3f")
+
+
+def render_plan(said: Mapping[str, Any]) -> str:
+    """Return what a search would do: a row a method with the ranges of its settings, and the number of trainings."""
+    from tabulate import tabulate
+
+    rows = [
+        {"method": method, "setting": key, "from": where["low"], "to": where["high"], "log": where["log"]}
+        for method, space in said["space"].items()
+        for key, where in space.items()
+    ]
+    seeds = len(said["training_seeds"])
+    return (
+        f"{tabulate(rows, headers='keys', tablefmt='simple')}\n\n{len(said['methods'])} methods x {len(said['tracks'])}"
+        f" tracks x {said['budget']} trials{f' x {seeds} seeds' if seeds > 1 else ''} = {said['trainings']} trainings."
+    )
+
+
+def tuned_facts(plan: Plan) -> dict[str, str]:
+    """Return what a board says of its rows' settings: how they were tuned, and which were not.
+
+    A row counts as tuned where its settings still are what the search found.
+    """
+    suite = plan.suite
+    if not suite.tuned:
+        return {"tuning": suite.tuning} if suite.tuning else {}
+    rows: dict[str, dict[str, list[str]]] = {}
+    for spec in dict.fromkeys(cell.spec for cell in plan.cells if cell.spec.transform == "train"):
+        kind, text = _said(suite, spec)
+        tracks = rows.setdefault(kind, {}).setdefault(text, [])
+        tracks += [spec.track] if spec.track and spec.track not in tracks else []
+    said = [
+        f"{kind}: " + ", ".join(_on(text, tracks, plan) for text, tracks in sorted(found.items()))
+        for kind, found in sorted(rows.items())
+    ]
+    return {"tuning": suite.tuning, "settings": "; ".join(said)}
+
+
+def _said(suite: SuiteSpec, spec: CellSpec) -> tuple[str, str]:
+    track = spec.track or ""
+    variant: VariantSpec | None = suite.variants.get(track, {}).get(spec.variant)
+    tuned: TunedSpec | None = suite.tuned.get(track, {}).get(spec.variant)
+    if tuned is not None and variant is not None and _has(spec, tuned.found):
+        keys = ", ".join(key.removeprefix(TRAINING) for key in tuned.found)
+        return f"tuned in {tuned.trials} trials a track", f"{spec.variant} ({keys})"
+    if variant is None and spec.variant == spec.method:
+        return "not tuned, by default", spec.variant
+    return "not tuned, set by hand", spec.variant
+
+
+def _has(spec: CellSpec, found: Mapping[str, Any]) -> bool:
+    values = spec.settings["settings"] | {TRAINING + key: v for key, v in spec.settings["training"].items()}
+    return all(values.get(key) == value for key, value in found.items())
+
+
+def _on(text: str, tracks: Sequence[str], plan: Plan) -> str:
+    return text if len(tracks) == len(plan.tracks) else f"{text} on {', '.join(tracks)}"

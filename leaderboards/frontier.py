@@ -1,0 +1,259 @@
+"""Methods at equal utility: the frontier that a sweep of settings draws, and what each method forgets on it.
+
+A point is a checkpoint's (Ubar, Rbar), neither cut to [0, 1]. A method's frontier is the upper hull of its swept
+checkpoints and base, which every method reaches by doing nothing. Between two checkpoints lies what comes of answering
+each request with either of them at random (the hull of Provost and Fawcett 2001), so every point of it can be had:
+
+    F(u) = max over mixtures of two points of their forgetting, where their utility is at least u
+    u    = Rbar of base, less `TOLERANCE` of the retain metric
+
+Which checkpoints stand on the frontier at u is decided on the data; each resample then moves them, base and u together
+(the board's joint draws). An interval is thus that of the chosen settings: choosing the best of many on the items that
+are shown flatters a method, the more settings the more. With several training seeds it is a frontier for each seed that
+all of the method's settings have, then their mean, with the seeds' noise as on the rest of the board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TypedDict
+
+import numpy as np
+
+from .compare import family
+from .evidence import Evidence
+from .groups import Group
+from .intervals import Side, contrast, estimate
+from .metrics import Floats
+from .parts import interval
+from .schema import Interval
+
+SWEEP = 3
+"""Settings from which a method counts as swept."""
+TOLERANCE = 0.02
+"""Loss of the retain metric at which methods are compared."""
+
+
+class Swept(TypedDict):
+    """A method on its frontier at the level: `curve` are its variants on the hull, `at` those that make the value.
+
+    `settings` counts the swept variants; noise has one, and stands beside as what no method is.
+    """
+
+    method: str
+    settings: int
+    seeds: int
+    curve: list[str]
+    at: list[str]
+    forgetting: Interval
+
+
+class Gain(Interval):
+    """How much more `method` forgets than `other` at the level; the intervals of a frontier hold together."""
+
+    method: str
+    other: str
+
+
+class Frontier(TypedDict):
+    """Swept methods of a model and track at equal utility: `tolerance` of the retain metric below base."""
+
+    model: str
+    track: str
+    tolerance: float
+    utility: float
+    methods: list[Swept]
+    gains: list[Gain]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Forgetting and utility of some variants by seed, in the data and in each resample [B + 1, k, n]."""
+
+    method: str
+    variants: tuple[str, ...]
+    points: tuple[Floats, Floats]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds all of the variants have."""
+        return self.points[0].shape[1]
+
+
+def forgetting_at(forget: Floats, retain: Floats, level: Floats) -> Floats:
+    """Return F(u) of the module's head.
+
+    Args:
+        forget, retain: of the points [B, n].
+        level: u [B].
+
+    Returns:
+        The highest forgetting of a mixture with at least that utility [B]; NaN where no point has it.
+    """
+    keeps = retain >= level[:, None]
+    best = np.where(keeps, forget, -np.inf).max(axis=1)
+    for i, j in combinations(range(forget.shape[1]), 2):
+        crosses = keeps[:, i] != keeps[:, j]
+        gap = np.where(crosses, retain[:, i] - retain[:, j], 1.0)
+        share = (level - retain[:, j]) / gap
+        mixed = share * forget[:, i] + (1 - share) * forget[:, j]
+        best = np.fmax(best, np.where(crosses, mixed, -np.inf))
+    return np.where(np.isfinite(best), best, np.nan)
+
+
+def chosen_at(forget: Floats, retain: Floats, level: float) -> list[int]:
+    """Return the one or two points [n] that make F(u)."""
+    best, found = -np.inf, []
+    for pair in [*((i,) for i in range(len(forget))), *combinations(range(len(forget)), 2)]:
+        value = forgetting_at(forget[None, pair], retain[None, pair], np.array([level]))[0]
+        if value > best + 1e-12:
+            best, found = value, list(pair)
+    return found
+
+
+def hull(forget: Floats, retain: Floats) -> list[int]:
+    """Return the points [n] on the upper hull, from the highest utility to the most forgotten."""
+    on: list[int] = []
+    for k in sorted(range(len(forget)), key=lambda k: (-retain[k], -forget[k])):
+        if on and forget[k] <= forget[on[-1]]:
+            continue
+        while len(on) > 1 and _beneath(on[-2], on[-1], k, forget, retain):
+            on.pop()
+        on.append(k)
+    return on
+
+
+def _beneath(i: int, j: int, k: int, forget: Floats, retain: Floats) -> bool:
+    """Tell whether point j lies on or below the line from i to k."""
+    return (forget[j] - forget[i]) * (retain[i] - retain[k]) <= (forget[k] - forget[i]) * (retain[i] - retain[j])
+
+
+def build_frontiers(evidence: Evidence, model: str, groups: Mapping[str, Sequence[Group]]) -> list[Frontier]:
+    """Return a frontier for each track on which base and a method with `SWEEP` settings or more are measured.
+
+    Args:
+        evidence: of the model.
+        model: its name.
+        groups: the rows of every track.
+    """
+    found = []
+    for track, rows in groups.items():
+        base = next((group for group in rows if group.first.kind == "base" and group.columns), None)
+        by_method: dict[str, list[Group]] = {}
+        for group in rows:
+            if group.first.kind in ("method", "noise") and group.columns:
+                by_method.setdefault(group.first.method, []).append(group)
+        sweeps = [_sweep(evidence, track, name, own) for name, own in by_method.items() if len(own) >= SWEEP]
+        sweeps = [each for each in sweeps if each is not None]
+        if base is None or not sweeps:
+            continue
+        noise = _sweep(evidence, track, "noise", by_method.get("noise", []))
+        found.append(_frontier(evidence, model, track, base, [*sweeps, *([noise] if noise else [])]))
+    return found
+
+
+def reading(frontier: Frontier) -> str:
+    """Return how a frontier's numbers are to be read."""
+    return (
+        "One setting of a method is one point of the trade-off, and mostly ranks how it was tuned. Swept methods are "
+        f"therefore compared where each may lose {frontier['tolerance']:g} of the retain metric against base (utility "
+        f"Rbar {frontier['utility']:.3f}), each by the best mixture of two of its checkpoints, or one and base: the "
+        "upper hull of its points. The best of many settings is chosen on the items that are shown, which flatters, "
+        "the more settings the more; intervals do not hold that choice."
+    )
+
+
+def _points(evidence: Evidence, track: str, columns: Sequence[int]) -> tuple[Floats, Floats]:
+    forget, retain = (evidence.values(part, columns) for part in evidence.unclipped(track))
+    return forget, retain
+
+
+def _sweep(evidence: Evidence, track: str, method: str, groups: Sequence[Group]) -> Sweep | None:
+    """Return the points of some variants by the seeds that all of them have; None where there is no such seed."""
+    places = [{evidence.checkpoints[k].seed: k for k in group.columns} for group in groups]
+    shared = set.intersection(*map(set, places)) if places else set()
+    seeds = sorted(shared, key=lambda seed: -1 if seed is None else seed)
+    if not seeds:
+        return None
+    points = [_points(evidence, track, [by_seed[seed] for seed in seeds]) for by_seed in places]
+    variants = tuple(group.variant for group in groups)
+    forget, retain = (np.stack(part, axis=2) for part in zip(*points, strict=True))
+    return Sweep(method, variants, (forget, retain))
+
+
+def _frontier(evidence: Evidence, model: str, track: str, base: Group, sweeps: Sequence[Sweep]) -> Frontier:
+    chance = evidence.spec.tasks[evidence.spec.tracks[track].retain_task].chance
+    own = [part[:, 0] for part in _points(evidence, track, base.columns)]
+    level = own[1] - TOLERANCE / (1 - chance)
+    confidence = evidence.spec.confidence
+    freedom = min(evidence.freedom(part) for part in evidence.unclipped(track))
+    methods: list[Swept] = []
+    sides = []
+    for sweep in sweeps:
+        drawn = [_of_seed(sweep, seed, own, level) for seed in range(sweep.seeds)]
+        values = np.stack([each for each, _ in drawn], axis=1)
+        at = {k for _, chosen in drawn for k in chosen}
+        value = interval(estimate(values, confidence=confidence, freedom=freedom))
+        if value is None:
+            continue
+        curve = hull(*(np.append(part[0].mean(axis=0), end[0]) for part, end in zip(sweep.points, own, strict=True)))
+        methods.append(
+            Swept(
+                method=sweep.method,
+                settings=len(sweep.variants),
+                seeds=sweep.seeds,
+                curve=[(*sweep.variants, base.variant)[k] for k in curve],
+                at=[sweep.variants[k] for k in sorted(at)],
+                forgetting=value,
+            )
+        )
+        sides.append((sweep.method, Side.of(values)))
+    pairs = list(combinations(sides, 2))
+    gains = family((contrast([(1.0, a), (-1.0, b)]) for (_, a), (_, b) in pairs), confidence, freedom)
+    listed = [
+        Gain(method=a, other=b, value=each.value, low=each.low, high=each.high)
+        for ((a, _), (b, _)), each in zip(pairs, gains, strict=True)
+    ]
+    return Frontier(
+        model=model,
+        track=track,
+        tolerance=TOLERANCE,
+        utility=float(level[0]),
+        methods=sorted(methods, key=lambda each: (-each["forgetting"]["value"], each["method"])),
+        gains=listed,
+        sentence=_sentence(methods, listed, confidence),
+    )
+
+
+def _of_seed(sweep: Sweep, seed: int, base: Sequence[Floats], level: Floats) -> tuple[Floats, list[int]]:
+    """Return F(u) of a seed in the data and in each resample [B + 1], and the variants behind it."""
+    forget, retain = (np.column_stack([part[:, seed], own]) for part, own in zip(sweep.points, base, strict=True))
+    last = len(sweep.variants)
+    chosen = chosen_at(forget[0], retain[0], float(level[0]))
+    points = sorted({*chosen, last})
+    return forgetting_at(forget[:, points], retain[:, points], level), [k for k in chosen if k < last]
+
+
+def _sentence(methods: Sequence[Swept], gains: Sequence[Gain], confidence: float) -> str:
+    swept = [each for each in methods if each["method"] != "noise"]
+    told = [
+        (each["method"], each["other"], each) if each["value"] > 0 else (each["other"], each["method"], each)
+        for each in gains
+        if each["low"] is not None and each["high"] is not None and not each["low"] <= 0 <= each["high"]
+    ]
+    lead = f"Where each may lose {TOLERANCE:g} of the retain metric against base, "
+    sure = f"at {confidence:.0%} confidence for all comparisons together"
+    if not told:
+        who = f"`{swept[0]['method']}` is not" if len(swept) == 1 else "no swept method is"
+        others = [*(["another"] if len(swept) > 1 else []), *(["noise"] if len(methods) > len(swept) else [])]
+        return f"{lead}{who} shown to forget more than {' or '.join(others)}, {sure}." if others else ""
+    parts = []
+    for winner, _, _ in told:
+        beaten = [other for first, other, _ in told if first == winner]
+        text = f"`{winner}` forgets more than {', '.join(f'`{name}`' if name != 'noise' else name for name in beaten)}"
+        if text not in parts:
+            parts.append(text)
+    return f"{lead}{'; '.join(parts)}, {sure}."

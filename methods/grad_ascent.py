@@ -1,0 +1,28 @@
+"""Gradient ascent: the forget text is made less likely, without a bound and without a retain term.
+
+    L = mean over tokens of the forget text of log p(x_t | x_<t)
+
+Jang et al. 2022 (arXiv 2210.01504). Reading: the mean over all real tokens of a batch, as the usual language modelling
+loss, of which this is the negative. It has no minimum: learning rate and steps decide where it ends.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .base import Batch, register
+from .likelihood import LikelihoodMethod, LikelihoodSettings, nll
+
+
+@register("grad_ascent")
+class GradAscent(LikelihoodMethod):
+    """Raise the loss of the forget text."""
+
+    Settings = LikelihoodSettings
+    version = 1
+    citation = "Jang et al. 2022, Knowledge Unlearning for Mitigating Privacy Risks (arXiv 2210.01504)"
+    summary = "gradient ascent on the forget text's likelihood loss"
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the negative of the forget text's mean NLL."""
+        return {"forget": -nll(self.context, batch.forget)}

@@ -1,0 +1,30 @@
+"""Gradient difference: ascent on the forget text, descent on the retain text.
+
+    L_F = mean over tokens of the forget text of log p(x_t | x_<t)
+    L_R = mean over tokens of the retain text of -log p(x_t | x_<t)
+    L   = L_F + lambda * L_R
+
+Liu, Liu, Stone 2022 (arXiv 2203.12817); lambda = 1 and the form for language models are TOFU's (arXiv 2401.06121), whose
+KL baseline is `retain: kl`. Readings: means over real tokens; KL(frozen || trained), a mean over tokens.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .base import Tokens, register
+from .likelihood import RetainMethod, RetainSettings, nll
+
+
+@register("grad_diff")
+class GradDiff(RetainMethod):
+    """Raise the loss of the forget text, lower that of the retain text."""
+
+    Settings = RetainSettings
+    version = 1
+    citation = "Liu, Liu, Stone 2022, Continual Learning and Private Unlearning (arXiv 2203.12817); arXiv 2401.06121"
+    summary = "gradient ascent on forget text, descent (or KL to the frozen model) on retain text"
+
+    def forget_loss(self, tokens: Tokens) -> Tensor:
+        """Return the negative of the mean NLL."""
+        return -nll(self.context, tokens)

@@ -1,0 +1,106 @@
+"""Methods of token likelihoods: what they train, how they hold the retain text, and the mathematics that they share.
+
+Text is a plain document: every token but the first is predicted, padding never. Log-probabilities are (batch, length -
+1), float32, zero at padding, as `Context.logprobs` gives them; `mask` is that of the predicted tokens.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from .base import Batch, Context, Depth, LoRA, Method, MethodSettings, Range, Tokens
+
+
+class LikelihoodSettings(MethodSettings):
+    """What trains: all parameters, as in most of these papers, those of some layers, or a LoRA."""
+
+    parameters: Literal["all", "lora"] = Field("all", description="all parameters, or low-rank changes of matrices")
+    layers: tuple[int, ...] | None = Field(
+        None, min_length=1, description="decoder layers that train; None: all, with embeddings, norms and head for `all`"
+    )
+    lora_rank: int = Field(32, ge=1, description="rank of LoRA")
+    lora_alpha: float = Field(64.0, gt=0, description="LoRA's alpha; the change is scaled by alpha / rank")
+    lora_targets: tuple[str, ...] | None = Field(
+        None, min_length=1, description="matrices by name within a decoder layer; None: all of them"
+    )
+
+
+class RetainSettings(LikelihoodSettings):
+    """How the retain text is held."""
+
+    retain: Literal["none", "nll", "kl"] = Field(
+        "nll", description="mean NLL of retain text, mean KL(frozen || trained) of its next tokens, or no such term"
+    )
+    retain_weight: float = Field(1.0, ge=0, description="lambda, weight of the retain loss")
+
+
+class LikelihoodMethod(Method):
+    """A method that trains all parameters, those of some layers, or a LoRA; settings: `LikelihoodSettings`."""
+
+    settings: LikelihoodSettings
+
+    def trained(self, context: Context) -> list[str]:
+        """Return the parameters, or LoRA's matrices, of the chosen layers."""
+        s = self.settings
+        if s.parameters == "lora" and s.lora_targets is not None:
+            layers = range(context.layers) if s.layers is None else s.layers
+            return [name for target in s.lora_targets for name in context.layer_parameters(layers, target)]
+        return context.parameters(s.layers, matrices=s.parameters == "lora")
+
+    def lora(self) -> LoRA | None:
+        """Return rank and scale where low-rank changes train."""
+        s = self.settings
+        return LoRA(s.lora_rank, s.lora_alpha) if s.parameters == "lora" else None
+
+
+class RetainMethod(LikelihoodMethod):
+    """One with a forget loss of its own and a common retain term: L = L_F + lambda * L_R; settings: `RetainSettings`."""
+
+    search: ClassVar[Mapping[str, Range | Depth]] = {"retain_weight": Range(0.1, 10.0)}
+    settings: RetainSettings
+
+    @abstractmethod
+    def forget_loss(self, tokens: Tokens) -> Tensor:
+        """Return L_F of forget text."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return L_F and, where the retain text is held, L_R."""
+        found = {"forget": self.forget_loss(batch.forget)}
+        if self.settings.retain != "none":
+            held = nll if self.settings.retain == "nll" else kl
+            found["retain"] = held(self.context, batch.retain)
+        return found
+
+    def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return L_F + lambda * L_R."""
+        return losses["forget"] + self.settings.retain_weight * losses.get("retain", 0.0)
+
+
+def token_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the real tokens of a batch, (batch, length) to a scalar."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def nll(context: Context, tokens: Tokens) -> Tensor:
+    """Return the mean negative log-likelihood of a token."""
+    return -token_mean(context.logprobs(tokens), tokens.mask[:, 1:])
+
+
+def kl(context: Context, tokens: Tokens) -> Tensor:
+    """Return the mean over tokens of KL(frozen || trained) of the next token's distribution."""
+    frozen, trained = (
+        logits[:, :-1].float().log_softmax(-1) for logits in (context.frozen_logits(tokens), context.logits(tokens))
+    )
+    return token_mean(F.kl_div(trained, frozen, reduction="none", log_target=True).sum(-1), tokens.mask[:, 1:])
+
+
+def negative_preference(context: Context, tokens: Tokens, beta: float) -> Tensor:
+    """Return NPO's loss, mean over texts of -2/beta log sigmoid(-beta log(pi(x) / pi_frozen(x)))."""
+    log_ratio = (context.logprobs(tokens) - context.frozen_logprobs(tokens)).sum(1)
+    return -2 / beta * F.logsigmoid(-beta * log_ratio).mean()

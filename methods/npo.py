@@ -1,0 +1,45 @@
+"""NPO: negative preference optimisation (Zhang et al. 2024, arXiv 2404.05868).
+
+    L_F = mean over forget texts x of -(2 / beta) log sigmoid(-beta log(pi(x) / pi_frozen(x)))      (eq. 3)
+    L   = L_F + lambda * L_R
+
+log pi(x) is the sum over the text's tokens. As beta goes to 0 its gradient is that of gradient ascent; it fades where a
+text has become unlikely, at the speed that beta sets. beta = 0.1 and lambda = 1 are the paper's, as are its three forms:
+NPO+RT (`retain: nll`, the default, its best), NPO+KL (`kl`) and NPO (`none`).
+
+Readings: the paper's x is a prompt and y its answer; here a text is a document, all of whose tokens count. pi_frozen is
+computed once a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from .base import Depth, Range, Tokens, register
+from .likelihood import RetainMethod, RetainSettings, negative_preference
+
+
+class NPOSettings(RetainSettings):
+    """Settings of NPO; beta is the paper's."""
+
+    beta: float = Field(0.1, gt=0, description="inverse temperature: how soon an unlikely text is left alone")
+
+
+@register("npo")
+class NPO(RetainMethod):
+    """Make the forget text less likely than the frozen model finds it, ever more gently."""
+
+    Settings = NPOSettings
+    version = 1
+    citation = "Zhang et al. 2024, Negative Preference Optimization (arXiv 2404.05868)"
+    summary = "negative preference optimisation of forget text against the frozen model"
+    search: ClassVar[Mapping[str, Range | Depth]] = {**RetainMethod.search, "beta": Range(0.01, 1.0)}
+    settings: NPOSettings
+
+    def forget_loss(self, tokens: Tokens) -> Tensor:
+        """Return L_F (eq. 3)."""
+        return negative_preference(self.context, tokens, self.settings.beta)

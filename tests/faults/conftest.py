@@ -1,0 +1,79 @@
+"""Shared by the tests of faults: a warm process that runs a small evaluation in forks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass
+class Warm:
+    """The warm process, and the undisturbed run that it made.
+
+    Attributes:
+        calm: the store of the undisturbed run.
+        ended: processes that were killed while they worked.
+    """
+
+    process: subprocess.Popen[str]
+    calm: Path
+    ended: int = 0
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def _start(self, store: Path, **fault: object) -> int:
+        assert self.process.stdin is not None
+        print(json.dumps({"store": str(store), **fault}), file=self.process.stdin, flush=True)
+        return int(self._line())
+
+    def run(self, store: Path, **fault: object) -> int:
+        """Run with a fault; return the exit status, negative for a signal."""
+        self._start(store, **fault)
+        return int(self._line())
+
+    def kill(self, store: Path, seconds: float) -> bool:
+        """Run, and kill it after some time; return whether it was at work then."""
+        process = self._start(store)
+        time.sleep(seconds)
+        os.kill(process, signal.SIGKILL)
+        killed = int(self._line()) == -signal.SIGKILL
+        self.ended += killed
+        return killed
+
+    def said(self, store: Path) -> str:
+        """Return what the last run on a store printed."""
+        return Path(f"{store}.said").read_text()
+
+    def boards(self, store: Path) -> list[bytes]:
+        """Return the bytes of a store's board."""
+        return [(store / "leaderboards" / f"micro.{kind}").read_bytes() for kind in ("json", "md")]
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory):
+    """Start the warm process; see `warm.py`."""
+    calm = tmp_path_factory.mktemp("calm") / "store"
+    script = Path(__file__).with_name("warm.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(calm)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    served = Warm(process, calm)
+    assert served._line() == "ready", "the undisturbed run failed"
+    yield served
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait()

@@ -1,0 +1,97 @@
+"""A warm process that runs the same small evaluation again and again, each time in a fork that a fault strikes.
+
+It imports everything and runs once without a fault; a fork then takes a fraction of a second instead of the start-up of
+a new process. Lines of JSON come in (`store`, and a fault: `primitive`, `at`, `how`), and go out: the fork's process id,
+then how it ended and how often each primitive was called.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+PRIMITIVES = ("mkstemp", "write", "fsync", "chmod", "replace")
+"""What `harness/files.py` writes with, in the order of a file's life."""
+
+
+def inject(calls: Counter, primitive: str | None, at: int, how: str) -> None:
+    """Wrap the primitives: count them, and strike at call number `at` of one (from 1), or of all with `any`."""
+
+    def wrap(holder, attribute: str, name: str) -> None:
+        original = getattr(holder, attribute)
+
+        def wrapped(*arguments, **options):
+            calls[name] += 1
+            calls["any"] += 1
+            if primitive is not None and calls[primitive] == at and primitive in (name, "any"):
+                if how == "KILL":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if name == "write":
+                    original(arguments[0], arguments[1][: len(arguments[1]) // 2], **options)
+                raise OSError(getattr(errno, how), os.strerror(getattr(errno, how)))
+            return original(*arguments, **options)
+
+        setattr(holder, attribute, wrapped)
+
+    wrap(tempfile, "mkstemp", "mkstemp")
+    wrap(Path, "write_text", "write")
+    wrap(os, "fsync", "fsync")
+    wrap(Path, "chmod", "chmod")
+    wrap(Path, "replace", "replace")
+
+
+def run(store: str) -> None:
+    """Evaluate two methods with few steps and items, in this process."""
+    from unlearn_bench.harness import Request, evaluate
+
+    asked = Request(
+        methods=("rmu",), tracks=("knowledge",), tasks=("wmdp", "mmlu"), limit=8, settings=("training.steps=3",)
+    )
+    result = evaluate(asked, output=store, workers=1)
+    if result.failures:
+        print(json.dumps(dict(result.failures)), file=sys.stderr)
+        os._exit(1)
+
+
+def fork(order: dict) -> int:
+    """Start a run in a fork; it says in a file beside the store what it called."""
+    process = os.fork()
+    if process:
+        return process
+    calls: Counter = Counter()
+    status = 3
+    try:
+        os.dup2(os.open(f"{order['store']}.said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        os.dup2(2, 1)
+        inject(calls, order.get("primitive"), order.get("at", 0), order.get("how", "EIO"))
+        run(order["store"])
+        status = 0
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        status = 2 if type(error).__name__ == "UserError" else 3
+    finally:
+        if order.get("count"):
+            with open(f"{order['store']}.calls", "w") as stream:
+                json.dump(calls, stream)
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def main() -> None:
+    """Warm up with a whole run, then serve."""
+    run(sys.argv[1])
+    print("ready", flush=True)
+    for line in sys.stdin:
+        process = fork(json.loads(line))
+        print(process, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

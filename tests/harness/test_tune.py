@@ -1,0 +1,298 @@
+"""Tuning: one budget for all, validation items only, the same outcome whatever the workers, nothing run twice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from unlearn_bench.harness.cli import main
+from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.files import read_jsonl
+from unlearn_bench.harness.plan import build_task, chosen_items
+from unlearn_bench.harness.planning import Request, make_plan
+from unlearn_bench.harness.search import STARTUP, Search, space_of
+from unlearn_bench.harness.suite import RangeSpec, load_suite
+from unlearn_bench.harness.tune import MANY, Trial, best_trials, plan_tuning, tune
+from unlearn_bench.harness.tuned import tuned_facts
+from unlearn_bench.methods.base import methods, register
+from unlearn_bench.methods.rmu import RMU
+
+BUDGET = 8
+SUITE = {
+    "extends": "micro",
+    "search": {
+        "rmu": {"layer": {"low": 2, "high": 8, "log": False}},
+        "explodes": {"alpha": {"low": 1.0, "high": 10.0}},
+    },
+}
+
+
+class Explodes(RMU):
+    """A method whose loss is not a number unless its layer is the default."""
+
+    def losses(self, batch):
+        return {name: loss * float("nan") for name, loss in super().losses(batch).items()}
+
+
+@pytest.fixture(scope="module")
+def explodes():
+    assert methods.names()
+    register("explodes")(Explodes)
+    yield
+    methods._found.pop("explodes")
+    methods._origin.pop("explodes")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tune")
+    (folder / "mine.yaml").write_text(yaml.safe_dump({**SUITE, "search": {"rmu": SUITE["search"]["rmu"]}}))
+    return folder
+
+
+def arguments(folder: Path, budget: int, workers: int, name: str) -> list[str]:
+    asked = ["tune", "--suite", str(folder / "mine.yaml"), "--methods", "rmu", "--tracks", "knowledge"]
+    asked += ["--limit", "12", "--set", "training.steps=2", "--set", "rmu.alpha=30", "--budget", str(budget)]
+    asked += ["--output", str(folder / f"store-{name}"), "--out", str(folder / f"{name}.yaml")]
+    return [*asked, "--workers", str(workers), "--json"]
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict:
+    """A search with one worker, first a short one; what was made by then must not be made again."""
+    done = CliRunner().invoke(main, arguments(folder, 3, 1, "alone"))
+    assert done.exit_code == 0, done.output
+    short = json.loads((folder / "alone.json").read_text())["trials"]
+    made = {file: file.stat().st_mtime_ns for file in folder.glob("store-alone/*/*/manifest.json")}
+    done = CliRunner().invoke(main, arguments(folder, BUDGET, 1, "alone"))
+    assert done.exit_code == 0, done.output
+    return {
+        "short": short,
+        "made": made,
+        "said": json.loads(done.stdout),
+        **json.loads((folder / "alone.json").read_text()),
+    }
+
+
+def test_a_longer_search_begins_with_the_shorter_and_makes_nothing_twice(alone, folder: Path) -> None:
+    assert len(alone["made"]) > 3
+    assert {file: file.stat().st_mtime_ns for file in alone["made"]} == alone["made"]
+    assert alone["trials"][:3] == alone["short"]
+    now = {file: file.stat().st_mtime_ns for file in folder.glob("store-alone/*/*/manifest.json")}
+    assert len(now) > len(alone["made"])
+    done = CliRunner().invoke(main, arguments(folder, BUDGET, 1, "alone"))
+    assert done.exit_code == 0, done.output
+    assert {file: file.stat().st_mtime_ns for file in folder.glob("store-alone/*/*/manifest.json")} == now
+
+
+def test_workers_have_no_say_in_what_is_found(alone, cli, folder: Path) -> None:
+    done = cli(*arguments(folder, BUDGET, 2, "pair"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "pair.json").read_text())["trials"] == alone["trials"]
+    assert (folder / "pair.yaml").read_text().splitlines()[1:] == (folder / "alone.yaml").read_text().splitlines()[1:]
+
+
+def test_every_trial_is_recorded_and_scored_and_the_first_has_the_defaults(alone) -> None:
+    trials = alone["trials"]
+    assert [trial["trial"] for trial in trials] == [f"rmu-{number:03d}" for number in range(BUDGET)]
+    assert {trial["status"] for trial in trials} == {"ok"}
+    assert all(0 <= trial["s_unlearning"] <= 1 and len(trial["cells"]) == 1 for trial in trials)
+    first = {**trials[0]["settings"], **trials[0]["training"]}
+    assert first["learning_rate"] == load_suite("micro").training.learning_rate
+    assert first["layer"] == RMU.Settings().layer
+    assert {trial["settings"]["alpha"] for trial in trials} == {30}, "what the user set is kept"
+    assert len({json.dumps(trial["training"]) for trial in trials}) == BUDGET
+
+
+def test_only_validation_items_are_asked(alone, folder: Path) -> None:
+    suite = load_suite("micro")
+    ids = {"reported": set(), "validation": set()}
+    for name in ("wmdp", "mmlu"):
+        spec = suite.tasks[name]
+        for part, source in (("reported", spec.data), ("validation", spec.validation)):
+            asked = spec.model_copy(update={"data": source})
+            ids[part] |= {item.id for item in chosen_items(build_task(asked), asked, Path(suite.folder), None)}
+    asked = {row["item"] for file in folder.glob("store-alone/outcomes/*/outcomes.jsonl") for row in read_jsonl(file)}
+    assert len(asked) == 24
+    assert asked <= ids["validation"]
+    assert not asked & ids["reported"]
+
+
+def test_what_is_written_is_a_suite_with_the_best_trial_alone(alone, folder: Path) -> None:
+    best = min((Trial(**trial) for trial in alone["trials"]), key=lambda trial: trial.order)
+    suite = load_suite(str(folder / "alone.yaml"))
+    variant = suite.variants["knowledge"]["rmu"]
+    assert variant.identity() == {"method": "rmu", "settings": best.settings, "training": best.training}
+    assert suite.training.steps == 2
+    assert suite.tuned["knowledge"]["rmu"].trials == BUDGET
+    assert suite.tuned["knowledge"]["rmu"].found.keys() == alone["space"]["rmu"].keys()
+    assert suite.variants["toxicity"] == load_suite("micro").variants["toxicity"]
+    assert f"{BUDGET} trials" in suite.tuning
+    assert str(folder) not in (folder / "alone.yaml").read_text() + (folder / "alone.json").read_text()
+    (row,) = alone["said"]["rows"]
+    assert (row["trial"], row["s_best"], row["failed"]) == (best.trial, best.s_unlearning, 0)
+
+
+def test_a_board_says_which_rows_were_tuned_and_which_were_not(alone, folder: Path) -> None:
+    own, micro = str(folder / "alone.yaml"), ("knowledge",)
+    asked = Request(suite=own, methods=("rmu", "cosine_meta_rmu", "uld"), tracks=micro, limit=12)
+    facts = tuned_facts(make_plan(asked, None))
+    assert facts["tuning"] == load_suite(own).tuning
+    assert f"tuned in {BUDGET} trials a track: rmu (layer," in facts["settings"]
+    assert "not tuned, by default: uld" in facts["settings"]
+    for changed in ("rmu.alpha=3", "training.learning_rate=0.1"):
+        by_hand = tuned_facts(make_plan(replace(asked, methods=("rmu",), settings=(changed,)), None))["settings"]
+        assert "tuned in" not in by_hand, changed
+        assert "set by hand: rmu" in by_hand, changed
+    assert tuned_facts(make_plan(replace(asked, suite="micro"), None))["settings"].count("tuned in") == 1
+
+
+def test_a_failed_trial_counts_in_the_budget_and_says_why(explodes, folder: Path, tmp_path: Path) -> None:
+    (folder / "both.yaml").write_text(yaml.safe_dump(SUITE))
+    asked = Request(
+        suite=str(folder / "both.yaml"),
+        methods=("explodes",),
+        tracks=("knowledge",),
+        limit=8,
+        seeds=(5,),
+        settings=("training.steps=1", "training.learning_rate=0.001", "explodes.layer=3"),
+    )
+    trials = tune(plan_tuning(asked, 3), tmp_path, workers=1)
+    assert [trial.status for trial in trials] == ["failed"] * 3
+    assert all(trial.s_unlearning is None and trial.failure for trial in trials)
+    assert best_trials(trials) == {}
+
+
+def test_settings_that_were_tried_before_are_not_trained_again(tmp_path: Path, folder: Path) -> None:
+    (folder / "two.yaml").write_text(
+        yaml.safe_dump({"extends": "micro", "search": {"rmu": {"layer": {"low": 3, "high": 4, "log": False}}}})
+    )
+    fixed = tuple(f"rmu.{key}=30" for key in {*RMU.search, "alpha"} - {"layer"})
+    asked = Request(
+        suite=str(folder / "two.yaml"),
+        methods=("rmu",),
+        tracks=("knowledge",),
+        limit=8,
+        settings=("training.steps=1", "training.learning_rate=0.001", *fixed),
+    )
+    trials = tune(plan_tuning(asked, STARTUP), tmp_path, workers=1)
+    tried = {trial.settings["layer"]: trial.cells for trial in trials}
+    assert len(trials) == STARTUP
+    assert len(list(tmp_path.glob("cells/*"))) == len(tried) < STARTUP
+    assert all(trial.cells == tried[trial.settings["layer"]] for trial in trials)
+
+
+# Search
+
+
+def drive(score, budget: int, seed: int = 0, excess=lambda values: 0.0) -> list[dict]:
+    """Search for the greatest score; return the points that were tried."""
+    suite = load_suite("micro").model_copy(update={"search": {"rmu": {"alpha": RangeSpec(low=1.0, high=100.0)}}})
+    space = space_of("rmu", suite, 12, {"rmu": dict.fromkeys({*RMU.search} - {"alpha"}), "training": {"steps": 1}})
+    search, tried = Search(space, {"alpha": 1200.0, "training.learning_rate": 1e-4}, seed), []
+    for _ in range(budget):
+        point = search.ask()
+        tried.append(point.values)
+        search.tell(point, score(point.values), excess(point.values))
+    return tried
+
+
+def share_of_late(kept, score, excess=lambda values: 0.0) -> float:
+    """Return the share of the last points, of several searches, that `kept` is true of."""
+    late = [values for seed in range(4) for values in drive(score, 30, seed, excess)[-10:]]
+    return sum(map(kept, late)) / len(late)
+
+
+def near_ten(values: dict) -> float:
+    return -abs(values["alpha"] - 10) / 10
+
+
+def test_a_search_is_a_function_of_its_seed_and_begins_with_the_defaults() -> None:
+    assert drive(near_ten, 12) == drive(near_ten, 12)
+    assert drive(near_ten, 12) != drive(near_ten, 12, seed=1)
+    assert drive(near_ten, 12)[0] == {"alpha": 1200.0, "training.learning_rate": 1e-4}
+    assert all(1 <= values["alpha"] <= 100 for values in drive(near_ten, 12)[1:])
+
+
+def test_a_search_learns_from_scores_not_from_failures() -> None:
+    """On a logarithmic scale, 5 to 20 is less than a third of 1 to 100."""
+    assert share_of_late(lambda values: 5 <= values["alpha"] <= 20, near_ten) > 0.6
+    assert share_of_late(lambda values: 5 <= values["alpha"] <= 20, lambda values: None) < 0.5
+
+
+def test_a_search_keeps_away_from_broken_answers_however_high_their_score() -> None:
+    def excess(values: dict) -> float:
+        return 0.9 if values["alpha"] > 10 else -MANY
+
+    assert share_of_late(lambda values: values["alpha"] <= 10, lambda values: values["alpha"], excess) > 0.5
+    assert share_of_late(lambda values: values["alpha"] <= 10, lambda values: values["alpha"]) < 0.3
+
+
+def test_the_best_trial_is_not_a_broken_one() -> None:
+    def trial(number: int, s: float | None, broken: float) -> Trial:
+        status = "failed" if s is None else "ok"
+        return Trial("t", "rmu", f"rmu-{number}", {}, {}, status, s, 0.5, 0.5, broken)
+
+    trials = [trial(0, 0.9, 0.5), trial(1, 0.4, 0.0), trial(2, 0.6, 0.1), trial(3, None, 0.0), trial(4, 0.6, 0.0)]
+    assert best_trials(trials)["t"]["rmu"].trial == "rmu-2"
+    assert best_trials([trials[0], trials[3]])["t"]["rmu"].trial == "rmu-0"
+    assert best_trials([trials[3]]) == {}
+
+
+def test_layers_are_searched_by_the_models_depth(monkeypatch) -> None:
+    from unlearn_bench.methods.base import Depth
+
+    monkeypatch.setattr(RMU, "search", {"layer": Depth(0.15, 0.7)})
+    suite = load_suite("paper")
+    for depth, ends in ((12, (2, 8)), (32, (5, 22)), (2, (1, 1))):
+        layer = space_of("rmu", suite, depth, {})["layer"]
+        assert (layer.low, layer.high) == ends
+    assert "layer" not in space_of("rmu", suite, 12, {"rmu": {"layer": 3}})
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked", "words"),
+    [
+        ({"tasks": {"mmlu": {"validation": None}}}, {}, "mmlu of suite micro has no validation items"),
+        ({"tasks": {"mmlu": {"validation": {"path": "data/mmlu.jsonl"}}}}, {}, "are also reported"),
+        ({"search": {"rmu": {"layr": {"low": 1, "high": 2}}}}, {}, "unknown setting 'layr'. Did you mean 'layer'"),
+        ({"search": {"rmv": {"layer": {"low": 1, "high": 2}}}}, {}, "Unknown method 'rmv'"),
+        ({"search": {"rmu": {"layer": {"low": 3, "high": 2}}}}, {}, "low <= high"),
+        ({}, {"methods": ("rmz",)}, "Unknown method 'rmz'"),
+        ({}, {"tracks": ("knowlege",)}, "Unknown track 'knowlege'. Did you mean 'knowledge'"),
+        ({}, {"settings": ("adap_rmu.layer=3",)}, "adap_rmu is not among the methods that are tuned"),
+        ({}, {"suite": "paper", "models": None}, "on one model; choose it with --models (Llama-3.1-8B, "),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_before_anything_runs(changes, asked, words, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"extends": "micro", **changes}))
+    usual = {"suite": str(tmp_path / "own.yaml"), "methods": ("rmu",), "tracks": ("knowledge",)}
+    with pytest.raises(UserError, match=words.replace("(", r"\(")):
+        plan_tuning(Request(**{**usual, **asked}), 4)
+
+
+def test_the_suite_itself_is_never_overwritten(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump({"extends": "micro"}))
+    asked = ("tune", "--suite", str(own), "--methods", "rmu", "--dry-run")
+    done = CliRunner().invoke(main, [*asked, "--out", str(own)])
+    assert done.exit_code == 2
+    assert "is the suite file itself" in done.stderr
+    assert not [*tmp_path.glob("*-tuned.yaml"), *tmp_path.glob("*.json")]
+
+
+def test_a_dry_run_counts_trainings_and_runs_nothing(tmp_path: Path) -> None:
+    output = str(tmp_path / "store")
+    asked = ["tune", "--methods", "rmu,cosine_meta_rmu", "--budget", "5", "--seeds", "1,2", "--output", output]
+    said = json.loads(CliRunner().invoke(main, [*asked, "--dry-run", "--json"]).stdout)
+    assert said["trainings"] == 2 * 2 * 5 * 2
+    assert said["space"]["rmu"]["training.learning_rate"] == {"low": 3e-4, "high": 5e-3, "log": True, "whole": False}
+    assert not (tmp_path / "store").exists()
+    assert "= 40 trainings" in CliRunner().invoke(main, [*asked, "--dry-run"]).stdout
