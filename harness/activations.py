@@ -147,9 +147,7 @@ class ModelContext(Context):
     def _has_head(self) -> bool:
         return not isinstance(self.model.get_output_embeddings(), nn.Identity)
 
-    def _head(
-        self, tokens: Tokens, parameters: Mapping[str, Tensor] | None = None, depth: int | None = None
-    ) -> Tensor:
+    def _head(self, tokens: Tokens, parameters: Mapping[str, Tensor] | None = None, depth: int | None = None) -> Tensor:
         if not self._has_head:
             raise NotLoaded
         below = self._below(tokens) if self._below is not None and (depth or self.layers) >= self.shared else None

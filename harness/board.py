@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ..leaderboards import Board, build_board
 from ..leaderboards.audit import audit_texts
@@ -14,7 +13,7 @@ from ..leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, Publish
 from ..leaderboards.scores import Answers
 from ..tasks.base import tasks as registered
 from .errors import UserError
-from .files import read_json, read_jsonl, write_text
+from .files import read_jsonl, write_text
 from .jobs import COSTS
 from .plan import Plan
 from .state import CellState, state_of
@@ -81,10 +80,10 @@ def _texts(plan: Plan, state: CellState) -> dict[str, dict[str, float]]:
 def recorded(state: CellState, store: Store) -> dict[str, list[str]]:
     """Return the distinct values of all but the costs that was recorded when a cell was made and measured."""
     made = store.entry("cells", state.cell.id)
-    manifests = [entry.file("manifest.json") for entry in (made, *state.outcomes.values())]
+    manifests = [entry.manifest() or {} for entry in (made, *state.outcomes.values())]
     found: dict[str, set[str]] = {}
-    for path in filter(Path.is_file, manifests):
-        for key, value in read_json(path).get("recorded", {}).items():
+    for manifest in manifests:
+        for key, value in manifest.get("recorded", {}).items():
             if key not in COSTS:
                 found.setdefault(key, set()).add(str(value))
     return {key: sorted(values) for key, values in found.items()}
@@ -158,7 +157,7 @@ def _facts(plan: Plan) -> dict[str, str]:
         facts["judge" if len(judges) == 1 else f"judge of {', '.join(tasks)}"] = judge
     for track in plan.tracks:
         data = next(
-            (c.spec.settings["data"] for c in plan.cells if c.spec.track == track and c.spec.settings.get("data")), None
+            (c.spec.settings["data"] for c in plan.cells if (c.spec.track, c.spec.transform) == (track, "train")), None
         )
         if data is not None:
             forget = ", ".join(f"{topic} {digest}" for topic, digest in data["forget"].items())
@@ -192,8 +191,7 @@ def checkpoint(state: CellState, store: Store, controls: Collection[str], warnin
         status="ok" if measured else "failed" if state.failure else "pending",
         failure=state.failure,
         records={
-            name: Answers.of_rows(read_jsonl(entry.file("records.jsonl")))
-            for name, entry in state.records.items()
+            name: Answers.of_rows(read_jsonl(entry.file("records.jsonl"))) for name, entry in state.records.items()
         },
         warnings=tuple(warnings),
         alpha=_final_alpha(state, store),

@@ -30,7 +30,8 @@ def check(name: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any
                 known.get(name)
         raise UserError(f"{name!r} is no method or task.{suggest(name, {*methods.names(), *tasks.names()})}")
     kind = registry.get(name)
-    kind.Settings.parse(settings or {}, name)
+    if settings:
+        kind.Settings.parse(settings, name)
     return {"kind": registry.kind, "name": name, "from": registry.origin(name), **_judged(_examine(name, settings))}
 
 

@@ -8,10 +8,13 @@ arithmetic under these assumptions:
 | --- | --- |
 | weights | of the layers that are read, once, in the model's dtype (`precision: mixed`, `reference`) or float32; the |
 | | embedding stays in main memory; a family that is not loaded in part: all parameters |
-| trained tensors | value before, gradient, two moments of Adam; `mixed`: a float32 copy too, and only the first as is |
+| trained tensors | value before, gradient (one an objective), two moments of Adam; `mixed`: a float32 copy too, and only |
+| | the first two as is; a LoRA: its factors in float32 beside the weights |
 | activations | input and output of each matrix, in layers from the first trained to the deepest that runs, for every |
-| | pass with gradients (their graphs live until the backward pass); three float32 states a watched layer |
-| forward | 2 FLOPs a matrix element and token, layers up to the deepest watched; products of attention left out |
+| | pass with gradients (their graphs live until the backward pass); three float32 states a watched layer; |
+| | 4 bytes a logit of each such pass, 14 more of the one at work |
+| forward | 2 FLOPs a matrix element and token, layers up to the deepest watched, head where logits are read; products |
+| | of attention left out; the frozen model's log-probabilities once a text |
 | backward | 2 more in layers with gradients, 2 more for trained elements |
 | text | every text fills `max_length`, unless `Corpus` says how long it is |
 | evaluation | weights in the model's dtype, keys and values of a batch, 24 bytes a kept logit, activations of a layer |
@@ -60,6 +63,7 @@ GIB = 2**30
 OVERHEAD = int(1.5 * GIB)
 LOSS_COPIES = 3
 LOGIT_BYTES = 24
+SAVED_LOGIT, WORKING_LOGIT = 4, 14
 QUESTION_TOKENS = {"letters": 123, "continuation": 4 * 71}
 LONG_QUESTION, LONG_ANSWER, PROMPT, LONG_PROMPT = 512, 24, 17, 64
 STEP_BYTES, CHOICE_BYTES, PROMPT_BYTES, SAMPLE_BYTES = 350, 450, 250, 100
@@ -225,35 +229,49 @@ def training_cost(
     own = mixed or training.precision == "reference"
     rate = dtype if own else training.precision.replace("mixed", "float32")
     width, size = _bytes(dtype if own else "float32"), training.batch_size
-    trained, first = sum(anatomy.parameters[name] for name in work.trained), anatomy.first(work.trained)
+    changed, first = sum(anatomy.parameters[name] for name in work.trained), anatomy.first(work.trained)
+    trained, beside = (changed, 0) if work.elements is None else (work.elements, work.elements)
     tokens = {text: size * corpus.tokens(text, training.max_length) for text in ("forget", "retain", "probe")}
-    steps = training.steps or max(1, math.ceil(training.epochs * corpus.forget_texts / size))
+    each = size * training.accumulation
+    steps = training.steps or max(1, math.ceil(training.epochs * corpus.forget_texts / each))
+    fresh = min(1.0, corpus.forget_texts / (steps * each))
     asked = [count for count in (work.probe_limit, corpus.probe_texts) if count is not None]
     repeats = math.ceil((min(asked) if asked else 2 * corpus.forget_texts) / size) / Rehearsal.PROBE_BATCHES
+    head = anatomy.vocabulary * anatomy.hidden
 
     def seconds(item: Pass) -> float:
-        count, ran = tokens[item.text], sum(anatomy.matrices[item.start : item.layers])
+        count, ran = tokens[item.text], sum(anatomy.matrices[item.start : item.layers]) + head * item.head
         flops, launched = 2 * ran, item.layers - item.start
         if item.gradients:
-            flops += 2 * (sum(anatomy.matrices[first : item.layers]) + trained)
+            flops += 2 * (sum(anatomy.matrices[first : item.layers]) + head * item.head + trained)
             launched += item.layers - first
-        return max(profile.seconds(flops * count, rate), launched * profile.layer_seconds)
+        launched *= size if item.once else 1
+        return max(profile.seconds(flops * count, rate), launched * profile.layer_seconds) * (fresh if item.once else 1)
 
     def saved(item: Pass) -> int:
         values = sum(anatomy.values[first : item.layers]) * width + LOSS_COPIES * 4 * anatomy.hidden * item.watched
-        return tokens[item.text] * values
+        return tokens[item.text] * (values + SAVED_LOGIT * anatomy.vocabulary * item.head)
+
+    def working(item: Pass) -> int:
+        logits = WORKING_LOGIT * anatomy.vocabulary * item.head
+        return tokens[item.text] * max(max(anatomy.values[: item.layers]) * width, logits)
 
     running = [item for item in work.step if item.gradients]
-    peak = max((max(anatomy.values[: item.layers]) * tokens[item.text] * width for item in work.step), default=0)
+    peak = max(map(working, work.step), default=0)
     moments = 0 if training.optimizer == "sgd" else 2
-    update = 4 if mixed else width
-    held = trained * (width + moments * update + 4 * mixed)
-    backward = trained * width + sum(map(saved, running)) + peak
+    copied = mixed and work.elements is None
+    value = width if work.elements is None or training.precision == "reference" else 4
+    update = 4 if mixed else value
+    held = trained * (value + moments * update + 4 * copied) + beside * value
+    kept = work.objectives + (training.accumulation > 1)
+    backward = trained * value * kept + sum(map(saved, running)) + peak
+    combining = trained * value * (work.objectives + 1) if work.objectives > 1 else 0
     setup = sum(seconds(item) * (repeats if item.text == "probe" else 1) for item in work.setup)
+    batch = sum(map(seconds, work.step))
     return Estimate(
-        memory_bytes=anatomy.loaded(work) * width + held + max(backward, 4 * trained * mixed) + OVERHEAD,
-        seconds=setup + steps * (sum(map(seconds, work.step)) + 4 * held / profile.bandwidth),
-        disk_bytes=trained * _bytes(dtype) + steps * STEP_BYTES,
+        memory_bytes=anatomy.loaded(work) * width + held + max(backward, combining, 4 * trained * copied) + OVERHEAD,
+        seconds=setup + steps * (training.accumulation * batch + 4 * held / profile.bandwidth),
+        disk_bytes=changed * _bytes(dtype) + steps * STEP_BYTES,
     )
 
 

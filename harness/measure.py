@@ -37,8 +37,6 @@ def measure(job: MeasureJob, report: Report) -> None:
     busy = None
     for planned in job.tasks:
         outcome = planned.outcome(job.model, delta, job.engine)
-        if store.entry("records", planned.record(outcome).id).manifest() is not None:
-            continue
         try:
             with store.entry("outcomes", outcome.id).claim(wait=job.wait):
                 _measure(job, planned, outcome, store, report)
@@ -50,10 +48,11 @@ def measure(job: MeasureJob, report: Report) -> None:
 
 def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store: Store, report: Report) -> None:
     record, entry = planned.record(outcome), store.entry("outcomes", outcome.id)
-    if store.entry("records", record.id).manifest() is not None:
+    answered = entry.manifest() is not None
+    if answered and store.entry("records", record.id).manifest() is not None:
         return
     task, items = planned.build()
-    if entry.manifest() is None:
+    if not answered:
         started = time.perf_counter()
         answers = answer(job, planned.name, task, items, report)
         entry.commit(

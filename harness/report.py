@@ -117,6 +117,7 @@ def _cell(state: CellState, store: Store) -> Cell:
         settings=json.dumps(spec.settings, sort_keys=True, ensure_ascii=False),
         costs=costs,
         training=[_numbers(row) for row in log if row.get("step", -1) >= 0],
+        setup=log[0].get("setup", {}) if log else {},
     )
 
 

@@ -15,7 +15,7 @@ class CellState:
 
     Attributes:
         outcomes: by task the entry that holds its answers or will; none before the checkpoint is made.
-        records: by task the entry of its scores, where it is finished.
+        records: by task the entry of its scores, where it and the answers it is of are finished.
     """
 
     cell: PlannedCell
@@ -36,7 +36,11 @@ def state_of(plan: Plan, cell: PlannedCell, store: Store) -> CellState:
     cell = plan.settle(cell, store)
     wanted = entries(plan, cell, store)
     outcomes = {name: outcome for name, (outcome, _) in wanted.items()}
-    records = {name: record for name, (_, record) in wanted.items() if record.manifest() is not None}
+    records = {
+        name: record
+        for name, (outcome, record) in wanted.items()
+        if record.manifest() is not None and outcome.manifest() is not None
+    }
     missing = tuple(name for name in plan.tasks if name not in records)
     failure = store.entry("cells", cell.id).failure() if missing else None
     return CellState(cell, bool(wanted), outcomes, records, missing, failure)

@@ -271,7 +271,7 @@ def _run(
     """Train and measure points in one run; settings that were tried before are not run again."""
     fixed = overrides(tuning.request.settings)
     variants = {label: variant_of(name, point.values, fixed) for name, label, point in points}
-    known = {_key(trial.method, trial.settings, trial.training): trial for trial in before}
+    known = {canonical((trial.method, trial.settings, trial.training)): trial for trial in before}
     new = {key: label for label, v in reversed(variants.items()) if (key := _key_of(v)) not in known}
     if new:
         asked = {label: variants[label] for label in reversed(new.values())}
@@ -282,11 +282,7 @@ def _run(
 
 
 def _key_of(variant: VariantSpec) -> bytes:
-    return _key(variant.method, variant.settings, variant.training)
-
-
-def _key(*values: Any) -> bytes:
-    return canonical(values)
+    return canonical((variant.method, variant.settings, variant.training))
 
 
 def _trial(track: str, label: str, variant: VariantSpec, row: Row, result: Result) -> Trial:

@@ -50,7 +50,7 @@ def write_tuned(out: Path, tuning: Tuning, trials: Sequence[Trial], best: Mappin
     for track in tuning.tracks:
         old = {name: suite.variants.get(track, {}).get(name) for name in tuning.methods}
         kept = {name: suite.tuned.get(track, {}).get(name) for name in tuning.methods}
-        found = best.get(track, {})
+        found = {name: best[track][name] for name in tuning.methods if name in best.get(track, {})}
         variants[track] = _replacing({name: _variant(trial) for name, trial in found.items()}, _plain(old))
         tuned[track] = _replacing({name: _tuned(tuning, trial) for name, trial in found.items()}, _plain(kept))
     changed = overrides(tuning.request.settings).get("training", {})

@@ -102,7 +102,9 @@ def _parsed(option: str, setting: str, form: str, frame: str) -> tuple[str, str,
     try:
         return name, key, yaml.safe_load(frame.format(text))
     except yaml.YAMLError:
-        raise UserError(f"--{option} {target}: {text!r} is not YAML; values that are lists stand in brackets.") from None
+        raise UserError(
+            f"--{option} {target}: {text!r} is not YAML; values that are lists stand in brackets."
+        ) from None
 
 
 def _points(label: str, variant: VariantSpec, changes: Values, swept: Values) -> Iterator[tuple[str, VariantSpec]]:

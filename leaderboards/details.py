@@ -33,7 +33,18 @@ def to_details(board: Board) -> str:
         blocks.append(f"## {model} · {track} · behind the numbers")
         if measured:
             blocks.append(_differences(measured))
-            parts = (_claims, _tests, _unclipped, _noise, _other_scores, _marks, _audit, _utility, _alphas, stress_details)
+            parts = (
+                _claims,
+                _tests,
+                _unclipped,
+                _noise,
+                _other_scores,
+                _marks,
+                _audit,
+                _utility,
+                _alphas,
+                stress_details,
+            )
             blocks += [block for part in parts if (block := part(measured))]
         blocks.append(_cells(rows))
     for goals in board.goals:

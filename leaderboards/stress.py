@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from .evidence import Evidence
 from .explain import wrapped
 from .forms import interval as shown
@@ -103,6 +105,7 @@ def _remaining(
     was = means[:, list(base.columns)].mean(axis=1, keepdims=True) - means[:, [k for k, _ in pairs]]
     left = means[:, list(beside)].mean(axis=1, keepdims=True) - means[:, [k for _, k in pairs]]
     mean = was.mean(axis=1, keepdims=True)
+    mean[mean == 0] = np.nan
     ratio = left.mean(axis=1, keepdims=True) / mean
     draws = ratio + (left - ratio * was) / mean
     found = estimate(draws, confidence=evidence.spec.confidence, freedom=evidence.freedom(metric))

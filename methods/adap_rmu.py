@@ -12,13 +12,13 @@ and alpha = 1200 are the reference code's. Everything else is read as in RMU: u,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Context, Method, register
+from .base import Batch, Context, Depth, Method, Range, register
 from .representation import LayerSettings, control_vectors, over_tokens, squared_distance
 
 
@@ -38,6 +38,11 @@ class AdapRMU(Method):
     version = 1
     citation = "Dang et al. 2024, On Effects of Steering Latent Representation (arXiv 2408.06223); arXiv 2605.26454"
     summary = "RMU with a target that scales with the frozen activation's norm"
+    search: ClassVar[Mapping[str, Range | Depth]] = {
+        "layer": Depth(),
+        "scale": Range(1.0, 10.0),
+        "alpha": Range(0.3, 300.0),
+    }
     settings: AdapRMUSettings
 
     def trained(self, context: Context) -> list[str]:

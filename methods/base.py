@@ -205,7 +205,7 @@ class Method(ABC):
         """Return the full names of the parameters that this method trains."""
 
     def lora(self) -> LoRA | None:
-        """Return how the trained matrices move: themselves (None), or by a low-rank change that is merged in the end."""
+        """Return how the trained tensors move: themselves (None), or by a low-rank change, merged in the end."""
         return None
 
     def setup(self, context: Context) -> None:

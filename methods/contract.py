@@ -211,8 +211,8 @@ def _trains(trial: Trial) -> None:
         raise AssertionError(f"{trial.name}: state_dict() must hold tensors and plain types only: {error}") from error
     model = trainer.context.model
     trial.delta, trial.log = trainer.delta(), trainer.log
-    trial.shapes = {key: parameter.shape for key, parameter in model.named_parameters()}
     trainer.restore()
+    trial.shapes = {key: parameter.shape for key, parameter in model.named_parameters()}
     trial.left = _differing(model, tiny_model(trial.family))
 
 
@@ -247,7 +247,8 @@ def _is_seeded(trial: Trial) -> None:
     """One seed gives one result, whatever ran before."""
     if trial.repeats(trial.trainer(disturb=SOURCES)):
         return
-    drawn = [source for source in SOURCES if not trial.repeats(trial.trainer(disturb=[source]))]
+    seedable = trial.repeats(trial.trainer())
+    drawn = [source for source in SOURCES if seedable and not trial.repeats(trial.trainer(disturb=[source]))]
     raise AssertionError(
         f"{trial.name}: two runs with one seed differ; it draws from"
         f" {' and '.join(drawn) or 'something that no seed reaches'}: draw from context.rng only."

@@ -11,12 +11,12 @@ Readings: u, layers, parameters and means over real tokens as in RMU. The paper'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Context, register
+from .base import Batch, Context, Depth, Range, register
 from .reinforce import AlphaMethod, AlphaSettings
 from .representation import LayerSettings, control_vectors, cosine_distance, squared_distance
 
@@ -36,6 +36,7 @@ class CosineMetaRMU(AlphaMethod):
     version = 1
     citation = "Atil, Gupta, Passonneau 2026 (arXiv 2605.26454), eq. 4 and 5"
     summary = "RMU with cosine distances and a learned retain weight alpha"
+    search: ClassVar[Mapping[str, Range | Depth]] = {"layer": Depth(), "alpha_0": Range(0.1, 100.0)}
     settings: CosineMetaRMUSettings
 
     def trained(self, context: Context) -> list[str]:

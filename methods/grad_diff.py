@@ -4,8 +4,8 @@
     L_R = mean over tokens of the retain text of -log p(x_t | x_<t)
     L   = L_F + lambda * L_R
 
-Liu, Liu, Stone 2022 (arXiv 2203.12817); lambda = 1 and the form for language models are TOFU's (arXiv 2401.06121), whose
-KL baseline is `retain: kl`. Readings: means over real tokens; KL(frozen || trained), a mean over tokens.
+Liu, Liu, Stone 2022 (arXiv 2203.12817); lambda = 1 and the form for language models are TOFU's (arXiv 2401.06121),
+whose KL baseline is `retain: kl`. Readings: means over real tokens; KL(frozen || trained), a mean over tokens.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ class LikelihoodSettings(MethodSettings):
 
     parameters: Literal["all", "lora"] = Field("all", description="all parameters, or low-rank changes of matrices")
     layers: tuple[int, ...] | None = Field(
-        None, min_length=1, description="decoder layers that train; None: all, with embeddings, norms and head for `all`"
+        None,
+        min_length=1,
+        description="decoder layers that train; None: all, with embeddings, norms and head for `all`",
     )
     lora_rank: int = Field(32, ge=1, description="rank of LoRA")
     lora_alpha: float = Field(64.0, gt=0, description="LoRA's alpha; the change is scaled by alpha / rank")
@@ -60,7 +62,7 @@ class LikelihoodMethod(Method):
 
 
 class RetainMethod(LikelihoodMethod):
-    """One with a forget loss of its own and a common retain term: L = L_F + lambda * L_R; settings: `RetainSettings`."""
+    """One with a forget loss of its own and a common retain term: L_F + lambda * L_R; settings: `RetainSettings`."""
 
     search: ClassVar[Mapping[str, Range | Depth]] = {"retain_weight": Range(0.1, 10.0)}
     settings: RetainSettings

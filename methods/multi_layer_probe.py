@@ -17,7 +17,7 @@ parameters train: `mlp.down_proj.weight` of the layers in I, as in the RMU famil
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from .base import Batch, Context, register
+from .base import Batch, Context, Depth, Range, register
 from .reinforce import AlphaMethod, AlphaSettings
 from .representation import cosine_distance, last_token, mean_token, nine_layers
 
@@ -53,6 +53,7 @@ class MultiLayerProbe(AlphaMethod):
     version = 1
     citation = "Atil, Gupta, Passonneau 2026 (arXiv 2605.26454), eq. 5 and 6"
     summary = "remove the directions of linear probes at nine layers, alpha learned"
+    search: ClassVar[Mapping[str, Range | Depth]] = {"alpha_0": Range(0.1, 100.0)}
     settings: MultiLayerProbeSettings
 
     def trained(self, context: Context) -> list[str]:

@@ -13,11 +13,12 @@ authors' code. The equations sum over tokens; as in that code the default is the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Context, Method, register
+from .base import Batch, Context, Depth, Method, Range, register
 from .representation import LayerSettings, control_vectors, squared_distance
 
 
@@ -36,6 +37,11 @@ class RMU(Method):
     version = 1
     citation = "Li et al. 2024, The WMDP Benchmark (arXiv 2403.03218); eq. 1-3 of arXiv 2605.26454"
     summary = "steer forget activations to a random vector, hold retain activations (L2)"
+    search: ClassVar[Mapping[str, Range | Depth]] = {
+        "layer": Depth(),
+        "steering_coefficient": Range(1.0, 30.0),
+        "alpha": Range(0.3, 300.0),
+    }
     settings: RMUSettings
 
     def trained(self, context: Context) -> list[str]:

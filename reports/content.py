@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..leaderboards.board import Board
 from ..leaderboards.inputs import CheckpointKind
@@ -23,6 +24,8 @@ class Cell:
         delta: sha256 of its changed tensors, `base`, or None before it is made.
         settings: all that its making depends on, as JSON.
         costs: one for its making, one a task that it was measured on.
+        training: the rows of its log, a step each.
+        setup: what its method found before the first step.
     """
 
     model: str
@@ -38,6 +41,15 @@ class Cell:
     settings: str = "{}"
     costs: Sequence[Cost] = ()
     training: Sequence[Mapping[str, float]] = ()
+    setup: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> tuple[int, ...] | None:
+        """The layers that its method was set to, or chose where its log says so; None: it has no such setting."""
+        chosen = self.setup.get("probes", {}).get("layers") or json.loads(self.settings).get("settings", {}).get(
+            "layers"
+        )
+        return tuple(sorted(chosen)) if chosen else None
 
 
 @dataclass(frozen=True)

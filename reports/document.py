@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .content import Items
-from .figures import Drawing
+from .drawing import Drawing
 
 
 @dataclass(frozen=True)

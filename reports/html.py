@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from .document import Bullets, Document, Listing, Pairs, Table, Words
-from .figures import Drawing
+from .drawing import Drawing
 from .markdown import choice_roles, counted, scored
 from .texts import to_html as said
 from .texts import visible, words_to_html

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from .content import Items, Question, Sample
 from .document import Bullets, Document, Listing, Pairs, Table, Value, Words
-from .figures import Drawing
+from .drawing import Drawing
 from .svg import standalone
 from .texts import to_code
 from .texts import to_markdown as plain

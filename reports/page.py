@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..harness.errors import UserError
 from .content import Content
-from .figures import need_matplotlib
+from .drawing import need_matplotlib
 from .outline import outline
 
 

@@ -10,9 +10,12 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
-def test_all_methods_run_on_real_text_and_the_board_says_on_what(cli, real_model, data_root, tmp_path: Path) -> None:
+def test_the_papers_methods_run_on_real_text_and_the_board_says_on_what(
+    cli, real_model, data_root, tmp_path: Path
+) -> None:
     done = cli(
         *("evaluate", "--models", real_model, "--tracks", "toxicity", "--data-root", data_root),
+        *("--methods", "adap_rmu,cosine_meta_rmu,multi_layer_probe,rmu"),
         *("--limit", 4, "--set", "training.steps=2", "--output", tmp_path),
     )
     assert done.returncode == 0, done.stderr

@@ -84,21 +84,25 @@ def training_bytes(
     chosen = kind.Settings(**(settings or {}))
     config = AutoConfig.for_model(**facts)
     depth = config.num_hidden_layers
-    cut(config, rehearse(kind(chosen), skeleton(facts)).layers)
+    work = rehearse(kind(chosen), skeleton(facts))
+    if not work.head:
+        cut(config, work.layers)
     text = [
         " ".join(WORDS[(7 * row + word) % len(WORDS)] for word in range(training.max_length))
         for row in range(4 * steps)
     ]
     with FakeTensorMode(allow_non_fake_inputs=True):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
-        model.set_output_embeddings(torch.nn.Identity())
+        if not work.head:
+            model.set_output_embeddings(torch.nn.Identity())
         embedding = model.get_input_embeddings().weight
-        held = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor is not embedding]
+        trains = any(name.endswith("embed_tokens.weight") for name in work.trained)
+        held = [tensor for tensor in (*model.parameters(), *model.buffers()) if trains or tensor is not embedding]
         with (
             patch.object(model, "to", lambda *_: model),
             patch.object(Prefix, "same", lambda *_: True),
             patch.object(Trainer, "_finite", lambda *_: 1.0),
-            Accounting(held, [embedding]) as account,
+            Accounting(held, [] if trains else [embedding]) as account,
         ):
             corpora = Corpora({"forget": text}, text)
             trainer = Trainer(

@@ -116,9 +116,8 @@ def _fill(plan: Plan, store: Store) -> int:
             texts = name == "realtoxicityprompts"
             rows = [_record(i, texts, rng) for i in range(count)]
             store.entry("records", record.id).commit({"records.jsonl": lambda p, r=rows: write_jsonl(p, r)}, {})
-            if texts:
-                said = [_said(i, rng) for i in range(count)]
-                store.entry("outcomes", outcome.id).commit({"outcomes.jsonl": lambda p, r=said: write_jsonl(p, r)}, {})
+            said = [_said(i, rng) for i in range(count)] if texts else []
+            store.entry("outcomes", outcome.id).commit({"outcomes.jsonl": lambda p, r=said: write_jsonl(p, r)}, {})
     return sum(counts.values())
 
 

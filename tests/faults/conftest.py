@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -31,24 +30,19 @@ class Warm:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def _start(self, store: Path, **fault: object) -> int:
-        assert self.process.stdin is not None
-        print(json.dumps({"store": str(store), **fault}), file=self.process.stdin, flush=True)
-        return int(self._line())
-
     def run(self, store: Path, **fault: object) -> int:
         """Run with a fault; return the exit status, negative for a signal."""
-        self._start(store, **fault)
-        return int(self._line())
+        assert self.process.stdin is not None
+        print(json.dumps({"store": str(store), **fault}), file=self.process.stdin, flush=True)
+        status = int(self._line())
+        self.ended += status == -signal.SIGKILL
+        return status
 
-    def kill(self, store: Path, seconds: float) -> bool:
-        """Run, and kill it after some time; return whether it was at work then."""
-        process = self._start(store)
-        time.sleep(seconds)
-        os.kill(process, signal.SIGKILL)
-        killed = int(self._line()) == -signal.SIGKILL
-        self.ended += killed
-        return killed
+    def seconds(self, store: Path) -> float:
+        """Return how long an undisturbed run into a new store takes."""
+        started = time.perf_counter()
+        assert self.run(store) == 0, self.said(store)
+        return time.perf_counter() - started
 
     def said(self, store: Path) -> str:
         """Return what the last run on a store printed."""

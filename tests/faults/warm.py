@@ -1,8 +1,8 @@
 """A warm process that runs the same small evaluation again and again, each time in a fork that a fault strikes.
 
 It imports everything and runs once without a fault; a fork then takes a fraction of a second instead of the start-up of
-a new process. Lines of JSON come in (`store`, and a fault: `primitive`, `at`, `how`), and go out: the fork's process id,
-then how it ended and how often each primitive was called.
+a new process. Lines of JSON come in: `store`, and a fault: `primitive`, `at` and `how`, or `seconds` after which the fork is
+killed. The status of the fork goes out, negative where a signal ended it.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def fork(order: dict) -> int:
     process = os.fork()
     if process:
         return process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     calls: Counter = Counter()
     status = 3
     try:
@@ -87,9 +88,12 @@ def main() -> None:
     """Warm up with a whole run, then serve."""
     run(sys.argv[1])
     print("ready", flush=True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     for line in sys.stdin:
-        process = fork(json.loads(line))
-        print(process, flush=True)
+        order = json.loads(line)
+        process = fork(order)
+        if "seconds" in order and signal.sigtimedwait({signal.SIGCHLD}, order["seconds"]) is None:
+            os.kill(process, signal.SIGKILL)
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 

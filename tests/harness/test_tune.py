@@ -21,7 +21,7 @@ from unlearn_bench.harness.tuned import tuned_facts
 from unlearn_bench.methods.base import methods, register
 from unlearn_bench.methods.rmu import RMU
 
-BUDGET = 8
+BUDGET = 7
 SUITE = {
     "extends": "micro",
     "search": {
@@ -56,7 +56,7 @@ def folder(tmp_path_factory) -> Path:
 
 def arguments(folder: Path, budget: int, workers: int, name: str) -> list[str]:
     asked = ["tune", "--suite", str(folder / "mine.yaml"), "--methods", "rmu", "--tracks", "knowledge"]
-    asked += ["--limit", "12", "--set", "training.steps=2", "--set", "rmu.alpha=30", "--budget", str(budget)]
+    asked += ["--limit", "8", "--set", "training.steps=1", "--set", "rmu.alpha=30", "--budget", str(budget)]
     asked += ["--output", str(folder / f"store-{name}"), "--out", str(folder / f"{name}.yaml")]
     return [*asked, "--workers", str(workers), "--json"]
 
@@ -117,7 +117,7 @@ def test_only_validation_items_are_asked(alone, folder: Path) -> None:
             asked = spec.model_copy(update={"data": source})
             ids[part] |= {item.id for item in chosen_items(build_task(asked), asked, Path(suite.folder), None)}
     asked = {row["item"] for file in folder.glob("store-alone/outcomes/*/outcomes.jsonl") for row in read_jsonl(file)}
-    assert len(asked) == 24
+    assert len(asked) == 16
     assert asked <= ids["validation"]
     assert not asked & ids["reported"]
 
@@ -127,7 +127,7 @@ def test_what_is_written_is_a_suite_with_the_best_trial_alone(alone, folder: Pat
     suite = load_suite(str(folder / "alone.yaml"))
     variant = suite.variants["knowledge"]["rmu"]
     assert variant.identity() == {"method": "rmu", "settings": best.settings, "training": best.training}
-    assert suite.training.steps == 2
+    assert suite.training.steps == 1
     assert suite.tuned["knowledge"]["rmu"].trials == BUDGET
     assert suite.tuned["knowledge"]["rmu"].found.keys() == alone["space"]["rmu"].keys()
     assert suite.variants["toxicity"] == load_suite("micro").variants["toxicity"]
@@ -182,7 +182,7 @@ def test_settings_that_were_tried_before_are_not_trained_again(tmp_path: Path, f
     trials = tune(plan_tuning(asked, STARTUP), tmp_path, workers=1)
     tried = {trial.settings["layer"]: trial.cells for trial in trials}
     assert len(trials) == STARTUP
-    assert len(list(tmp_path.glob("cells/*"))) == len(tried) < STARTUP
+    assert len(list(tmp_path.glob("cells/*/manifest.json"))) == len(tried) < STARTUP
     assert all(trial.cells == tried[trial.settings["layer"]] for trial in trials)
 
 

@@ -48,7 +48,9 @@ def test_a_suite_may_hold_a_grid_that_set_narrows_and_grid_replaces(suite):
     assert all(variant.settings["layer"] == 4 and not variant.grid for variant in chosen(held).values())
     assert list(chosen(held, settings=["rmu.alpha=7", "training.steps=3"])) == ["mine[alpha=7]"]
     assert [v.settings["alpha"] for v in chosen(held, ["rmu.alpha=8", "training.steps=3"]).values()] == [8]
-    empty = suite.model_copy(update={"variants": {"knowledge": {"mine": VariantSpec(method="rmu", grid={"alpha": []})}}})
+    empty = suite.model_copy(
+        update={"variants": {"knowledge": {"mine": VariantSpec(method="rmu", grid={"alpha": []})}}}
+    )
     with pytest.raises(UserError, match="Variant mine, grid of alpha has no value"):
         chosen(empty)
 

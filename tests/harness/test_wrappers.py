@@ -30,7 +30,13 @@ from unlearn_bench.methods.uld import ULD, ULDSettings
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
 
 DEPTH, WEIGHT, FILTER = 3, 0.8, 0.02
-TEXTS = ["The clock on the tower", "A healer gathers", "To open the lock", "The river", "When the bell rings, the old man"]
+TEXTS = [
+    "The clock on the tower",
+    "A healer gathers",
+    "To open the lock",
+    "The river",
+    "When the bell rings, the old man",
+]
 CHOICES = (" silver", " a small brass key", " never", " the root of the plant")
 
 
@@ -103,9 +109,7 @@ def test_choices_score_as_with_two_separate_models(wrapped, plain):
             steps = [plain.logprobs(head + tail[:length]) for length in range(len(tail))]
             expected = sum(step[token] for step, token in zip(steps, tail, strict=True))
             assert found.logprobs[place] == pytest.approx(expected, abs=2e-4)
-            assert found.greedy[place] == all(
-                step.argmax() == token for step, token in zip(steps, tail, strict=True)
-            )
+            assert found.greedy[place] == all(step.argmax() == token for step, token in zip(steps, tail, strict=True))
 
 
 def test_generation_with_caches_is_that_without(wrapped, plain):
@@ -228,7 +232,9 @@ def test_noise_is_matched_to_methods_that_change_weights():
 
 
 def test_stress_leaves_it_alone():
-    request = Request(methods=("rmu", "uld"), tracks=("knowledge",), limit=4, engine="transformers", stress=("quantise4",))
+    request = Request(
+        methods=("rmu", "uld"), tracks=("knowledge",), limit=4, engine="transformers", stress=("quantise4",)
+    )
     stressed = {cell.spec.method for cell in make_plan(request, None).cells if cell.spec.stress}
     assert stressed == {"base", "rmu", "noise"}
 

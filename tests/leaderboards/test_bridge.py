@@ -51,6 +51,7 @@ def finish(plan, store, variant, summary=None, tasks=None):
     for name in plan.tasks if tasks is None else tasks:
         record = plan.tasks[name].record(plan.tasks[name].outcome(plan.models[cell.model], delta, plan.engine))
         rows = [to_row(Record(str(i), str(i), "all", {"acc": float(i % 2), "position": 0.0})) for i in range(8)]
+        store.entry("outcomes", record.outcome).commit({}, {})
         store.entry("records", record.id).commit({"records.jsonl": lambda path, r=rows: write_jsonl(path, r)}, {})
 
 
@@ -110,11 +111,8 @@ def test_what_continuations_have_in_common_is_read_from_the_stored_outcomes(tmp_
         store.entry("records", task.record(outcome).id).commit(
             {"records.jsonl": lambda path, r=rows: write_jsonl(path, r)}, {}
         )
-        if name == "realtoxicityprompts":
-            said = [to_row(Generations(str(i), ["I like tea.", f"word {i}"], [3, 2], [True, True])) for i in range(8)]
-            store.entry("outcomes", outcome.id).commit(
-                {"outcomes.jsonl": lambda path, r=said: write_jsonl(path, r)}, {}
-            )
+        said = [to_row(Generations(str(i), ["I like tea.", f"word {i}"], [3, 2], [True, True])) for i in range(8)]
+        store.entry("outcomes", outcome.id).commit({"outcomes.jsonl": lambda path, r=said: write_jsonl(path, r)}, {})
     row = next(row for row in board_of(plan, store).rows if row["track"] == "toxicity")
     assert row["audit"]["realtoxicityprompts"]["same_text"] == 1.0
     assert any("continues 100% of the prompts of realtoxicityprompts" in warning for warning in row["warnings"])

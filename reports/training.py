@@ -1,0 +1,206 @@
+"""What happened in training: losses a step, alpha where it was learned, and each layer's part of the forget loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..leaderboards.forms import squeeze
+from .content import Cell
+from .drawing import COLOURS, DASHES, GREY, WIDTH, Drawing, draw, label_beside
+from .svg import FAINT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_POINTS = 160
+MOST_PANELS = 12
+"""Variants whose training is drawn."""
+LAYER = "forget_layer_"
+"""How the columns of a log begin that hold a layer's part of the forget loss."""
+MOST_LAYER_PANELS = 6
+
+
+NOT_LOSSES = frozenset({"step", "grad_norm", "alpha", "baseline", "mean_log_alpha", "reward", "score", "seconds"})
+MOST_LINES = 6
+
+
+def losses(key: str, cells: Sequence[Cell], title: str) -> Drawing | None:
+    """Return a panel of losses a variant (a line a loss, all seeds), and one of alpha where it was learned."""
+    logged = _by_variant(cell for cell in cells if len(cell.training) > 1)
+    if not logged:
+        return None
+    total = len(logged)
+    logged = dict(list(logged.items())[:MOST_PANELS])
+    alphas = {
+        variant: [cell for cell in found if len({row.get("alpha") for row in cell.training}) > 1]
+        for variant, found in logged.items()
+    }
+    alphas = {variant: found for variant, found in alphas.items() if found}
+    names = {variant: _losses(found) for variant, found in logged.items()}
+    words = f"Training, {title}. " + "; ".join(
+        f"{variant}: "
+        + ", ".join(
+            f"{name} {found[0].training[0].get(name, math.nan):.3g} at first, "
+            f"{found[0].training[-1].get(name, math.nan):.3g} at last"
+            for name in [*names[variant], *(["alpha"] if variant in alphas else [])]
+        )
+        for variant, found in logged.items()
+    )
+    every = list(dict.fromkeys(name for each in names.values() for name in each))
+    panels = [*((variant, "losses") for variant in logged), *((variant, "alpha") for variant in alphas)]
+
+    def paint(figure: Figure) -> None:
+        rows = math.ceil(len(panels) / 2)
+        grid = figure.subplots(rows, 2, squeeze=False)
+        for axes, (variant, what) in zip(grid.flat, panels, strict=False):
+            if what == "losses":
+                _loss_lines(axes, logged[variant], names[variant], every)
+                axes.set_title(squeeze(variant, 30))
+            else:
+                _alpha_lines(axes, alphas[variant])
+                axes.set_title(f"{squeeze(variant, 24)}: alpha")
+            axes.grid(color=FAINT, alpha=0.13, linewidth=0.8)
+            axes.tick_params(labelsize=8)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        for axes in grid[-1]:
+            axes.set_xlabel("step")
+        for place, name in enumerate(every[:MOST_LINES]):
+            grid[0, 0].plot([], [], color=COLOURS[place], linestyle=DASHES[place], label=name)
+        figure.legend(loc="outside lower center", ncols=4, handlelength=2.6)
+
+    some = f" The first {MOST_PANELS} of {total} are drawn." if total > MOST_PANELS else ""
+    learned = "; alpha as it was drawn (points) and the centre of its policy." if alphas else "."
+    caption = (
+        f"{title}: losses a step. A panel a method, since their scales have nothing in common; the scale bends to a "
+        f"logarithm; a line a seed{learned}{some}"
+    )
+    return draw(key, caption, words, (WIDTH, 0.7 + 1.75 * math.ceil(len(panels) / 2)), paint)
+
+
+def _by_variant(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.variant, []).append(cell)
+    return found
+
+
+def _losses(cells: Sequence[Cell]) -> list[str]:
+    names = {name for cell in cells for name in cell.training[0] if not name.startswith(LAYER)}
+    found = names - NOT_LOSSES
+    first = [name for name in ("forget", "retain") if name in found]
+    rest = sorted(found - {*first, "total"})
+    return [*first, *rest[: MOST_LINES - len(first) - 1], *(["total"] if "total" in found else [])]
+
+
+def _loss_lines(axes: Axes, cells: Sequence[Cell], names: Sequence[str], every: Sequence[str]) -> None:
+    drawn: list[float] = []
+    for cell in cells:
+        for name in names:
+            steps, values = _series(cell.training, name)
+            place = every.index(name) % MOST_LINES
+            drawn += values
+            axes.plot(steps, values, color=COLOURS[place], linestyle=DASHES[place], linewidth=1.1)
+    top = max((abs(value) for value in drawn), default=0.0)
+    if top > 0:
+        axes.set_yscale("symlog", linthresh=_round_power(top / 100))
+
+
+def _round_power(value: float) -> float:
+    return 10.0 ** math.floor(math.log10(value))
+
+
+def _alpha_lines(axes: Axes, cells: Sequence[Cell]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for cell in cells:
+        steps, values = _series(cell.training, "alpha")
+        axes.plot(steps, values, linestyle="none", marker=".", markersize=2.5, color=GREY)
+        steps, values = _series(cell.training, "mean_log_alpha")
+        axes.plot(steps, [math.exp(value) for value in values], color=COLOURS[3], linewidth=1.6)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _series(log: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
+    """Return steps and finite values of one column, at most `MOST_POINTS`, the last one among them."""
+    rows = [row for row in log if name in row and math.isfinite(row[name])]
+    stride = math.ceil(len(rows) / MOST_POINTS) or 1
+    kept = rows[::-1][::stride][::-1]
+    return [row.get("step", place) for place, row in enumerate(kept)], [row[name] for row in kept]
+
+
+def layer_losses(key: str, cells: Sequence[Cell], title: str) -> Drawing | None:
+    """Return each layer's part of the forget loss a step (the paper's figure 5), a panel a variant, a line a layer.
+
+    Lines are the mean over a twentieth of the steps, and over seeds.
+    """
+    logged = _by_variant(cell for cell in cells if cell.training and _layers(cell))
+    if not logged:
+        return None
+    total = len(logged)
+    logged = dict(list(logged.items())[:MOST_LAYER_PANELS])
+    drawn = {variant: _smooth(found) for variant, found in logged.items()}
+    words = f"Forget loss by layer, {title}. " + "; ".join(
+        f"{variant}: "
+        + ", ".join(
+            f"layer {layer} {values[0]:.3g} at first, {values[-1]:.3g} at last" for layer, values in lines.items()
+        )
+        for variant, (_, lines) in drawn.items()
+    )
+    height = 2.3 if len(drawn) < 3 else 2.0
+    rows = math.ceil(len(drawn) / 2)
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(rows, 2 if len(drawn) > 1 else 1, squeeze=False)
+        for axes, (variant, (steps, lines)) in zip(grid.flat, drawn.items(), strict=False):
+            axes.set_yscale("log")
+            names = []
+            for place, (layer, values) in enumerate(lines.items()):
+                third = 3 * place // len(lines)
+                colour, dash = COLOURS[third], DASHES[place % 3]
+                axes.plot(steps, values, color=colour, linestyle=dash, linewidth=1.2)
+                names.append((steps[-1], values[-1], str(layer), colour))
+            axes.margins(x=0.02)
+            label_beside(axes, names, height - 0.6)
+            axes.set_title(squeeze(variant, 34))
+            axes.grid(color=FAINT, alpha=0.13, linewidth=0.8)
+            axes.tick_params(labelsize=8)
+        for axes in grid.flat[len(drawn) :]:
+            axes.set_visible(False)
+        for axes in grid[-1]:
+            axes.set_xlabel("step")
+        for axes in grid[:, 0]:
+            axes.set_ylabel("(h·w)²")
+
+    some = f" The first {MOST_LAYER_PANELS} of {total} are drawn." if total > MOST_LAYER_PANELS else ""
+    caption = (
+        f"{title}: the forget loss of each layer while it trains, (h·w)² of its probe's direction w, as means over a "
+        f"twentieth of the steps; layers are named at the right, early ones blue, middle orange, late green.{some}"
+    )
+    return draw(key, caption, words, (WIDTH if len(drawn) > 1 else 4.4, 0.3 + height * rows), paint)
+
+
+def _layers(cell: Cell) -> list[int]:
+    return sorted(int(name.removeprefix(LAYER)) for name in cell.training[0] if name.startswith(LAYER))
+
+
+def _smooth(cells: Sequence[Cell]) -> tuple[list[float], dict[int, list[float]]]:
+    """Return the last step of each twentieth, and each layer's mean over it and over cells."""
+    count = min(len(cell.training) for cell in cells)
+    width = max(1, count // 20)
+    ends = range(width, count + 1, width)
+    lines = {
+        layer: [
+            sum(row[f"{LAYER}{layer}"] for cell in cells for row in cell.training[end - width : end])
+            / (width * len(cells))
+            for end in ends
+        ]
+        for layer in _layers(cells[0])
+    }
+    return [cells[0].training[end - 1].get("step", end - 1) for end in ends], lines

@@ -1,0 +1,92 @@
+"""Every write may fail, and the process may die in it: the next run ends with the undisturbed board."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from pathlib import Path
+
+import pytest
+from unlearn_bench.harness.store import Store
+from unlearn_bench.harness.verify import verify
+
+HOW = ("ENOSPC", "EIO", "KILL")
+EVERY = 3
+"""The gate strikes every third write and the other kinds of fault on the rest; `make test-full` all with all."""
+
+
+def strike(warm, tmp_path: Path, at: int, how: str) -> None:
+    """Strike one write; what it leaves is sound or named, and a second run finishes it with the undisturbed board."""
+    store = tmp_path / f"{how}{at}"
+    status = warm.run(store, primitive="any", at=at, how=how)
+    if how == "KILL":
+        assert status == -signal.SIGKILL, "a write was in progress"
+    elif status:
+        assert status in (1, 2), f"neither a failed cell nor a message: {warm.said(store)}"
+        assert "cannot be written" in warm.said(store)
+    if (store / "store.json").is_file():
+        assert not verify(Store.open(store))["damaged"]
+    assert warm.run(store) == 0, warm.said(store)
+    assert warm.boards(store) == warm.boards(warm.calm)
+    found = verify(Store.open(store))
+    assert (found["damaged"], found["lacking"], found["unneeded"]) == ([], [], 0)
+
+
+def writes(warm, tmp_path: Path) -> int:
+    assert warm.run(tmp_path / "counted", count=True) == 0
+    calls = json.loads((tmp_path / "counted.calls").read_text())
+    assert calls["replace"] == calls["mkstemp"] == calls["fsync"], "all is written by the same few steps"
+    assert calls["replace"] > 40
+    return calls["any"]
+
+
+def test_a_full_disk_a_bad_disk_and_a_kill_in_a_write_lose_nothing(warm, tmp_path: Path) -> None:
+    total = writes(warm, tmp_path)
+    for number, at in enumerate((2, total // 3, total // 2, total - 1)):
+        strike(warm, tmp_path, at, HOW[number % len(HOW)])
+
+
+@pytest.mark.slow
+def test_every_third_write_fails_in_turn(warm, tmp_path: Path) -> None:
+    for number, at in enumerate(range(1, writes(warm, tmp_path) + 1, EVERY)):
+        strike(warm, tmp_path, at, HOW[number % len(HOW)])
+
+
+@pytest.mark.slow
+@pytest.mark.full
+@pytest.mark.parametrize("how", HOW)
+def test_every_write_fails_in_every_way(warm, tmp_path: Path, how: str) -> None:
+    for at in range(1, writes(warm, tmp_path) + 1):
+        strike(warm, tmp_path, at, how)
+
+
+def kill_at_random(warm, tmp_path: Path, times: int, seed: int) -> None:
+    """Kill runs at random moments, each in the store that the one before it left, until one ends; then begin anew."""
+    draw = random.Random(seed)
+    whole = warm.seconds(tmp_path / "timed")
+    before, number, killed = warm.ended, 0, 0
+    while killed < times:
+        store = tmp_path / f"killed{number}"
+        alive = True
+        while alive and killed < times:
+            status = warm.run(store, seconds=draw.uniform(0, whole))
+            alive = status == -signal.SIGKILL
+            killed += alive
+            assert alive or status == 0, warm.said(store)
+        assert warm.run(store) == 0, warm.said(store)
+        assert warm.boards(store) == warm.boards(warm.calm)
+        number += 1
+    assert warm.ended - before == times
+    print(f"{times} processes killed at work in {number} stores; every board as undisturbed")
+
+
+@pytest.mark.slow
+def test_twenty_random_kills_lose_nothing(warm, tmp_path: Path) -> None:
+    kill_at_random(warm, tmp_path, 20, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.full
+def test_two_hundred_random_kills_lose_nothing(warm, tmp_path: Path) -> None:
+    kill_at_random(warm, tmp_path, 200, seed=1)
