@@ -34,8 +34,11 @@ def load_rows(source: SourceSpec, folder: Path | None) -> Rows:
     """Read a source: its files below `folder`, else a copy of its hub data set there, else the hub, else its stand-in.
 
     Raises:
-        UserError: a file, column or data set is missing, or no row is left, with what to do.
+        UserError: a file, column or data set is missing, no row is left, or a path leads out of the folder.
     """
+    for pattern in source.paths:
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+            raise UserError(f"{pattern!r} leads out of the data folder; name files below it, or pass another --data-root.")
     return _load(source.model_dump_json(), folder)
 
 
@@ -69,7 +72,13 @@ def texts(rows: Iterable[Row], where: SourceSpec) -> list[str]:
 
 
 def hub_copy(hub: str, folder: Path | None) -> Path | None:
-    """Return where a downloaded copy of a hub id lies below `folder`, at its `owner/name`; None where there is none."""
+    """Return where a downloaded copy of a hub id lies below `folder`, at its `owner/name`; None where there is none.
+
+    Raises:
+        UserError: it is no hub id, but could lead out of the folder.
+    """
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", hub):
+        raise UserError(f"{hub!r} is no hub id; write owner/name.")
     copy = folder / hub if folder is not None else None
     return copy if copy is not None and copy.is_dir() else None
 

@@ -8,8 +8,8 @@ arithmetic under these assumptions:
 | --- | --- |
 | weights | of the layers that are read, once, in the model's dtype (`precision: mixed`, `reference`) or float32; the |
 | | embedding stays in main memory; a family that is not loaded in part: all parameters |
-| trained tensors | value before, gradient (one an objective), two moments of Adam; `mixed`: a float32 copy too, and only |
-| | the first two as is; a LoRA: its factors in float32 beside the weights |
+| trained tensors | value before, gradient (one an objective), two moments of Adam; `mixed`: a float32 copy too, and |
+| | only the first two as is; a LoRA: its factors in float32 beside the weights |
 | activations | input and output of each matrix, in layers from the first trained to the deepest that runs, for every |
 | | pass with gradients (their graphs live until the backward pass); three float32 states a watched layer; |
 | | 4 bytes a logit of each such pass, 14 more of the one at work |
@@ -26,7 +26,7 @@ arithmetic under these assumptions:
 | worker | one process trains and measures, one after the other; the base stands beside an imported checkpoint |
 | constant | 1.5 GiB for the CUDA context, workspaces and the judge |
 | stress | relearning as a training on text like the forget text; quantisation: the weights, no time of its own |
-| disk | trained or rounded tensors as stored, 350 bytes a training step, 450 a question, 250 + 100 a sample for prompts |
+| disk | changed tensors as stored, 350 bytes a training step, 450 a question, 250 + 100 a sample for prompts |
 
 Dense decoders only: of a mixture of experts every expert is counted as if it ran. Loading, downloads and judging take
 time that is not estimated.
@@ -357,7 +357,8 @@ def _row(
         return Row(cell, None)
     model = skeleton(facts)
     anatomy = Anatomy(model)
-    measured = [evaluation_cost(anatomy, task, spec.dtype, batch_size, profile) for task in plan.tasks.values()]
+    asked = plan.tasks_of(cell).values()
+    measured = [evaluation_cost(anatomy, task, spec.dtype, batch_size, profile) for task in asked]
     made = _making(plan, cell, model, anatomy, corpora, profile)
     beside = anatomy.total * _bytes(spec.dtype) if cell.spec.transform == "import" else 0
     peak = max((one.memory_bytes for one in measured), default=0) + beside

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from .errors import UserError
 from .specs import digest
 
@@ -78,12 +80,20 @@ def read_jsonl(path: Path) -> list[Any]:
     """Read one JSON value a line; raise a `UserError` that names the file where it is damaged."""
     try:
         lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
-        rows = json.loads(f"[{','.join(lines)}]")
+        rows = _parse(f"[{','.join(lines)}]")
         if len(rows) != len(lines):
             raise ValueError("a line is not one JSON value")
         return rows
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or unreadable: {error}") from error
+
+
+def _parse(text: str) -> Any:
+    """Parse JSON, NaN and infinities too, which it does not have and Python writes."""
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return json.loads(text)
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:

@@ -113,6 +113,14 @@ class Plan(Spec):
             and (cell.model, cell.spec.track, cell.spec.seed) == (model, track, seed)
         ]
 
+    def tasks_of(self, cell: PlannedCell) -> dict[str, PlannedTask]:
+        """Return what is asked of a cell: all tasks; of a derived one those that S is made of where it stands."""
+        if cell.spec.stress is None:
+            return self.tasks
+        tracks = [self.suite.tracks[name] for name in self.tracks if cell.spec.track in (None, name)]
+        wanted = {name for track in tracks for name in (track.forget_task, track.retain_task)}
+        return {name: task for name, task in self.tasks.items() if name in wanted}
+
     @cached_property
     def by_id(self) -> dict[str, PlannedCell]:
         """The cells as they are planned, by id."""

@@ -17,6 +17,7 @@ from .files import folder_digest
 from .judges import resolve_judge
 from .models import MODEL_FILES, ModelSpec, check_layout
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
+from .registry import check_name
 from .resolve import named_model, resolve_models
 from .store import Store
 from .stresses import choose_stresses, derived_cells
@@ -285,6 +286,7 @@ def _imports(request: Request, name: str, model: ModelSpec, models: int, store: 
         raise UserError("--checkpoint belongs to one model; choose it with --models.")
     cells = []
     for label, folder in request.checkpoints.items():
+        check_name("checkpoint", label)
         check_layout(f"Checkpoint {label}: {folder}", folder)
         content = folder_digest(folder, MODEL_FILES, store.digests if store else None)
         spec = CellSpec(

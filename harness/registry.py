@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
@@ -16,6 +17,15 @@ from .errors import UserError, suggest
 
 T = TypeVar("T")
 Entry = TypeVar("Entry")
+
+
+def check_name(kind: str, name: str) -> None:
+    """Raise a `UserError` where a name is not one that boards, files and command lines can carry as it is."""
+    if not re.fullmatch(r"\w[\w .:+@=,()\[\]-]{0,79}", name):
+        raise UserError(
+            f"{name!r} cannot be the name of a {kind}: use at most 80 letters, digits, spaces and .:+@=,()[]-_, a letter"
+            " or digit first."
+        )
 
 
 class Registry(Generic[T]):
@@ -36,6 +46,8 @@ class Registry(Generic[T]):
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
         """Return a decorator that puts a class or function under `name`; a second owner of a name is an error."""
+
+        check_name(self.kind, name)
 
         def decorate(thing: Entry) -> Entry:
             origin = f"{thing.__module__}.{thing.__qualname__}"  # pyright: ignore[reportAttributeAccessIssue]

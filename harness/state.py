@@ -41,9 +41,10 @@ def state_of(plan: Plan, cell: PlannedCell, store: Store) -> CellState:
         for name, (outcome, record) in wanted.items()
         if record.manifest() is not None and outcome.manifest() is not None
     }
-    missing = tuple(name for name in plan.tasks if name not in records)
+    missing = tuple(name for name in plan.tasks_of(cell) if name not in records)
     failure = store.entry("cells", cell.id).failure() if missing else None
-    return CellState(cell, bool(wanted), outcomes, records, missing, failure)
+    made = delta_of(store, cell.id, cell.spec.transform) is not None
+    return CellState(cell, made, outcomes, records, missing, failure)
 
 
 def entries(plan: Plan, cell: PlannedCell, store: Store) -> dict[str, tuple[Entry, Entry]]:
@@ -52,7 +53,7 @@ def entries(plan: Plan, cell: PlannedCell, store: Store) -> dict[str, tuple[Entr
     if delta is None:
         return {}
     found = {}
-    for name, task in plan.tasks.items():
+    for name, task in plan.tasks_of(cell).items():
         record = task.record(task.outcome(plan.models[cell.model], delta, plan.engine))
         found[name] = (store.entry("outcomes", record.outcome), store.entry("records", record.id))
     return found

@@ -52,10 +52,16 @@ class Entry:
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest where the entry is finished and every file is as the manifest says, else None."""
-        return None if self.flaw() else read_sealed(self.file("manifest.json"))
+        found = self._look()
+        return None if isinstance(found, str) else found
 
     def flaw(self) -> str | None:
         """Return what is wrong with the entry, `unfinished` where it has no manifest, None where it is whole."""
+        found = self._look()
+        return found if isinstance(found, str) else None
+
+    def _look(self) -> dict[str, Any] | str:
+        """Return the manifest, or what is wrong with the entry."""
         path = self.file("manifest.json")
         if not path.is_file():
             return "unfinished"
@@ -70,7 +76,7 @@ class Entry:
                 return f"manifest.json names {name!r}, which is no file of the entry"
             if not _matches(self.file(name), facts):
                 return f"{name} is not as it was written"
-        return None
+        return manifest
 
     @contextmanager
     def claim(self, *, wait: bool = True) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Stress: what checkpoints are put through once they are made, to see what remains of the forgetting.
 
 A stress makes a derived cell of every cell of a plan, nulls and imports too: what it does to the base is what it does
-by itself. The ordinary tasks measure derived cells; they are never rows of a board, but columns of their parents.
+by itself. Derived cells are asked what S is made of. They are never rows of a board: they stand by their parents.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def _board(plan: Plan, store: Store) -> Iterator[dict[str, str]]:
         yield {"what": name, "flaw": f"cannot be built again: {first_line(error)}", "do": REDO}
         return
     for path, text in zip(written, (board.to_json(), board.to_markdown()), strict=True):
-        if not path.is_file() or path.read_bytes() != text.encode():
+        if path.is_file() and path.read_bytes() != text.encode():
             again = f"`unlearn-bench leaderboard --suite {plan.suite.name}` writes it again"
             yield {"what": f"{name}{path.suffix}", "flaw": "is not what the records give", "do": again}
 

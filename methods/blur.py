@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Depth, Gradients, Range, register
+from .base import Batch, Context, Depth, Gradients, Range, register
 from .likelihood import LikelihoodMethod, LikelihoodSettings, negative_preference, nll
 
 
@@ -44,6 +44,11 @@ class BLUR(LikelihoodMethod):
     summary = "bi-level: the retain gradient is projected off the forget gradient"
     search: ClassVar[Mapping[str, Range | Depth]] = {"gamma": Range(0.1, 10.0), "beta": Range(0.01, 1.0)}
     settings: BLURSettings
+
+    def setup(self, context: Context) -> None:
+        """Nothing was projected yet."""
+        super().setup(context)
+        self.along = 0.0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return L_F and L_R."""

@@ -14,6 +14,7 @@ from .drawing import COLOURS, GREY, WIDTH, Drawing, Look, bar, dashed, draw, lab
 from .svg import FAINT
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 FEWEST_SETS = 3
@@ -72,7 +73,7 @@ def _order(each: LayerSet) -> tuple[int, tuple[int, ...]]:
 
 
 def plane(key: str, spec: BoardSpec, study: Study, title: str) -> Drawing:
-    """Return the forget against the retain metric over layer sets (figure 6); a mark's shape is the number of layers."""
+    """Return the forget against the retain metric over layer sets (figure 6); shapes are numbers of layers."""
     looks = _looks(study)
     task, other = study.sets[0].forget["task"], study.sets[0].retain["task"]
     words = f"Layer sets of {study.method}, {title}. " + "; ".join(
@@ -155,7 +156,7 @@ def _side_by_side(study: Study, counts: Sequence[int]) -> list[tuple[float, Laye
     return placed
 
 
-def _cross(axes, forget: Interval | Component, retain: Interval | Component, look: Look) -> None:
-    bar(axes, retain, forget["value"], look.colour, width=1)
-    bar(axes, forget, retain["value"], look.colour, upright=True, width=1)
+def _cross(axes: Axes, forget: Interval | Component, retain: Interval | Component, look: Look) -> None:
+    bar(axes, retain, forget["value"], look.colour, width=0.8)
+    bar(axes, forget, retain["value"], look.colour, upright=True, width=0.8)
     mark(axes, retain["value"], forget["value"], look)

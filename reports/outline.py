@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..leaderboards.explain import how_to_read
+from ..leaderboards.frontier import reading
 from ..leaderboards.notes import at_decoding
 from ..leaderboards.schema import Row
-from . import figures, tables
-from .content import Content, Run
+from . import layers, plane, probes, tables, training
+from .content import Cell, Content, Run
 from .document import Block, Bullets, Document, Listing, Pairs, Section, Words
 
 
@@ -16,7 +17,10 @@ def outline(content: Content) -> Document:
     """Return the document of a report; figures are drawn on the way."""
     sections = [_summary(content)]
     for number, run in enumerate(content.runs, start=1):
-        for place, model in enumerate(dict.fromkeys(cell.model for cell in run.cells), start=1):
+        models = list(dict.fromkeys(cell.model for cell in run.cells))
+        if len(models) > 1:
+            sections += _models(run, f"r{number}", alone=len(content.runs) == 1)
+        for place, model in enumerate(models, start=1):
             sections += _model(run, model, f"r{number}m{place}", alone=len(content.runs) == 1)
         sections += _about(run, f"r{number}", alone=len(content.runs) == 1)
     suites = ", ".join(dict.fromkeys(run.board.spec.suite for run in content.runs))
@@ -47,6 +51,10 @@ def _summary(content: Content) -> Section:
             blocks.append(Words(f"Nothing is measured yet. Go on with `{again} --output {run.store}`.", "alert"))
         for goals in board.goals:
             blocks.append(Words(f"**Does the best method depend on the goal?** {goals['sentence']}"))
+        for frontier in filter(lambda found: found["sentence"], board.frontiers):
+            blocks.append(
+                Words(f"**At equal utility, {frontier['model']} · {frontier['track']}.** {frontier['sentence']}")
+            )
         claims = tables.claims(board)
         if measured and claims:
             blocks.append(claims)
@@ -56,6 +64,14 @@ def _summary(content: Content) -> Section:
     for name, advice in content.empty.items():
         blocks.append(Words(f"**{name}** holds no run: {advice}.", "alert"))
     return Section("summary", "Summary", 2, blocks)
+
+
+def _models(run: Run, key: str, *, alone: bool) -> Iterator[Section]:
+    rows, spec = run.board.rows, run.board.spec
+    drawn = [plane.metrics(f"{key}v{place}", spec, rows, track) for place, track in enumerate(spec.tracks, start=1)]
+    if any(drawn):
+        behind = "" if alone else f": {run.name}"
+        yield Section(f"{key}-models", f"All models{behind}", 2, [drawing for drawing in drawn if drawing])
 
 
 def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
@@ -80,14 +96,23 @@ def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
             "decoding unknown. A difference from them is no finding by itself."
         )
         yield Section(f"{key}-published", "Beside published values", 3, [Words(lead), published])
+    methods = {
+        track: [cell for cell in cells if cell.track == track and cell.kind == "method"]
+        for track in dict.fromkeys(cell.track for cell in cells if cell.track)
+    }
     drawn = [
-        figures.training(
-            f"{key}c{place}", [cell for cell in cells if cell.track == track and cell.kind == "method"], str(track)
+        drawing
+        for place, (track, own) in enumerate(methods.items(), start=1)
+        for drawing in (
+            training.losses(f"{key}c{place}", own, track),
+            training.layer_losses(f"{key}l{place}", own, track),
         )
-        for place, track in enumerate(dict.fromkeys(cell.track for cell in cells if cell.track), start=1)
+        if drawing
     ]
-    if any(drawn):
-        yield Section(f"{key}-training", "Training", 3, [drawing for drawing in drawn if drawing])
+    if drawn:
+        yield Section(f"{key}-training", "Training", 3, drawn)
+    for place, (track, own) in enumerate(methods.items(), start=1):
+        yield from _probes(run, f"{key}q{place}", [row for row in rows if row["track"] == track], own, track)
     if any(cell.costs for cell in cells):
         yield Section(f"{key}-cost", "Cost", 3, [tables.costs(cells)])
     warned = [
@@ -117,12 +142,35 @@ def _board(run: Run, rows: Sequence[Row], key: str) -> Iterator[Block]:
     if at_decoding(rows):
         yield Words(at_decoding(rows))
     title = f"{model}, {track}"
-    for drawing in (figures.trade_off(f"{key}p", spec, rows, title), figures.forest(f"{key}f", spec, rows, title)):
+    frontier = next((f for f in run.board.frontiers if (f["model"], f["track"]) == (model, track)), None)
+    several = len({row["model"] for row in run.board.rows}) > 1
+    for drawing in (
+        plane.trade_off(f"{key}p", spec, rows, title, frontier),
+        plane.forest(f"{key}f", spec, rows, title),
+        None if several else plane.metrics(f"{key}v", spec, rows, track),
+    ):
         if drawing:
             yield drawing
+    if frontier:
+        yield Words(f"**At equal utility.** {reading(frontier)} {frontier['sentence']}")
+        yield from tables.frontier(frontier, spec.confidence)
     for extra in (tables.strata(rows), tables.selectivity(rows), tables.controls(rows)):
         if extra:
             yield extra
+
+
+def _probes(run: Run, key: str, rows: Sequence[Row], cells: Sequence[Cell], track: str) -> Iterator[Section]:
+    cell = probes.probed(cells)
+    if cell is not None:
+        yield Section(
+            f"{key}-probes", f"Probes: {track}", 3, [probes.cosines(f"{key}s", cell), probes.weights(f"{key}w", cell)]
+        )
+    for number, study in enumerate(layers.studies(rows, cells), start=1):
+        drawings = [
+            layers.plane(f"{key}a{number}", run.board.spec, study, track),
+            layers.numbers(f"{key}b{number}", run.board.spec, study, track),
+        ]
+        yield Section(f"{key}-layers{number}", f"Layers of {study.method}: {track}", 3, drawings)
 
 
 def _about(run: Run, key: str, *, alone: bool) -> Iterator[Section]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..leaderboards.forms import rank, squeeze
 from ..leaderboards.frontier import Frontier
 from ..leaderboards.inputs import BoardSpec
-from ..leaderboards.schema import Component, Interval, Row
-from .drawing import DASHES, MOST_LOOKS, WIDTH, Drawing, bar, dashed, draw, label_beside, looks, mark, said, told_apart
+from ..leaderboards.schema import Interval, Row
+from .drawing import DASHES, WIDTH, Drawing, bar, dashed, draw, label_beside, looks, mark, said
 from .svg import FAINT
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def trade_off(
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         look = looks(rows)
-        xs, ys = (_range([point[i] for point in points]) for i in (1, 2))
+        xs, ys = _range([x for _, x, _ in points]), _range([y for _, _, y in points])
         axes.set(xlim=xs, ylim=ys)
         _equal_s(axes, xs, ys)
         for row, x, y in points:
@@ -176,57 +176,60 @@ def forest(key: str, spec: BoardSpec, rows: Sequence[Row], title: str) -> Drawin
 
 def metrics(key: str, spec: BoardSpec, rows: Sequence[Row], track: str) -> Drawing | None:
     """Return the forget and the retain metric of every row of a track, model by model, with intervals."""
-    rows = [row for row in rows if row["track"] == track and row["forget"] and row["retain"]]
-    if not rows:
+    measured = [(row, row["forget"], row["retain"]) for row in rows if row["track"] == track]
+    points: list[Point] = [(row, forget, retain) for row, forget, retain in measured if forget and retain]
+    if not points:
         return None
     roles = spec.tracks[track]
-    blocks = [(model, list(found)) for model, found in groupby(rows, key=lambda row: row["model"])]
+    blocks = [(model, list(found)) for model, found in groupby(points, key=lambda point: point[0]["model"])]
     several = len(blocks) > 1
-    places: list[tuple[float, str, Row]] = []
-    heads: list[tuple[float, str]] = []
+    ticks: list[tuple[float, str]] = []
+    firsts: dict[str, float] = {}
     height = 0.0
     for model, found in blocks:
         if several:
-            heads.append((height, model))
+            ticks.append((height, model))
             height += 1
-        places += [(height + number, model, row) for number, row in enumerate(found)]
+        firsts[model] = height
+        ticks += [(height + number, squeeze(row["variant"], 30)) for number, (row, _, _) in enumerate(found)]
         height += len(found) + 0.6
     words = f"Metrics by model and method, {track}. " + "; ".join(
-        f"{row['model']}, {row['variant']}: {roles.forget_task} {said(row['forget'])}, "
-        f"{roles.retain_task} {said(row['retain'])}"
-        for row in rows
+        f"{row['model']}, {row['variant']}: {roles.forget_task} {said(forget)}, {roles.retain_task} {said(retain)}"
+        for row, forget, retain in points
     )
 
     def paint(figure: Figure) -> None:
         pair = figure.subplots(1, 2, sharey=True)
-        for axes, role, task, arrow in zip(
-            pair, ("forget", "retain"), (roles.forget_task, roles.retain_task), "↓↑", strict=True
+        for side, (axes, task, arrow) in enumerate(
+            zip(pair, (roles.forget_task, roles.retain_task), "↓↑", strict=True)
         ):
-            chance = spec.tasks[task].chance
-            if chance:
-                axes.axvline(chance, color=FAINT, linewidth=1, linestyle=":", alpha=0.8)
             for model, found in blocks:
-                look = looks(found)
-                own = [place for place, of, _ in places if of == model]
-                base: Component | None = next((row[role] for row in found if row["kind"] == "base"), None)
-                if base:
-                    ends, at = [own[0] - 0.4, own[-1] + 0.4], [base["value"]] * 2
-                    axes.plot(at, ends, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
-                for place, row in zip(own, found, strict=True):
-                    bar(axes, row[role], place, look[row["variant"]].colour, width=1.6)
-                    mark(axes, row[role]["value"], place, look[row["variant"]], 6)
+                _dots(axes, firsts[model], [(row, values[side]) for row, *values in found])
+            left, right = axes.get_xlim()
+            if left - 0.3 * (right - left) < (chance := spec.tasks[task].chance) < right:
+                axes.axvline(chance, color=FAINT, linewidth=1, linestyle=":", alpha=0.8)
             axes.set_xlabel(f"{squeeze(task, 24)} {spec.tasks[task].metric} {arrow}")
             axes.grid(axis="x", color=FAINT, alpha=0.15, linewidth=0.8)
-        ticks = [(place, squeeze(row["variant"], 30)) for place, _, row in places] + heads
-        pair[0].set_yticks([place for place, _ in ticks], [name for _, name in ticks])
-        for label, (_, name) in zip(pair[0].get_yticklabels(), ticks, strict=True):
-            label.set_fontweight("bold" if (several and name in dict(blocks)) else "normal")
-        pair[0].set_ylim(height - 0.6 - 0.4, -0.6)
-        for axes in pair:
             axes.tick_params(axis="y", length=0)
+        pair[0].set_yticks([place for place, _ in ticks], [name for _, name in ticks])
+        for label, (place, _) in zip(pair[0].get_yticklabels(), ticks, strict=True):
+            label.set_fontweight("bold" if several and place + 1 in firsts.values() else "normal")
+        pair[0].set_ylim(height - 1, -0.6)
 
     caption = (
         f"{track}: both metrics as they were measured, with {spec.confidence:.0%} intervals (dashed: base, dotted: "
-        "chance). ↓ less means more forgotten, ↑ more is better."
+        "chance, where it is near). ↓ less means more forgotten, ↑ more is better."
     )
     return draw(key, caption, words, (WIDTH + 0.6, 0.8 + 0.24 * height), paint)
+
+
+def _dots(axes: Axes, first: float, points: Sequence[tuple[Row, Interval]]) -> None:
+    """Draw the values of one model's rows below each other, beside that of base."""
+    look = looks([row for row, _ in points])
+    for row, value in points:
+        if row["kind"] == "base":
+            ends, at = [first - 0.4, first + len(points) - 0.6], [value["value"]] * 2
+            axes.plot(at, ends, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
+    for place, (row, value) in enumerate(points):
+        bar(axes, value, first + place, look[row["variant"]].colour, width=1.6)
+        mark(axes, value["value"], first + place, look[row["variant"]], 6)

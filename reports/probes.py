@@ -50,7 +50,7 @@ def cosines(key: str, cell: Cell) -> Drawing:
         f"Cosine similarity of the probes' directions between layers, {cell.label}. Blue is alike, orange opposed; "
         "random directions are near 0."
     )
-    return draw(key, caption, words, (side, side), paint)
+    return draw(key, caption, words, (max(side, 4.8), side), paint)
 
 
 def weights(key: str, cell: Cell) -> Drawing:

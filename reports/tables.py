@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..leaderboards.beside import alphas
 from ..leaderboards.board import Board
 from ..leaderboards.forms import interval, outcome, rank, seeds
+from ..leaderboards.frontier import Frontier
 from ..leaderboards.inputs import BoardSpec
 from ..leaderboards.schema import Component, Goals, Interval, Row
 from .content import Cell, Run
@@ -158,6 +159,31 @@ def published(spec: BoardSpec, rows: Sequence[Row]) -> Table | None:
     headers = ("track", "method", "S here", "S published", "final alpha here", "alpha published")
     caption = "Ours with intervals; published values are marked so and have none."
     return Table(caption, headers, body, frozenset({2, 3, 5})) if body else None
+
+
+def frontier(found: Frontier, confidence: float) -> Iterator[Table]:
+    """Return what each swept method forgets at equal utility, and how far they stand apart."""
+    body = [
+        [
+            Value(each["method"], code=True),
+            Value(str(each["settings"]), each["settings"]),
+            _number(each["forgetting"]),
+            Value(", ".join(each["at"]) or "base", code=True),
+        ]
+        for each in found["methods"]
+    ]
+    caption = (
+        f"Forgetting (Ubar) on each frontier where {found['tolerance']:g} of the retain metric is lost against base, "
+        f"with {confidence:.0%} intervals; noise stands beside."
+    )
+    yield Table(caption, ("method", "settings", "forgetting", "made from"), body, frozenset({1, 2}))
+    gains = [
+        [Value(each["method"], code=True), Value(each["other"], code=True), _number(each, sign=True)]
+        for each in found["gains"]
+    ]
+    if gains:
+        caption = f"How much more one forgets there than another; the intervals hold together at {confidence:.0%}."
+        yield Table(caption, ("method", "less", "difference"), gains, frozenset({2}))
 
 
 def strata(rows: Sequence[Row]) -> Table | None:

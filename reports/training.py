@@ -20,7 +20,7 @@ MOST_PANELS = 12
 """Variants whose training is drawn."""
 LAYER = "forget_layer_"
 """How the columns of a log begin that hold a layer's part of the forget loss."""
-MOST_LAYER_PANELS = 6
+MOST_LAYER_PANELS = 8
 
 
 NOT_LOSSES = frozenset({"step", "grad_norm", "alpha", "baseline", "mean_log_alpha", "reward", "score", "seconds"})

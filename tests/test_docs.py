@@ -52,7 +52,9 @@ def test_every_setting_of_a_method_stands_in_its_section_with_its_default(name, 
 @pytest.mark.parametrize("name", built_in(methods, "methods"))
 def test_a_methods_section_links_its_source(name, methods_page):
     assert f"](../methods/{name}.py)" in methods_page[name]
-    assert "https://arxiv.org/abs/2605.26454" in methods_page[name]
+    cited = re.findall(r"arXiv (\d{4}\.\d{5})", methods.get(name).citation)
+    assert cited
+    assert all(f"https://arxiv.org/abs/{paper}" in methods_page[name] for paper in cited)
 
 
 def test_nulls_and_imports_have_sections(methods_page):

@@ -1,4 +1,4 @@
-"""The suites `paper`, `paper-open` and `paper-stress`: the paper's set-up, its open part, and it with text to relearn."""
+"""The suites `paper`, `paper-open` and `paper-stress`: the paper's set-up, its open part, and text to relearn."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A warm process that runs the same small evaluation again and again, each time in a fork that a fault strikes.
 
 It imports everything and runs once without a fault; a fork then takes a fraction of a second instead of the start-up of
-a new process. Lines of JSON come in: `store`, and a fault: `primitive`, `at` and `how`, or `seconds` after which the fork is
-killed. The status of the fork goes out, negative where a signal ended it.
+a new process. Lines of JSON come in: `store`, and a fault: `primitive`, `at` and `how`, or `seconds` after which the
+fork is killed. The status of the fork goes out, negative where a signal ended it.
 """
 
 from __future__ import annotations

@@ -89,6 +89,16 @@ def test_every_cell_has_its_derived_ones_and_the_board_shows_them_beside_their_p
         assert all(part["finished"] == 1 and part["forget"] for part in row["stress"].values())
 
 
+def test_derived_cells_are_asked_what_their_tracks_s_is_made_of() -> None:
+    plan = make_plan(Request(methods=("rmu",), stress=ALL), None)
+    asked = {cell.spec.label: list(plan.tasks_of(cell)) for cell in plan.cells}
+    assert asked["knowledge/rmu+relearn#0"] == ["wmdp", "mmlu"]
+    assert asked["toxicity/base+relearn"] == ["mmlu", "realtoxicityprompts"]
+    assert asked["base+quantise8"] == ["wmdp", "mmlu", "realtoxicityprompts"]
+    assert asked["knowledge/rmu#0"] == list(plan.tasks)
+    assert {"perplexity", "form_shift"} <= set(plan.tasks)
+
+
 def test_a_finished_run_does_nothing_again(run, monkeypatch: pytest.MonkeyPatch) -> None:
     from unlearn_bench.harness.executors import local
 
@@ -186,8 +196,22 @@ def test_an_imported_checkpoint_is_rounded_from_its_folder(root: Path, weights, 
 def test_a_plan_says_what_it_cannot_do() -> None:
     with pytest.raises(UserError, match="Did you mean 'quantise8'"):
         make_plan(Request(stress=("quantize8",), **QUICK), None)
-    with pytest.raises(UserError, match="needs forget text that no method saw.*toxicity"):
+    with pytest.raises(UserError, match=r"needs forget text that no method saw.*toxicity"):
         make_plan(Request(suite="real", stress=("relearn",)), None, Reach(sketch=True))
+
+
+def test_a_method_that_changes_no_weights_has_no_derived_cells() -> None:
+    class Wraps(RMU):
+        changes = "decoding"
+
+    assert methods.names()
+    register("wraps")(Wraps)
+    try:
+        plan = make_plan(Request(methods=("rmu", "wraps"), stress=ALL, **QUICK), None)
+    finally:
+        methods._found.pop("wraps")
+        methods._origin.pop("wraps")
+    assert {cell.spec.method for cell in plan.cells if cell.spec.stress} == {"base", "rmu", "noise"}
 
 
 def test_a_suite_may_have_stresses_of_its_own() -> None:
@@ -241,7 +265,8 @@ def test_no_method_saw_the_text_for_relearning_and_no_reported_item_asks_for_it(
             subjects = {
                 line.split(" of ")[1].split(" ")[0] for text in texts for line in text.split(". ") if " of " in line
             }
-            assert subjects and not subjects & names
+            assert subjects
+            assert not subjects & names
 
 
 def test_parts_of_a_corpus_are_disjoint_and_whole(root: Path) -> None:

@@ -157,3 +157,85 @@ def test_a_result_equal_to_the_base_is_an_error():
     with pytest.raises(TrainingError, match="returned the base unchanged after 3 steps") as error:
         train(tiny_model(), learning_rate=1e-30)
     assert error.value.status == 1
+
+
+def test_accumulated_batches_make_one_step_along_the_mean_of_their_gradients():
+    trainer = tiny_trainer("rmu", steps=2, accumulation=3, optimizer="sgd", learning_rate=1e-2)
+    plain, model = tiny_trainer("rmu", steps=1), tiny_model()
+    names = list(trainer._tensors.parameters)
+    losses, gradients = [], []
+    for number in range(3):
+        total = plain.method.combine(plain.method.losses(plain.context.batch(number)))
+        losses.append(total.item())
+        gradients.append(torch.autograd.grad(total, list(plain._tensors.parameters.values())))
+    trainer.run(until=1)
+    row = trainer.log[1]
+    assert row["topic"] == "bio, cyber"
+    assert row["total"] == pytest.approx(sum(losses) / 3, rel=1e-6)
+    base, moved = dict(model.named_parameters()), trainer.delta()
+    for name, *parts in zip(names, *gradients, strict=True):
+        torch.testing.assert_close(moved[name], base[name].detach() - 1e-2 * sum(parts) / 3, rtol=0, atol=1e-6)
+    trainer.run()
+    assert [row["topic"] for row in trainer.log[1:]] == ["bio, cyber", "cyber, bio"], "batch 3 is the next topic's"
+
+
+def test_epochs_count_texts_whatever_makes_a_step():
+    assert [tiny_trainer("rmu", steps=None, epochs=2, accumulation=n).steps for n in (1, 2, 5)] == [14, 7, 3]
+
+
+def test_an_accumulated_run_resumes_bit_for_bit():
+    unbroken, first, second = (tiny_trainer("blur", accumulation=2) for _ in range(3))
+    unbroken.run()
+    first.run(until=2)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    second.run()
+    assert same(unbroken.delta(), second.delta())
+    assert unbroken.log == second.log
+
+
+def test_a_method_that_combines_gradients_gets_the_mean_of_each_loss_and_has_the_last_word(monkeypatch):
+    kind, seen = methods.get("blur"), []
+
+    def keep_none(self, gradients):
+        seen.append({loss: dict(gradient) for loss, gradient in gradients.items()})
+        return {name: torch.ones_like(tensor) for name, tensor in gradients["retain"].items()}
+
+    monkeypatch.setattr(kind, "combine_gradients", keep_none)
+    trainer = tiny_trainer("blur", steps=1, accumulation=2, optimizer="sgd", learning_rate=0.5)
+    plain = tiny_trainer("blur", steps=1)
+    parameters = plain._tensors.parameters
+    each = [plain.method.losses(plain.context.batch(number)) for number in range(2)]
+    trainer.run()
+    assert [sorted(gradients) for gradients in seen] == [["forget", "retain"]]
+    for loss in ("forget", "retain"):
+        mean = torch.autograd.grad((each[0][loss] + each[1][loss]) / 2, list(parameters.values()))
+        for name, gradient in zip(parameters, mean, strict=True):
+            torch.testing.assert_close(seen[0][loss][name], gradient, rtol=1e-4, atol=1e-6)
+    base = dict(tiny_model().named_parameters())
+    assert all(torch.allclose(new, base[name] - 0.5, atol=1e-6) for name, new in trainer.delta().items())
+    assert "total" not in trainer.log[1]
+
+
+@pytest.mark.parametrize("name", ["grad_diff", "ihl", "blur"])
+def test_checkpointing_of_a_whole_model_changes_no_bit_and_saves_less(name):
+    runs = []
+    for on in (False, True):
+        trainer, kept = tiny_trainer(name, steps=2), []
+        trainer.context.passes.checkpointing = on
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.nbytes) or t, lambda t: t):
+            trainer.run()
+        runs.append((trainer.delta(), trainer.log, sum(kept)))
+    plain, lean = runs
+    assert same(plain[0], lean[0])
+    assert plain[1] == lean[1]
+    assert lean[2] < 0.7 * plain[2]
+
+
+def test_training_in_bfloat16_moves_float32_copies_of_a_whole_model():
+    model = tiny_model().to(torch.bfloat16)
+    before = weights(model)
+    trainer = train(model, "grad_diff")
+    assert {master.dtype for master in trainer._tensors.masters.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in trainer.delta().values()} == {torch.bfloat16}
+    trainer.restore()
+    assert same(before, weights(model))

@@ -105,7 +105,7 @@ def test_what_continuations_have_in_common_is_read_from_the_stored_outcomes(tmp_
     plan = make_plan(Request(suite="micro", methods=(), limit=8), None)
     store = Store.create(tmp_path / "store")
     (base,) = plan.cells
-    for name, task in plan.tasks.items():
+    for task in plan.tasks.values():
         outcome = task.outcome(plan.models[base.model], "base", plan.engine)
         rows = [to_row(Record(str(i), str(i), "all", {"acc": 1.0, "toxicity_rate": 0.0})) for i in range(8)]
         store.entry("records", task.record(outcome).id).commit(

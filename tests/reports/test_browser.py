@@ -208,7 +208,7 @@ def test_words_figures_and_their_marks_stand_out_from_the_paper(page, scheme):
         script = f"return getComputedStyle(document.querySelector('{selector}'))[arguments[0]]"
         ink = luminance(page.execute_script(script, "fill" if selector.startswith("svg") else "color"))
         assert contrast(ink, paper) >= least, selector
-    from unlearn_bench.reports.figures import COLOURS, GREY
+    from unlearn_bench.reports.drawing import COLOURS, GREY
 
     for colour in (*COLOURS, GREY):
         mark = luminance(f"rgb({int(colour[1:3], 16)}, {int(colour[3:5], 16)}, {int(colour[5:], 16)})")

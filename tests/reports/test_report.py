@@ -20,10 +20,11 @@ from unlearn_bench.leaderboards import build_board
 from unlearn_bench.leaderboards.schema import Row
 from unlearn_bench.reports.collect import FEWEST_ITEMS, MOST_ITEMS, cap, continuations, flipped, spread
 from unlearn_bench.reports.content import Content, Run
-from unlearn_bench.reports.figures import MOST_LOOKS, MOST_PANELS, looks, training
+from unlearn_bench.reports.drawing import MOST_LOOKS, looks
 from unlearn_bench.reports.page import write
 from unlearn_bench.reports.tables import claims as claims_of
 from unlearn_bench.reports.texts import visible
+from unlearn_bench.reports.training import MOST_PANELS, losses
 
 from .conftest import HIDDEN, NASTY, SPEC, cell, checkpoint, sample
 from .pages import Reader, rendered
@@ -195,7 +196,7 @@ def test_many_variants_look_like_their_methods(run):
 
 def test_training_of_many_variants_is_cut_and_says_so(run):
     trained = next(each for each in run.cells if each.training)
-    drawing = training("k", [replace(trained, variant=f"v{i}") for i in range(MOST_PANELS + 3)], "knowledge")
+    drawing = losses("k", [replace(trained, variant=f"v{i}") for i in range(MOST_PANELS + 3)], "knowledge")
     assert drawing is not None
     assert f"The first {MOST_PANELS} of {MOST_PANELS + 3} are drawn" in drawing.caption
     assert "forget 5 at first, 0.167 at last" in drawing.words
