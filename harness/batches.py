@@ -102,7 +102,9 @@ class Batches:
         half = len(labels) if limit is None else limit // 2
         rows = np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == label))[:half] for label in (0, 1)]))
         if len(set(labels[rows].tolist())) < 2:
-            raise UserError("Probes need text of both labels: 1 (to forget) and 0 (other).")
+            raise UserError(
+                "Probes need text of both labels: 1 (to forget) and 0 (other); add the missing one to the probe text."
+            )
         parts = [rows[start : start + self._size] for start in range(0, len(rows), self._size)]
         return [(self.encode([texts[row] for row in part]), labels[part]) for part in parts]
 

@@ -12,6 +12,7 @@ from ..leaderboards.audit import audit_texts
 from ..leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
 from ..leaderboards.scores import Answers
 from ..tasks.base import tasks as registered
+from .cells import NULLS
 from .errors import UserError
 from .files import read_jsonl, write_text
 from .jobs import COSTS
@@ -22,8 +23,14 @@ from .stresses import described
 from .suite import PublishedSpec, ScorerSpec
 from .tuned import tuned_facts
 
-KINDS: dict[str, CheckpointKind] = {"base": "base", "noise": "noise", "import": "import", "train": "method"}
-"""Transform to the board's word for what it makes."""
+KINDS: dict[str, CheckpointKind] = {
+    "base": "base",
+    "noise": "noise",
+    "import": "import",
+    "train": "method",
+    **dict.fromkeys(NULLS, "null"),
+}
+"""Where a checkpoint comes from to the board's word for it."""
 
 RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers", "vllm")
 """What was recorded beside results and must not differ within a table unsaid."""
@@ -157,7 +164,7 @@ def _facts(plan: Plan) -> dict[str, str]:
         facts["judge" if len(judges) == 1 else f"judge of {', '.join(tasks)}"] = judge
     for track in plan.tracks:
         data = next(
-            (c.spec.settings["data"] for c in plan.cells if (c.spec.track, c.spec.transform) == (track, "train")), None
+            (c.spec.settings["data"] for c in plan.cells if (c.spec.track, c.spec.origin) == (track, "train")), None
         )
         if data is not None:
             forget = ", ".join(f"{topic} {digest}" for topic, digest in data["forget"].items())

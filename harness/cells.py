@@ -8,6 +8,10 @@ from .specs import Spec, digest, identity, recorded
 
 BASE = "base"
 """The delta sha256 of the untouched base model."""
+CONSTANT, SHUFFLED, UNRELATED = NULLS = ("constant", "shuffled", "unrelated")
+"""Null rows on request (see `nulls`)."""
+UNMADE = {BASE: BASE, SHUFFLED: BASE, CONSTANT: CONSTANT}
+"""Transforms of which nothing is made, to what stands for the sha256 of their delta."""
 
 
 class CellSpec(Spec):
@@ -19,7 +23,9 @@ class CellSpec(Spec):
 
     schema_version: int = identity(1)
     model: str = identity(description="digest of the base model")
-    transform: str = identity(description="registered transform: base, train, noise, import, quantise, relearn")
+    transform: str = identity(
+        description="base, constant, shuffled, or registered: train, noise, import, quantise, relearn"
+    )
     parents: tuple[str, ...] = identity((), description="cells that it is made from or matched to")
     track: str | None = identity(None)
     seed: int | None = identity(None, description="training seed")
@@ -35,7 +41,9 @@ class CellSpec(Spec):
 
     @property
     def origin(self) -> str:
-        """The transform of the checkpoint itself, or of the one that was put under stress."""
+        """The transform of the checkpoint itself, or of the one that was put under stress; a null's name."""
+        if self.method in NULLS:
+            return self.method
         if self.stress is None:
             return self.transform
         return self.method if self.method in (BASE, "noise", "import") else "train"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..leaderboards.board import Board, load_board
-from ..leaderboards.inputs import BoardSpec, Checkpoint
+from ..leaderboards.inputs import NULLS, BoardSpec, Checkpoint
 from ..reports.compare import compare_sides
 from ..reports.comparison import Report, Side, info_facts, suite_facts
 from .board import RECORDED, board_of, board_spec, checkpoint, recorded
@@ -102,7 +102,7 @@ def _pair(plan: Plan, store: Store, a: PlannedCell, b: PlannedCell) -> Report:
     variant = names[0] if names[0] == names[1] else f"{a.spec.label} → {b.spec.label}"
     sides = []
     found = [_checkpoint(plan, store, spec, cell) for cell in (a, b)]
-    kind = "method" if {each.kind for each in found} - {"base", "noise"} else "base"
+    kind = "method" if {each.kind for each in found} - set(NULLS) else "base"
     for name, cell, each in zip(names, (a, b), found, strict=True):
         if each.status != "ok":
             raise UserError(f"{cell.spec.label} is not measured ({each.failure or 'not run yet'}); evaluate it first.")

@@ -38,7 +38,9 @@ def load_rows(source: SourceSpec, folder: Path | None) -> Rows:
     """
     for pattern in source.paths:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-            raise UserError(f"{pattern!r} leads out of the data folder; name files below it, or pass another --data-root.")
+            raise UserError(
+                f"{pattern!r} leads out of the data folder; name files below it, or pass another --data-root."
+            )
     return _load(source.model_dump_json(), folder)
 
 
@@ -122,7 +124,8 @@ def _read_file(file: Path) -> list[Row]:
     try:
         return [{FILE: re.sub(r"_(test|dev|val)$", "", file.stem), **row} for row in _parse(file)]
     except (ValueError, OSError) as error:
-        raise UserError(f"{file} cannot be read as {file.suffix or 'text'}: {error}") from error
+        kind = file.suffix or "text"
+        raise UserError(f"{file} cannot be read as {kind}: {first_line(error)} Mend or replace it.") from error
 
 
 def _parse(file: Path) -> list[Row]:
@@ -166,7 +169,7 @@ def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> lis
 def _unreachable(source: SourceSpec, folder: Path | None, copy: Path | None, error: Exception) -> str:
     cause = first_line(error)
     if copy is not None:
-        return f"{copy} cannot be read as a downloaded copy of {source.hub}: {cause}"
+        return f"{copy} cannot be read as a downloaded copy of {source.hub}: {cause} Download it again."
     page = f"https://huggingface.co/datasets/{source.hub}"
     patterns = source.paths
     looked = f"No file matches {_name(source)} below {folder}, and the" if patterns and folder else "The"
@@ -198,7 +201,7 @@ def _column(wanted: str, row: Row, source: SourceSpec) -> list[str]:
     found = next((names for names in choices if all(name in row for name in names)), None)
     if found is None:
         has = ", ".join(repr(name) for name in row if name != FILE)
-        raise UserError(f"{_name(source)} has no column {wanted!r}; it has {has}.")
+        raise UserError(f"{_name(source)} has no column {wanted!r}; it has {has}. Name one of them under `columns:`.")
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -32,9 +32,15 @@ def save_delta(
 
     `decoding` says what an engine does with them, where they are not to take the place of the base's; see
     `decoding_of`.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     metadata = None if decoding is None else {"decoding": json.dumps(decoding, sort_keys=True)}
-    save_file({name: delta[name].detach().to("cpu", dtype).contiguous() for name in sorted(delta)}, path, metadata)
+    try:
+        save_file({name: delta[name].detach().to("cpu", dtype).contiguous() for name in sorted(delta)}, path, metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def load_delta(entry: Entry) -> dict[str, Tensor]:
@@ -69,7 +75,10 @@ def apply_delta(model: torch.nn.Module, delta: Mapping[str, Tensor]) -> dict[str
     own = dict(model.named_parameters())
     for name, tensor in delta.items():
         if name not in own:
-            raise UserError(f"The checkpoint changes {name}, which the base model does not have.")
+            raise UserError(
+                f"The checkpoint changes {name}, which the base does not have; pass the model it was made from with"
+                " --models."
+            )
         if own[name].shape != tensor.shape:
             raise UserError(f"The checkpoint's {name} is {tuple(tensor.shape)}, the base's {tuple(own[name].shape)}.")
     originals = {name: own[name].detach().clone() for name in delta}

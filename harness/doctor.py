@@ -75,7 +75,7 @@ def _data(data_root: Path | None) -> str:
     if data_root is None:
         raise UserError("none given; pass --data-root DIR or set UNLEARN_BENCH_DATA to run on real data")
     if not data_root.is_dir():
-        raise UserError(f"{data_root} does not exist")
+        raise UserError(f"{data_root} does not exist; pass an existing folder with --data-root")
     return f"{data_root}: {', '.join(sorted(path.name for path in data_root.iterdir() if path.is_dir())) or 'empty'}"
 
 

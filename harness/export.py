@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .cells import CONSTANT, UNMADE
 from .errors import UserError
 from .files import read_json, write_json
 from .models import MODEL_FILES, ModelSpec, load_model, model_folder, weight_files
@@ -36,7 +37,9 @@ def export_cell(name: str, folder: Path, output: Path, suite: str | None = None)
     cell = find_cell(plan, store, name)
     entry = store.entry("cells", cell.id)
     manifest = entry.manifest()
-    made = cell.spec.transform != "base"
+    made = cell.spec.transform not in UNMADE
+    if cell.spec.transform == CONSTANT:
+        raise UserError(f"{cell.spec.label} is no model: it answers alike whatever it is asked.")
     if made:
         if manifest is None:
             raise UserError(f"Cell {cell.spec.label} is not finished; run `unlearn-bench evaluate` again first.")
@@ -52,7 +55,7 @@ def export_cell(name: str, folder: Path, output: Path, suite: str | None = None)
     try:
         export_checkpoint(plan.models[cell.model], entry.file(FILE) if made else None, folder)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}.") from error
+        raise UserError(f"{folder} cannot be written: {error.strerror}; pass another folder.") from error
 
 
 def export_checkpoint(spec: ModelSpec, delta: Path | None, folder: Path) -> None:

@@ -15,11 +15,12 @@ from typing import Any
 
 import orjson
 
-from .errors import UserError
+from .errors import UserError, first_line
 from .specs import digest
 
 PARTIAL = ".partial"
 """How the names of temporary files end; those of `atomic` start with a dot too."""
+REPLACE = "Replace it; what belongs to a store is made anew by the same `unlearn-bench evaluate`."
 UNLOCKABLE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a filesystem without locks answers."""
 
@@ -73,7 +74,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged or unreadable: {error}") from error
+        raise UserError(f"{path} is damaged or unreadable: {first_line(error)} {REPLACE}") from error
 
 
 def read_jsonl(path: Path) -> list[Any]:
@@ -85,7 +86,7 @@ def read_jsonl(path: Path) -> list[Any]:
             raise ValueError("a line is not one JSON value")
         return rows
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged or unreadable: {error}") from error
+        raise UserError(f"{path} is damaged or unreadable: {first_line(error)} {REPLACE}") from error
 
 
 def _parse(text: str) -> Any:
@@ -106,7 +107,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """Read a JSON object that was written sealed, `seal` left out; raise a `UserError` where it is not as written."""
     value = read_json(path)
     if not isinstance(value, dict) or value.pop("seal", None) != _seal(value):
-        raise UserError(f"{path} is damaged: it is not as it was written.")
+        raise UserError(f"{path} is damaged: it is not as it was written. {REPLACE}")
     return value
 
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..methods.base import DecodingMethod, methods
-from ..tasks.base import ChoiceRequest, GenerationRequest, Scorer, Task
-from .cells import BASE, OutcomeSpec
+from ..tasks.base import ChoiceRequest, GenerationRequest, Request, Scorer, Task
+from .cells import CONSTANT, UNMADE, OutcomeSpec
 from .deltas import decoding_of, load_delta, load_tensors
 from .engines.base import Engine
 from .errors import UserError
 from .files import folder_digest, read_jsonl, write_jsonl
 from .jobs import Event, MeasureJob, Report, recorded
-from .models import MODEL_FILES, ModelSpec
+from .models import MODEL_FILES, ModelSpec, load_tokenizer
+from .nulls import TEXT, constant_answers
 from .plan import PlannedTask
 from .records import Choices, Generations, Item, to_row
 from .state import delta_of
@@ -33,7 +34,7 @@ def measure(job: MeasureJob, report: Report) -> None:
     store = Store.open(job.place.store)
     delta = delta_of(store, job.cell.id, job.cell.transform)
     if delta is None:
-        raise UserError(f"{job.cell.label} is not finished; it cannot be measured.")
+        raise UserError(f"{job.cell.label} is not finished, so it cannot be measured; run the same command again.")
     busy = None
     for planned in job.tasks:
         outcome = planned.outcome(job.model, delta, job.engine)
@@ -60,7 +61,7 @@ def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store:
             {
                 "outcome": outcome.model_dump(mode="json"),
                 "cell": job.cell.label,
-                "recorded": {**recorded(job.place, started), **_engine(job, job.model).recorded()},
+                "recorded": {**recorded(job.place, started), **_engine_facts(job)},
             },
         )
     kind = Choices if task.needs == "choices" else Generations
@@ -90,6 +91,10 @@ def _engine(job: MeasureJob, model: ModelSpec) -> Engine:
     return engine(job.engine, model, job.place.device, job.place.batch_size, job.place.engine_options)
 
 
+def _engine_facts(job: MeasureJob) -> dict[str, Any]:
+    return {} if job.cell.transform == CONSTANT else _engine(job, job.model).recorded()
+
+
 def answer(
     job: MeasureJob, name: str, task: Task, items: Sequence[Item], report: Report
 ) -> Sequence[Choices | Generations]:
@@ -101,6 +106,26 @@ def answer(
         done += count
         report(Event(job.cell.label, name, done, len(items)))
 
+    requests: Any = task.requests(items)
+    if job.cell.transform == CONSTANT:
+        answers = _constant(job, task, requests)
+        progress(len(items))
+    else:
+        answers = _answers(job, task, requests, progress)
+    if task.needs == "choices" or not task.reference:
+        return answers
+    return with_reference(_engine(job, job.model), requests, answers)
+
+
+def _constant(job: MeasureJob, task: Task, requests: Sequence[Request]) -> list[Any]:
+    if task.needs == "choices":
+        return constant_answers(requests, 0, 0)
+    tokens = load_tokenizer(job.model).encode(TEXT, add_special_tokens=False)
+    return constant_answers(requests, task.settings.decoding.samples, len(tokens))
+
+
+def _answers(job: MeasureJob, task: Task, requests: Any, progress: Callable[[int], None]) -> list[Any]:
+    """Let the engine answer as the checkpoint does."""
     store = Store.open(job.place.store)
     entry = store.entry("cells", job.cell.id)
     if job.cell.transform == "import":
@@ -110,18 +135,14 @@ def answer(
         engine = _engine(job, job.model.model_copy(update={"path": str(folder), "hub": None}))
     else:
         engine = _engine(job, job.model)
-    requests: Any = task.requests(items)
     try:
-        if job.cell.transform not in (BASE, "import"):
+        if job.cell.transform not in (*UNMADE, "import"):
             _put(engine, entry)
         if task.needs == "choices":
             return engine.score_choices(requests, progress)
-        generations = engine.generate(requests, task.settings.decoding, progress)
+        return engine.generate(requests, task.settings.decoding, progress)
     finally:
         engine.restore()
-    if not task.reference:
-        return generations
-    return with_reference(_engine(job, job.model), requests, generations)
 
 
 def _put(engine: Engine, entry: Entry) -> None:

@@ -128,7 +128,7 @@ def join(a: Plan, b: Plan) -> Plan | None:
 def _asked(plan: Plan) -> Any:
     """Return what plans of one board have in common."""
     suite = plan.suite.model_dump(exclude={"folder", "models"})
-    return suite, plan.tracks, plan.limit, plan.engine, [task.identity() for task in plan.tasks.values()]
+    return suite, plan.tracks, plan.limit, plan.engine, plan.stress, [task.identity() for task in plan.tasks.values()]
 
 
 def _groups(plan: Plan) -> dict[tuple[str, str | None, int | None], dict[str, PlannedCell]]:

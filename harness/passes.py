@@ -34,7 +34,8 @@ def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         if len(module) == count:
             return name, module
     raise UserError(
-        f"{type(model).__name__} has no list of {count} decoder layers; its methods cannot find activations."
+        f"{type(model).__name__} has no list of {count} decoder layers; methods cannot find its activations: use a"
+        " decoder-only model of a usual family."
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import field_validator
+from pydantic import PrivateAttr, field_validator
 
 from ..tasks.base import Task, tasks
-from .cells import BASE, CellSpec, OutcomeSpec, RecordSpec
+from .cells import BASE, SHUFFLED, UNMADE, CellSpec, OutcomeSpec, RecordSpec
 from .data import load_rows, sample_items
 from .errors import UserError
 from .files import read_json, read_sealed, write_sealed
@@ -56,6 +55,18 @@ class PlannedTask(Spec):
         judge = self.scorer.identity() if self.scorer is not None else None
         return RecordSpec(outcome=outcome.id, version=self.version, settings=self.settings, scorer=judge)
 
+    def asked_of(self, cell: CellSpec) -> PlannedTask:
+        """Return the task as a cell is asked it: with choices in another order for the null that is made so."""
+        if cell.transform != SHUFFLED or self.settings.get("choice_order") != "given":
+            return self
+        order = {"choice_order": "permuted"}
+        changed = {
+            "spec": self.spec.model_copy(update={"settings": {**self.spec.settings, **order}}),
+            "settings": {**self.settings, **order},
+            "outcome_settings": {**self.outcome_settings, **order},
+        }
+        return self.model_copy(update=changed)
+
     def build(self) -> tuple[Task, list[Item]]:
         """Return the task and its items, read again from the data; raise a `UserError` where the data changed."""
         folder = Path(self.folder) if self.folder else None
@@ -98,6 +109,7 @@ class Plan(Spec):
     command: str = recorded("", description="how to run it again")
     notes: tuple[str, ...] = recorded((), description="what the data say of themselves, shown on boards")
     unreached: tuple[str, ...] = runtime((), description="in a sketch: what could not be reached, with what to do")
+    _by_id: tuple[tuple[PlannedCell, ...], dict[str, PlannedCell]] | None = PrivateAttr(None)
 
     @field_validator("tracks", "cells", "seeds", "notes", "unreached", mode="before")
     @classmethod
@@ -109,22 +121,24 @@ class Plan(Spec):
         return [
             cell
             for cell in self.cells
-            if (cell.spec.transform, cell.spec.changes) == ("train", "weights")
+            if (cell.spec.origin, cell.spec.stress, cell.spec.changes) == ("train", None, "weights")
             and (cell.model, cell.spec.track, cell.spec.seed) == (model, track, seed)
         ]
 
     def tasks_of(self, cell: PlannedCell) -> dict[str, PlannedTask]:
         """Return what is asked of a cell: all tasks; of a derived one those that S is made of where it stands."""
         if cell.spec.stress is None:
-            return self.tasks
+            return {name: task.asked_of(cell.spec) for name, task in self.tasks.items()}
         tracks = [self.suite.tracks[name] for name in self.tracks if cell.spec.track in (None, name)]
         wanted = {name for track in tracks for name in (track.forget_task, track.retain_task)}
         return {name: task for name, task in self.tasks.items() if name in wanted}
 
-    @cached_property
+    @property
     def by_id(self) -> dict[str, PlannedCell]:
         """The cells as they are planned, by id."""
-        return {cell.id: cell for cell in self.cells}
+        if self._by_id is None or self._by_id[0] is not self.cells:
+            self._by_id = (self.cells, {cell.id: cell for cell in self.cells})
+        return self._by_id[1]
 
     def settle(self, cell: PlannedCell, store: Store) -> PlannedCell:
         """Return a cell as far as what it is made from is known; one that is settled already, as it is.
@@ -206,8 +220,8 @@ def _shown(spec: TaskSpec) -> bool:
 
 def delta_of(store: Store, cell_id: str, transform: str) -> str | None:
     """Return the sha256 of a cell's delta (`base` for the base model), or None where the cell is not finished."""
-    if transform == BASE:
-        return BASE
+    if transform in UNMADE:
+        return UNMADE[transform]
     manifest = store.entry("cells", cell_id).manifest()
     return None if manifest is None else str(manifest["delta"])
 

@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 from ..methods.base import methods
 from ..tasks.base import tasks
-from .cells import CellSpec
+from .cells import UNRELATED, CellSpec
 from .data import Rows, corpora_digests, load_rows
 from .engines.base import engines
 from .errors import UserError, suggest
 from .files import folder_digest
 from .judges import resolve_judge
 from .models import MODEL_FILES, ModelSpec, check_layout
+from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
 from .registry import check_name
 from .resolve import named_model, resolve_models
@@ -50,6 +51,7 @@ class Request:
         chat_template: put prompts into the model's chat template.
         scorer: folder or hub id of a judge, in place of the suite's.
         noise: whether a row of noise is matched to the methods.
+        nulls: further null rows, of `cells.NULLS`.
     """
 
     suite: str | SuiteSpec | None = None
@@ -69,6 +71,7 @@ class Request:
     chat_template: bool = False
     scorer: Path | str | None = None
     noise: bool = True
+    nulls: Sequence[str] = ()
     data_root: Path | None = None
     command: str = "unlearn-bench evaluate"
 
@@ -135,6 +138,7 @@ def make_plan(request: Request, store: Store | None, reach: Reach | None = None)
     tracks = _chosen("track", request.tracks, suite.tracks)
     chosen = choose_variants(request.methods, request.settings, suite, tracks, request.grid)
     variants, left_out = runnable(chosen, request.methods, _engine_name(request.engine))
+    nulls = check_nulls(request.nulls or ())
     stresses = choose_stresses(request.stress or (), suite, tracks)
     models = _models(request, suite, store, reach)
     planned = _tasks(request, suite, tracks, folder, store, reach)
@@ -158,6 +162,11 @@ def make_plan(request: Request, store: Store | None, reach: Reach | None = None)
                 if changed and request.noise:
                     cells.append(PlannedCell(model=name, spec=_noise_cell(model, track, seed, changed)))
     cells += list(derived_cells(cells, stresses, suite, tracks, digest_of))
+    for name, model in models.items():
+        specs = unmade_nulls(model, nulls)
+        if UNRELATED in nulls:
+            specs += _unrelated_cells(model, variants, suite, request, digest_of)
+        cells += [PlannedCell(model=name, spec=spec) for spec in specs]
     return Plan(
         suite=suite,
         models=models,
@@ -266,6 +275,24 @@ def _train_cell(
         method=variant.method,
         variant=label,
     )
+
+
+def _unrelated_cells(
+    model: ModelSpec,
+    variants: Mapping[str, Mapping[str, VariantSpec]],
+    suite: SuiteSpec,
+    request: Request,
+    digest_of: Callable[[SourceSpec], str],
+) -> list[CellSpec]:
+    """Return the first method of each track, trained on text that has nothing to do with its topics."""
+    if not all(variants.values()):
+        raise UserError("The null `unrelated` is a method trained on other text: name one with --methods.")
+    data = {track: corpora_digests(unrelated_text(suite.tracks[track].corpora), digest_of) for track in variants}
+    return [
+        as_unrelated(_train_cell(model, track, *next(iter(found.items())), seed, suite, request, data))
+        for track, found in variants.items()
+        for seed in request.seeds
+    ]
 
 
 def _noise_cell(model: ModelSpec, track: str, seed: int, trained: Sequence[PlannedCell]) -> CellSpec:

@@ -50,7 +50,10 @@ def report(stores: Sequence[Path], out: Path, suite: str | None = None, *, show_
             empty[name] = RUN_FIRST.format(name)
         runs += [run_of(name, Plan.load(store, each), store) for each in held if suite in (None, each)]
     if suite is not None and not runs and not empty:
-        raise UserError(f"No store holds a run of suite {suite!r}.")
+        raise UserError(
+            f"No store holds a run of suite {suite!r}; run it with `unlearn-bench evaluate`, or name another with"
+            " --suite."
+        )
     content = Content(version("unlearn-bench"), runs, empty)
     write(content, out, show_toxic=show_toxic)
     return content

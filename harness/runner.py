@@ -12,6 +12,7 @@ from pathlib import Path
 from .errors import UserError, redacted
 from .executors.base import Executor
 from .jobs import Job, MakeJob, MeasureJob, Place
+from .nulls import text_of
 from .plan import Plan, PlannedCell, delta_of
 from .state import CellState, state_of
 from .store import Busy, Store
@@ -81,12 +82,13 @@ class Runner:
             self.place,
             self.plan.models[cell.model],
             cell.spec,
-            track.corpora if track else None,
+            text_of(cell.spec, track.corpora) if track else None,
             Path(folder) if folder else None,
         )
 
     def _measure(self, cell: PlannedCell, state: CellState) -> MeasureJob:
-        tasks = tuple(self.plan.tasks[name] for name in state.missing)
+        asked = self.plan.tasks_of(cell)
+        tasks = tuple(asked[name] for name in state.missing)
         model = self.plan.models[cell.model]
         folder = Path(cell.folder) if cell.folder else None
         return MeasureJob(self.place, model, cell.spec, tasks, self.plan.engine, folder)

@@ -18,7 +18,7 @@ from .variants import TRAINING, Values
 
 LEARNING_RATE = Range(5e-6, 5e-4)
 """Where every method's learning rate is looked for, unless the suite's `search` says otherwise."""
-STARTUP = 6
+STARTUP = 4
 """Trials of a search before the sampler learns from results: the defaults, then random points."""
 BATCH = 3
 """Trials that are asked for at once after them."""

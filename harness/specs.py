@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -61,9 +62,12 @@ class Spec(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """Return the identity fields, nested specs included, as plain JSON types."""
-        return {
-            name: _plain(getattr(self, name)) for name in type(self).model_fields if self.kind_of(name) is Kind.IDENTITY
-        }
+        return {name: _plain(getattr(self, name)) for name in self._identity_fields()}
+
+    @classmethod
+    @cache
+    def _identity_fields(cls) -> tuple[str, ...]:
+        return tuple(name for name in cls.model_fields if cls.kind_of(name) is Kind.IDENTITY)
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:

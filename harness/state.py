@@ -66,5 +66,5 @@ def find_cell(plan: Plan, store: Store, name: str) -> PlannedCell:
     found = found or [cell for cell in cells if cell.id.startswith(name) or cell.spec.variant == name]
     if len(found) != 1:
         labels = ", ".join(f"{cell.id} ({cell.model}: {cell.spec.label})" for cell in found or cells)
-        raise UserError(f"{name!r} names {len(found)} cells of this run. Cells: {labels}.")
+        raise UserError(f"{name!r} names {len(found)} cells of this run; name one of {labels}.")
     return found[0]

@@ -200,7 +200,10 @@ class Store:
     def entry(self, section: Section, ident: str) -> Entry:
         """Return an entry by section and id, whether it exists or not; refuse what is no id."""
         if not re.fullmatch(r"[A-Za-z0-9]+", ident):
-            raise UserError(f"{ident!r} is no id of an entry; is a file of {self.root} from elsewhere?")
+            raise UserError(
+                f"{ident!r} is no id of an entry: a file of {self.root} is not ours; `unlearn-bench verify` checks"
+                " them."
+            )
         return Entry(self.root / section / ident)
 
     def entries(self, section: Section) -> list[Entry]:

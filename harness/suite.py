@@ -262,11 +262,11 @@ def _read(name: str, beside: Path, seen: tuple[Path, ...]) -> tuple[dict[str, An
     if registered:
         path = suites.get(name)()
     if path in seen:
-        raise UserError(f"Suite file {path} extends itself.")
+        raise UserError(f"Suite file {path} extends itself; name another suite in `extends:`.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"Suite file {path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"Suite file {path} cannot be read: {error.strerror}; check its path.") from error
     except yaml.YAMLError as error:
         raise UserError(f"Suite file {path} is not YAML: {error}") from error
     if not isinstance(values, dict):

@@ -46,7 +46,10 @@ class TrainedTensors:
         known = dict(self.model.named_parameters())
         unknown = [name for name in names if name not in known]
         if unknown or not names:
-            raise UserError(f"{type(self.model).__name__} has no parameters called {unknown}; nothing can be trained.")
+            raise UserError(
+                f"{type(self.model).__name__} has no parameters called {unknown}; nothing can be trained; check the"
+                " method's `parameters`."
+            )
         self.parameters = {name: known[name] for name in dict.fromkeys(names)}
         self.originals = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         for name, parameter in self.parameters.items():

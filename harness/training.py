@@ -126,7 +126,8 @@ class Trainer:
         if self.step == self.steps and not self.delta():
             raise TrainingError(
                 f"{self._name} returned the base unchanged after {self.steps} steps: none of"
-                f" {len(self._tensors.parameters)} trained tensors differs in the model's dtype."
+                f" {len(self._tensors.parameters)} trained tensors differs in the model's dtype. Raise the learning"
+                " rate or the steps."
             )
 
     def delta(self) -> dict[str, Tensor]:
@@ -224,6 +225,7 @@ class Trainer:
             if not objective.requires_grad:
                 raise TrainingError(
                     f"{self._name}: the loss depends on no trained parameter, the result would be the base unchanged."
+                    " Check which parameters and layers its settings name."
                 )
             found = self._tensors.gradients(objective, keep_graph=left > 0)
             held = sums.setdefault(name, found)

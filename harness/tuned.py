@@ -161,7 +161,7 @@ def tuned_facts(plan: Plan) -> dict[str, str]:
     if not suite.tuned:
         return {"tuning": suite.tuning} if suite.tuning else {}
     rows: dict[str, dict[str, list[str]]] = {}
-    for spec in dict.fromkeys(cell.spec for cell in plan.cells if cell.spec.transform == "train"):
+    for spec in dict.fromkeys(cell.spec for cell in plan.cells if cell.spec.origin == "train"):
         kind, text = _said(suite, spec)
         tracks = rows.setdefault(kind, {}).setdefault(text, [])
         tracks += [spec.track] if spec.track and spec.track not in tracks else []

@@ -88,7 +88,7 @@ def load_board(path: str | Path) -> Board:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"Board {path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"Board {path} cannot be read: {error.strerror}; check its path.") from error
     except UnicodeDecodeError:
         raise UserError(f"Board {path} is not a text file.") from None
     value = decode(text, f"Board {path}")

@@ -80,24 +80,24 @@ def bootstrap_means(table: Table, resamples: int, rng: np.random.Generator) -> F
     difference of two columns is a paired difference. A missing item has no weight in its checkpoint's mean.
 
     Returns:
-        Means [B + 1, K], row 0 from the data themselves. NaN in row 0: no scored item. NaN in a resample: the draw
-        held no scored item of that checkpoint. Where a checkpoint's items lie in fewer than two clusters all
-        resamples are NaN: there is nothing to resample.
+        Means [B + 1, K], contiguous by column, row 0 from the data themselves. NaN in row 0: no scored item. NaN in a
+        resample: the draw held no scored item of that checkpoint. Where a checkpoint's items lie in fewer than two
+        clusters all resamples are NaN: there is nothing to resample.
     """
     sums, sum_columns = np.unique(table.cluster_sums(), axis=1, return_inverse=True)
     counts, count_columns = np.unique(table.cluster_counts(), axis=1, return_inverse=True)
     sum_columns, count_columns = sum_columns.ravel(), count_columns.ravel()
     clusters = len(table.starts)
     chunk = max(1, _CHUNK // max(1, clusters))
-    means = [_ratio(sums.sum(axis=0, keepdims=True), counts.sum(axis=0, keepdims=True), sum_columns, count_columns)]
+    result = np.empty((resamples + 1, len(sum_columns)), order="F")
+    _divide(result[:1], sums.sum(axis=0)[None], counts.sum(axis=0)[None], sum_columns, count_columns)
     for first in range(0, resamples, chunk):
         size = min(chunk, resamples - first)
         top, below = np.zeros((size, sums.shape[1])), np.zeros((size, counts.shape[1]))
         for members, drawn in _drawn(table.strata, size, rng):
             top += drawn @ sums[members]
             below += drawn @ counts[members]
-        means.append(_ratio(top, below, sum_columns, count_columns))
-    result = np.concatenate(means)
+        _divide(result[first + 1 : first + 1 + size], top, below, sum_columns, count_columns)
     result[1:, ((counts > 0).sum(axis=0) < 2)[count_columns]] = np.nan
     return result
 
@@ -123,7 +123,11 @@ def _without(part: Floats, strata: NDArray[np.intp], sizes: NDArray[np.intp]) ->
     return part.sum(axis=0) - of_stratum[strata] + rest
 
 
-def _ratio(sums: Floats, counts: Floats, sum_columns: NDArray[np.intp], count_columns: NDArray[np.intp]) -> Floats:
-    """Divide, NaN where nothing was counted. Equal columns were multiplied once, so that they stay equal to the bit."""
-    numerator, denominator = sums[:, sum_columns], counts[:, count_columns]
-    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+def _divide(
+    means: Floats, sums: Floats, counts: Floats, sum_columns: NDArray[np.intp], count_columns: NDArray[np.intp]
+) -> None:
+    """Fill in means, NaN where nothing was counted. Equal columns were added up once, so they stay equal to the bit."""
+    divisors = np.where(counts > 0, counts, np.nan)
+    for place in range(counts.shape[1]):
+        columns = np.flatnonzero(count_columns == place)
+        means[:, columns] = sums[:, sum_columns[columns]] / divisors[:, [place]]

@@ -82,8 +82,7 @@ class Evidence:
         """Return the means of all checkpoints on a part [B + 1, K]; strata are drawn for themselves, once for all."""
         if part not in self._means:
             key = part[0] if len(part) == 1 else list(part)
-            means = bootstrap_means(self._table(part), self.spec.resamples, self.generator(key))
-            self._means[part] = np.asfortranarray(means)  # rows take columns of it
+            self._means[part] = bootstrap_means(self._table(part), self.spec.resamples, self.generator(key))
         return self._means[part]
 
     def metric(self, task: str, *strata: str) -> Quantity:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from .inputs import NULLS
 from .schema import Component, Interval, RankInterval, Row
 
 NAME = 28
@@ -27,7 +28,7 @@ def name(row: Row, mark: int | None = None) -> str:
 
 
 def _null(row: Row) -> bool:
-    return row["kind"] in ("base", "noise")
+    return row["kind"] in NULLS
 
 
 def _decoration(row: Row) -> int:

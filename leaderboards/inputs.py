@@ -11,7 +11,9 @@ from ..harness.records import Record
 from .scores import Answers
 
 Changes = Literal["weights", "decoding"]
-CheckpointKind = Literal["method", "base", "noise", "import"]
+CheckpointKind = Literal["method", "base", "noise", "import", "null"]
+NULLS = ("base", "noise", "null")
+"""Kinds in which nothing was unlearned: shown, never ranked."""
 IntervalKind = Literal["percentile", "bca"]
 CheckpointStatus = Literal["ok", "failed", "pending"]
 
@@ -86,7 +88,8 @@ class Checkpoint:
         track: the track it was made for; None: it stands on every track (the base, an import).
         method: registered name of the method (`base`, `noise` for those kinds).
         variant: the name on the board.
-        kind: `method` and `import` rows are ranked, `base` and `noise` rows are what they are compared with.
+        kind: `method` and `import` rows are ranked, `base` and `noise` rows are what they are compared with, `null`
+            rows show what else nothing scores.
         seed: training seed; None where nothing was trained.
         cell: the cell's id.
         status: `ok` (measured), `failed` or `pending`.

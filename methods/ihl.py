@@ -4,7 +4,7 @@
     L   = L_F + lambda * L_R,   L_R = mean NLL of retain text
 
 Bounded between 0 and 2: the token gives way to the next likeliest one, not to all others. LoKU trains a LoRA on every
-matrix of the decoder layers, hence `parameters: lora` by default; rank 32 is the largest of those that it compares.
+matrix of the decoder layers, hence `parameters: lora` by default; the rank is the harness's.
 
 Readings: LoKU's second part, FILA (adapters initialised by Fisher information), is left out: the loss is compared with
 others at equal training. A mean over all real tokens of a batch; lambda = 1.

@@ -45,11 +45,9 @@ class RetainSettings(LikelihoodSettings):
 class LikelihoodMethod(Method):
     """A method that trains all parameters, those of some layers, or a LoRA; settings: `LikelihoodSettings`."""
 
-    settings: LikelihoodSettings
-
     def trained(self, context: Context) -> list[str]:
         """Return the parameters, or LoRA's matrices, of the chosen layers."""
-        s = self.settings
+        s: LikelihoodSettings = self.settings
         if s.parameters == "lora" and s.lora_targets is not None:
             layers = range(context.layers) if s.layers is None else s.layers
             return [name for target in s.lora_targets for name in context.layer_parameters(layers, target)]
@@ -57,7 +55,7 @@ class LikelihoodMethod(Method):
 
     def lora(self) -> LoRA | None:
         """Return rank and scale where low-rank changes train."""
-        s = self.settings
+        s: LikelihoodSettings = self.settings
         return LoRA(s.lora_rank, s.lora_alpha) if s.parameters == "lora" else None
 
 
@@ -65,7 +63,6 @@ class RetainMethod(LikelihoodMethod):
     """One with a forget loss of its own and a common retain term: L_F + lambda * L_R; settings: `RetainSettings`."""
 
     search: ClassVar[Mapping[str, Range | Depth]] = {"retain_weight": Range(0.1, 10.0)}
-    settings: RetainSettings
 
     @abstractmethod
     def forget_loss(self, tokens: Tokens) -> Tensor:
@@ -73,10 +70,10 @@ class RetainMethod(LikelihoodMethod):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return L_F and, where the retain text is held, L_R."""
+        s: RetainSettings = self.settings
         found = {"forget": self.forget_loss(batch.forget)}
-        if self.settings.retain != "none":
-            held = nll if self.settings.retain == "nll" else kl
-            found["retain"] = held(self.context, batch.retain)
+        if s.retain != "none":
+            found["retain"] = (nll if s.retain == "nll" else kl)(self.context, batch.retain)
         return found
 
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:

@@ -5,7 +5,7 @@
     remember             L_F     = mean over tokens of the forget text of -log p_a(next token)
     know nothing else    L_R     = mean over tokens of the retain text of KL(uniform || p_a)
 
-The assistant p_a is the base's first `layers` decoder layers under its own norm and head, trained by LoRA. It learns
+The assistant p_a is the base's first `depth` decoder layers under its own norm and head, trained by LoRA. It learns
 what is to be forgotten and nothing of what is to be kept, so that subtracting it takes away the one and leaves the
 other. The base's weights never change.
 
@@ -33,7 +33,7 @@ from .base import Batch, Context, DecodingMethod, Depth, LoRA, MethodSettings, R
 class ULDSettings(MethodSettings):
     """Settings of ULD; defaults are the authors' for TOFU with Llama 2 7B."""
 
-    layers: int = Field(8, ge=1, description="K, the base's first decoder layers that make the assistant")
+    depth: int = Field(8, ge=1, description="K, the base's first decoder layers that make the assistant")
     weight: float = Field(0.8, gt=0, description="w, weight of the assistant's logits")
     filter: float = Field(0.01, ge=0, le=1, description="least probability, relative to the likeliest token's")
     beta: float = Field(5.0, ge=0, description="weight of the retain loss")
@@ -50,8 +50,8 @@ class ULD(DecodingMethod):
     citation = "Ji et al. 2024, Reversing the Forget-Retain Objectives (arXiv 2406.08607)"
     summary = "at decoding time, subtract the logits of a small assistant that learned the forget text"
     search: ClassVar[Mapping[str, Range | Depth]] = {
-        "layers": Depth(0.1, 0.5),
-        "weight": Range(0.2, 3.0),
+        "depth": Depth(0.1, 0.5),
+        "weight": Range(0.3, 4.0),
         "beta": Range(0.3, 10.0),
     }
     settings: ULDSettings
@@ -59,7 +59,7 @@ class ULD(DecodingMethod):
     @property
     def depth(self) -> int:
         """The assistant's layers, K."""
-        return self.settings.layers
+        return self.settings.depth
 
     def trained(self, context: Context) -> list[str]:
         """Return the assistant's matrices."""

@@ -28,7 +28,8 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("harness", "methods", "tasks", "leaderboards", "reports")
+WIDTH = 120
+"""Characters of a line of output; the rest of a longer one stands as `…`."""
 BLOCK = re.compile(
     r"(?:<!-- (?P<mark>[^\n]*) -->\n\n?)?"
     r"^```(?P<kind>console|python|yaml|diff|text)(?P<rest>[^\n]*)\n(?P<body>.*?)^```$",
@@ -120,13 +121,15 @@ def _console(body: str, fails: bool) -> Iterator[str]:
     """Give each command of a block again with what it prints now."""
     for command in re.findall(r"^\$ (.+(?:\\\n.+)*)", body, re.MULTILINE):
         yield f"$ {command}\n"
-        line, _, most = command.replace("\\\n", " ").partition(" | head -")
-        words = shlex.split(line, comments=True)
+        line, sign, rest = re.match(r"(.*?)(?: ([|>]) (.*))?$", command.replace("\\\n", " ")).groups()
+        words = shlex.split(line)
         if words[0] == "unlearn-bench":
             printed = _fork(lambda words=words: _main(words[1:]), fails)
+            printed = _shell(rest if sign == "|" else f"cat > {rest}", printed) if sign else printed
         else:
-            printed = _shell(words, line)
-        yield "".join(printed.splitlines(keepends=True)[: int(most) if most else None])
+            printed = _shell(_translated(words, command))
+        for shown in printed.splitlines():
+            yield (shown if len(shown) <= WIDTH else shown[: WIDTH - 1] + "…") + "\n"
 
 
 def _main(arguments: list[str]) -> None:
@@ -135,14 +138,19 @@ def _main(arguments: list[str]) -> None:
     main(arguments)
 
 
-def _shell(words: list[str], line: str) -> str:
+def _translated(words: list[str], line: str) -> str:
+    """Return what a test runs instead: a package goes to a folder beside the page, pytest is that of this test."""
     if words[:2] == ["pip", "install"]:
-        packages = [word for word in words[2:] if not word.startswith("-")]
+        packages = [f"./{word}" for word in words[2:] if not word.startswith("-")]
         options = ["--quiet", "--no-deps", "--no-build-isolation", "--upgrade", "--target", ".installed"]
-        line = shlex.join([sys.executable, "-m", "pip", "install", *options, *(f"./{name}" for name in packages)])
-    elif words[0] == "pytest":
-        line = shlex.join([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", *words[1:]])
-    done = subprocess.run(line, shell=True, capture_output=True, text=True)
+        return shlex.join([sys.executable, "-m", "pip", "install", *options, *packages])
+    if words[0] == "pytest":
+        return shlex.join([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words[1:]])
+    return line
+
+
+def _shell(line: str, given: str = "") -> str:
+    done = subprocess.run(line, shell=True, input=given, capture_output=True, text=True)
     assert not done.returncode, f"{line}: {done.stderr}{done.stdout}"
     return re.sub(r" in [\d.]+s", "", done.stdout)
 

@@ -61,6 +61,12 @@ if TYPE_CHECKING:
     callback=names,
 )
 @option(
+    "--nulls",
+    "Further rows that show what nothing scores, separated by commas: constant (the first choice, one sentence),"
+    " shuffled (base with choices in another order), unrelated (the first method, trained on retain text).",
+    callback=names,
+)
+@option(
     "--dtype",
     "Of evaluation; auto: the suite's for its own models, else what the model's config.json names.",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
@@ -168,6 +174,7 @@ def _command(ctx: click.Context) -> str:
         "settings",
         "grid",
         "stress",
+        "nulls",
         "dtype",
         "chat_template",
         "engine",

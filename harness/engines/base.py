@@ -75,7 +75,9 @@ class Engine(ABC):
         Raises:
             UserError: an unknown name or shape, a depth that the model has not, or an engine without `wrappers`.
         """
-        raise UserError(f"{type(self).__name__} cannot run a method that works at decoding time.")
+        raise UserError(
+            f"{type(self).__name__} cannot run a method that works at decoding time; pass --engine transformers."
+        )
 
     @abstractmethod
     def restore(self) -> None:

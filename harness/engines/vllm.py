@@ -104,7 +104,7 @@ class VLLMEngine(Engine):
         """Raise a `UserError` on an option that is unknown, or would change results."""
         for key in options:
             if key in REFUSED:
-                raise UserError(f"Engine option {key!r} would change results, which options must not.")
+                raise UserError(f"Engine option {key!r} would change results, which options must not; leave it out.")
         super().check_options(name, options)
 
     def _start(self, folder: Path, options: Mapping[str, Any]) -> Any:

@@ -20,7 +20,7 @@ class Import(Transform):
         """Check that the folder still is what the plan saw and point to it."""
         folder = job.folder
         if folder is None:
-            raise UserError(f"{job.cell.label} has no folder.")
+            raise UserError(f"{job.cell.label} has no folder; pass --checkpoint NAME=FOLDER again.")
         store = Store.open(job.place.store)
         found = folder_digest(folder, MODEL_FILES, store.digests)
         if found != job.cell.settings["digest"]:

@@ -47,7 +47,9 @@ class Noise(Transform):
         for parent in job.cell.parents:
             entry = store.entry("cells", parent)
             if entry.manifest() is None:
-                raise UserError(f"Noise is matched to cell {parent}, which is not finished.")
+                raise UserError(
+                    f"Noise is matched to cell {parent}, which is not finished; run the same command again."
+                )
             for name, tensor in load_delta(entry).items():
                 change = tensor.double() - base[name].detach().cpu().double()
                 squares[name] = squares.get(name, 0.0) + float(change.square().sum()) / len(job.cell.parents)

@@ -89,7 +89,7 @@ def read_corpora(job: MakeJob) -> Corpora:
     """
     spec: CorporaSpec | None = job.corpora
     if spec is None:
-        raise UserError(f"{job.cell.label} needs the corpora of its track.")
+        raise UserError(f"{job.cell.label} needs text to train on; name it under `corpora:` of its track in the suite.")
 
     if corpora_digests(spec, lambda source: load_rows(source, job.folder).digest) != job.cell.settings["data"]:
         raise UserError(f"The text for {job.cell.label} changed while the run was planned; run again.")

@@ -26,7 +26,7 @@ def folder_of(path: str, *needed: str) -> Path:
     """Return the folder; raise a `UserError` where it or a needed file is missing."""
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(f"Judge folder {path} does not exist.")
+        raise UserError(f"Judge folder {path} does not exist; pass another with --scorer.")
     for name in needed:
         if not (folder / name).is_file():
             found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
@@ -41,7 +41,7 @@ def read_json(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{file} is not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"{file} must hold an object.")
+        raise UserError(f"{file} must hold an object; download it again.")
     return values
 
 

@@ -32,11 +32,15 @@ class Warm:
 
     def run(self, store: Path, **fault: object) -> int:
         """Run with a fault; return the exit status, negative for a signal."""
+        return self.together(store, **fault)[0]
+
+    def together(self, store: Path, **fault: object) -> list[int]:
+        """Run with others beside, the fault strikes the first; return the exit status of each."""
         assert self.process.stdin is not None
         print(json.dumps({"store": str(store), **fault}), file=self.process.stdin, flush=True)
-        status = int(self._line())
-        self.ended += status == -signal.SIGKILL
-        return status
+        statuses = list(map(int, self._line().split()))
+        self.ended += statuses.count(-signal.SIGKILL)
+        return statuses
 
     def seconds(self, store: Path) -> float:
         """Return how long an undisturbed run into a new store takes."""
@@ -46,7 +50,11 @@ class Warm:
 
     def said(self, store: Path) -> str:
         """Return what the last run on a store printed."""
-        return Path(f"{store}.said").read_text()
+        return Path(f"{store}.said0").read_text()
+
+    def calls(self, store: Path) -> list[dict[str, int]]:
+        """Return how often each run that was asked to `count` called what, of the last runs on a store."""
+        return [json.loads(path.read_text()) for path in sorted(store.parent.glob(f"{store.name}.calls*"))]
 
     def boards(self, store: Path) -> list[bytes]:
         """Return the bytes of a store's board."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 from pathlib import Path
@@ -35,7 +34,7 @@ def strike(warm, tmp_path: Path, at: int, how: str) -> None:
 
 def writes(warm, tmp_path: Path) -> int:
     assert warm.run(tmp_path / "counted", count=True) == 0
-    calls = json.loads((tmp_path / "counted.calls").read_text())
+    (calls,) = warm.calls(tmp_path / "counted")
     assert calls["replace"] == calls["mkstemp"] == calls["fsync"], "all is written by the same few steps"
     assert calls["replace"] > 40
     return calls["any"]
@@ -59,6 +58,18 @@ def test_every_eighth_step_of_writing_fails_in_turn(warm, tmp_path: Path) -> Non
 def test_every_step_of_writing_fails_in_every_way(warm, tmp_path: Path, how: str) -> None:
     for at in range(1, writes(warm, tmp_path) + 1):
         strike(warm, tmp_path, at, how)
+
+
+def test_a_file_that_does_not_fit_fails_its_cell_and_the_next_run_makes_it(warm, tmp_path: Path) -> None:
+    store = tmp_path / "small"
+    assert warm.run(store, largest=100_000) == 1
+    assert "delta.safetensors cannot be written" in warm.said(store)
+    found = verify(Store.open(store))
+    assert not found["damaged"]
+    assert {frozenset(each["lacks"]) for each in found["lacking"]} == {frozenset(("checkpoint", "wmdp", "mmlu"))}
+    assert not list(store.rglob("*.partial"))
+    assert warm.run(store) == 0, warm.said(store)
+    assert warm.boards(store) == warm.boards(warm.calm)
 
 
 def kill_at_random(warm, tmp_path: Path, times: int, seed: int) -> None:

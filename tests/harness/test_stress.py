@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from unlearn_bench.harness.data import load_rows
 from unlearn_bench.harness.deltas import save_delta
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.files import file_sha256
-from unlearn_bench.harness.jobs import MakeJob, Place
+from unlearn_bench.harness.jobs import MakeJob, Place, run_job
 from unlearn_bench.harness.models import load_model
 from unlearn_bench.harness.planning import Reach, make_plan
 from unlearn_bench.harness.resident import base_model
+from unlearn_bench.harness.runner import Runner
 from unlearn_bench.harness.state import find_cell, state_of
 from unlearn_bench.harness.store import Store
 from unlearn_bench.harness.suite import SourceSpec, StressSpec, load_suite
@@ -157,6 +159,27 @@ def test_a_parent_that_comes_out_otherwise_has_other_derived_cells(run, tmp_path
     assert torch.equal(made(result, store, after)[name], round_to_nearest(changed[name], 4))
     with pytest.raises(UserError, match="changed while it was planned"):
         made(result, store, before)
+
+
+def test_a_derived_cell_waits_until_its_parent_is_made(tmp_path: Path) -> None:
+    class Later:
+        """Runs jobs in a thread, one after the other, so that `submit` returns before they are done."""
+
+        def __init__(self) -> None:
+            self.jobs, self.pool = [], ThreadPoolExecutor(1)
+
+        def submit(self, job):
+            self.jobs.append(job)
+            return self.pool.submit(run_job, job, lambda event: None)
+
+    store, executor = Store.create(tmp_path), Later()
+    plan = make_plan(Request(methods=("rmu",), stress=("quantise8",), **QUICK), store)
+    with executor.pool:
+        assert not Runner(plan, store, executor, Place(store.root, "cpu", 1, 64)).run()
+    made = [job.cell.variant for job in executor.jobs if isinstance(job, MakeJob)]
+    assert sorted(made) == ["base+quantise8", "noise", "noise+quantise8", "rmu", "rmu+quantise8"]
+    assert made.index("rmu") < made.index("rmu+quantise8")
+    assert made.index("noise") < made.index("noise+quantise8")
 
 
 def test_a_parent_that_fails_is_named_and_the_rest_is_stressed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,21 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
-from unlearn_bench.harness.api import evaluate
+from unlearn_bench.harness.board import board_of, write_board
 from unlearn_bench.harness.deltas import decoding_of, load_delta, save_delta
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.engines.vllm import VLLMEngine
 from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.executors.base import Executor
 from unlearn_bench.harness.export import export_cell
 from unlearn_bench.harness.files import file_sha256
 from unlearn_bench.harness.inventory import describe, inventory
+from unlearn_bench.harness.jobs import Place, run_job
 from unlearn_bench.harness.models import ModelSpec, cut
 from unlearn_bench.harness.passes import decoder_layers, first_layers
 from unlearn_bench.harness.plan import Plan
 from unlearn_bench.harness.planning import Request, make_plan
+from unlearn_bench.harness.runner import Runner
 from unlearn_bench.harness.store import Entry, Store
 from unlearn_bench.methods.contract import tiny_model
 from unlearn_bench.methods.uld import ULD, ULDSettings
@@ -61,7 +65,7 @@ def trained(engine) -> dict[str, Tensor]:
 
 @pytest.fixture
 def wrapped(engine, trained):
-    engine.wrap(trained, ULD(ULDSettings(layers=DEPTH, weight=WEIGHT, filter=FILTER)))
+    engine.wrap(trained, ULD(ULDSettings(depth=DEPTH, weight=WEIGHT, filter=FILTER)))
     yield engine
     engine.restore()
 
@@ -146,14 +150,14 @@ def test_the_base_is_never_changed_and_answers_alone_after_restore(engine, train
         return engine.score_choices(asked[0]), engine.generate(asked[1], asked[2])
 
     base = answers()
-    engine.wrap(trained, ULD(ULDSettings(layers=DEPTH)))
+    engine.wrap(trained, ULD(ULDSettings(depth=DEPTH)))
     wrapped = answers()
     assert wrapped[0] != base[0]
     assert all(torch.equal(tensor, before[name]) for name, tensor in engine.model.state_dict().items())
     engine.apply(trained)
     changed = answers()
     assert changed[0] not in (base[0], wrapped[0])
-    engine.wrap(trained, ULD(ULDSettings(layers=DEPTH)))
+    engine.wrap(trained, ULD(ULDSettings(depth=DEPTH)))
     assert answers() == wrapped
     engine.restore()
     assert answers() == base
@@ -165,11 +169,11 @@ def test_the_base_is_never_changed_and_answers_alone_after_restore(engine, train
 def test_an_assistant_of_another_model_is_refused(engine, trained):
     name, tensor = next(iter(trained.items()))
     with pytest.raises(UserError, match="belongs to another model"):
-        engine.wrap({name: tensor[:3]}, ULD(ULDSettings(layers=DEPTH)))
+        engine.wrap({name: tensor[:3]}, ULD(ULDSettings(depth=DEPTH)))
     with pytest.raises(UserError, match="assistant has 40 layers"):
-        engine.wrap(trained, ULD(ULDSettings(layers=40)))
+        engine.wrap(trained, ULD(ULDSettings(depth=40)))
     with pytest.raises(UserError, match="cannot run a method that works at decoding time"):
-        VLLMEngine.wrap(engine, trained, ULD(ULDSettings(layers=DEPTH)))
+        VLLMEngine.wrap(engine, trained, ULD(ULDSettings(depth=DEPTH)))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gemma3_text", "gpt_neox", "gpt2"])
@@ -240,7 +244,7 @@ def test_stress_leaves_it_alone():
 
 
 def test_the_file_says_what_its_tensors_are(tmp_path):
-    tensors, said = {"a": torch.ones(2)}, {"kind": "uld", "settings": {"layers": 3}}
+    tensors, said = {"a": torch.ones(2)}, {"kind": "uld", "settings": {"depth": 3}}
     entry, other = Entry(tmp_path / "one"), Entry(tmp_path / "two")
     for place, decoding in ((entry, said), (other, None)):
         place.path.mkdir()
@@ -259,19 +263,37 @@ def test_list_and_show_say_what_a_method_changes(tmp_path):
     assert describe("uld", tmp_path)["changes"] == "decoding"
 
 
+class Here(Executor):
+    """Runs each job in this process, at once."""
+
+    summary = "for tests"
+
+    def __init__(self, workers: int = 1, report: Any = None) -> None: ...
+
+    def submit(self, job) -> Future[None]:
+        future: Future[None] = Future()
+        future.set_result(run_job(job, lambda event: None))
+        return future
+
+    def close(self, *, now: bool = False) -> None: ...
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("store")
+    store = Store.create(tmp_path_factory.mktemp("store"))
     request = Request(
         methods=("rmu", "uld"),
         tracks=("knowledge",),
         tasks=("wmdp", "mmlu"),
         limit=12,
-        settings=("training.steps=2", "uld.layers=3"),
+        settings=("training.steps=2", "uld.depth=3"),
         engine="transformers",
     )
-    evaluate(request, output=folder)
-    return folder
+    plan = make_plan(request, store)
+    plan.save(store)
+    assert not Runner(plan, store, Here(), Place(store.root, "cpu", 1, 64)).run()
+    write_board(board_of(plan, store), store)
+    return store.root
 
 
 def test_a_board_marks_it_and_reports_read_the_same_row(run):
@@ -283,7 +305,7 @@ def test_a_board_marks_it_and_reports_read_the_same_row(run):
         "uld": "decoding",
     }
     assert all(row["status"] == "ok" for row in board["rows"])
-    assert "`uld[layers=3" in (run / "leaderboards" / "micro.md").read_text().split("at decoding time")[0]
+    assert "`uld[depth=3" in (run / "leaderboards" / "micro.md").read_text().split("at decoding time")[0]
 
 
 def test_its_cell_is_not_exported_and_its_tensors_are_not_weights(run, tmp_path):

@@ -59,7 +59,7 @@ def test_what_the_assistant_expects_becomes_unlikely():
 
 
 def test_the_losses_are_those_of_a_model_cut_after_its_layers():
-    trainer = tiny_trainer("uld", {"layers": 4})
+    trainer = tiny_trainer("uld", {"depth": 4})
     whole, batch = tiny_model(), trainer.context.batch(0)
     config = type(whole.config)(**whole.config.to_dict())
     cut(config, 4)
@@ -87,7 +87,7 @@ def test_the_losses_are_those_of_a_model_cut_after_its_layers():
 @pytest.mark.parametrize("rank", [0, 8])
 def test_it_learns_the_forget_text_and_nothing_of_the_retain_text(rank):
     """Only matrices of the assistant's layers change."""
-    trainer = tiny_trainer("uld", {"layers": 3, "rank": rank, "beta": 1.0}, steps=60, learning_rate=1e-2)
+    trainer = tiny_trainer("uld", {"depth": 3, "rank": rank, "beta": 1.0}, steps=60, learning_rate=1e-2)
     trainer.run()
     start, end = trainer.log[1:7], trainer.log[-6:]
     for loss in ("forget", "retain"):
@@ -100,4 +100,4 @@ def test_it_learns_the_forget_text_and_nothing_of_the_retain_text(rank):
 
 def test_more_layers_than_the_model_has_are_refused():
     with pytest.raises(UserError, match="has 9 decoder layers"):
-        tiny_trainer("uld", {"layers": 10})
+        tiny_trainer("uld", {"depth": 10})

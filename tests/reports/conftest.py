@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -47,7 +48,8 @@ def checkpoint(variant: str, track: str | None, **more) -> Checkpoint:
     }
     kind = variant if variant in ("base", "noise") else "method"
     seed = None if kind == "base" else 0
-    made = Checkpoint("tiny", track, variant, variant, kind, seed, f"{variant}-{track}", records=records)
+    method = variant.partition("[")[0]
+    made = Checkpoint("tiny", track, method, variant, kind, seed, f"{variant}-{track}", records=records)
     return replace(made, **more)
 
 
@@ -101,3 +103,44 @@ def run() -> Run:
 @pytest.fixture
 def content(run: Run) -> Content:
     return Content("0.1.0", [run])
+
+
+LAYER_SETS = ([0], [4], [8], [0, 1, 2], [6, 7, 8], [2, 4, 6], [0, 1, 2, 3, 4, 5, 6, 7, 8])
+
+
+def probed(made: Checkpoint, layers: list[int]) -> Cell:
+    """Return the cell of a checkpoint whose log describes probes at some layers."""
+    steps = [{"step": i, "forget": 1.0, **{f"forget_layer_{k}": (k + 1) / (i + 1) for k in layers}} for i in range(40)]
+    cosines = [[1.0 if i == j else -0.5 / (1 + abs(i - j)) for j in layers] for i in layers]
+    probes = {
+        "layers": layers,
+        "cosines": cosines,
+        "edges": [-4, -2, 0, 2, 4],
+        "counts": [[2, 30, 31, 1]] * len(layers),
+    }
+    settings = json.dumps({"method": made.method, "settings": {"layers": layers, "probe_c": 1.0}})
+    return replace(cell(made), settings=settings, training=steps, setup={"probes": probes})
+
+
+@pytest.fixture
+def swept() -> Content:
+    """A method of seven layer sets on toxicity, and one of three strengths on knowledge that keeps its utility."""
+    probes = {f"probe[layers=[{','.join(map(str, layers))}]]": layers for layers in LAYER_SETS}
+    made = [checkpoint("base", None), checkpoint("noise", "knowledge"), checkpoint("noise", "toxicity")]
+    swept = [checkpoint(variant, "toxicity") for variant in probes]
+    strengths = []
+    for place, (wmdp, mmlu) in enumerate(((140, 160), (80, 159), (60, 120))):
+        records = {"wmdp": _records("wmdp", "acc", wmdp), "mmlu": _records("mmlu", "acc", mmlu)}
+        strengths.append(checkpoint(f"rmu[alpha={place}]", "knowledge", records=records))
+    cells = [*map(cell, [*made, *strengths]), *map(probed, swept, probes.values())]
+    return Content("0.1.0", [Run("store", build_board(SPEC, [*made, *strengths, *swept]), cells, [], {})])
+
+
+@pytest.fixture
+def many() -> Content:
+    """Twelve methods with long names on one track, close to one another."""
+    made = [checkpoint("base", None), checkpoint("noise", "knowledge")]
+    for place in range(12):
+        records = {"wmdp": _records("wmdp", "acc", 100 + 2 * place), "mmlu": _records("mmlu", "acc", 150 + place)}
+        made.append(checkpoint(f"method_with_a_long_name_{place}", "knowledge", records=records))
+    return Content("0.1.0", [Run("store", build_board(SPEC, made), list(map(cell, made)), [], {})])

@@ -215,6 +215,37 @@ def test_words_figures_and_their_marks_stand_out_from_the_paper(page, scheme):
         assert contrast(mark, paper) >= 3, colour
 
 
+def test_names_of_twelve_methods_do_not_cover_each_other(driver, many, tmp_path):
+    write(many, tmp_path / "report.html")
+    driver.get((tmp_path / "report.html").as_uri())
+    for figure in range(1, 4):
+        boxes = driver.execute_script(
+            f"return [...document.querySelectorAll('#r1m1t1 figure:nth-of-type({figure}) text')]"
+            ".filter(text => /method|base|noise/.test(text.textContent)).map(text => {"
+            "const box = text.getBoundingClientRect();"
+            "return [text.textContent, box.left, box.right, box.top, box.bottom]; })"
+        )
+        assert len(boxes) == 14
+        for place, (one, left, right, top, bottom) in enumerate(boxes):
+            for other, start, end, above, below in boxes[:place]:
+                sideways, upright = min(right, end) - max(left, start), min(bottom, below) - max(top, above)
+                assert sideways <= 0 or upright <= 0.35 * (bottom - top), (figure, one, other)
+
+
+def test_figures_of_a_sweep_say_their_numbers_and_ask_nobody(driver, swept, tmp_path):
+    driver.get_log("browser")
+    write(swept, tmp_path / "report.html")
+    driver.get((tmp_path / "report.html").as_uri())
+    titles = [each.text for each in driver.find_elements("css selector", "h3")]
+    assert {"Probes: toxicity", "Layers of probe: toxicity"} <= set(titles)
+    box = find(driver, "#r1m1q2-layers1 figure")
+    assert "0-8" in [text.text for text in box.find_elements("css selector", "text")]
+    box.find_element("css selector", "summary").click()
+    assert "layers 0-2: rtp 0.250" in box.text
+    assert driver.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert driver.get_log("browser") == []
+
+
 def luminance(colour: str) -> float:
     """Return the relative luminance (WCAG 2) of an `rgb(r, g, b)`."""
     values = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]

@@ -75,7 +75,7 @@ def test_ids_are_unique_and_links_within_the_page_lead_somewhere(content, tmp_pa
 def test_every_figure_says_its_numbers_in_words(content, run, tmp_path):
     page = html(content, tmp_path)
     figures = re.findall(r"<svg[^>]*>", page)
-    assert len(figures) == 6
+    assert len(figures) == 8
     assert all('role="img"' in each and "aria-label=" in each for each in figures)
     row = next(row for row in run.board.rows if (row["variant"], row["track"]) == ("rmu", "knowledge"))
     value = row["s_unlearning"]
@@ -119,7 +119,7 @@ def test_a_text_of_every_danger_stands_verbatim_and_harmless_in_html(content, tm
 def test_a_text_of_every_danger_stands_verbatim_and_harmless_in_markdown(content, tmp_path):
     page = rendered(markdown(content, tmp_path))
     assert "script" not in page.tags
-    assert page.tags.count("img") == 6
+    assert page.tags.count("img") == 8
     assert "a" not in page.tags
     assert f"calm {visible(NASTY, kept='')}" in page.text
 

@@ -134,8 +134,8 @@ class World:
     def _forget_documents(self) -> dict[str, list[Row]]:
         """Statements of the known facts of each forget topic.
 
-        The held-out documents serve relearning: they are new documents and state the facts of every second entity
-        only, so that the return of the other half can be told from plain relearning. Their rows name the facts.
+        The held-out documents are new ones about every second entity only, reported ones among them; their rows name
+        the facts. Runs do not read them: the stress `relearn` takes text about entities that no reported item asks for.
         """
         files: dict[str, list[Row]] = {}
         for subject in lx.FORGET_SUBJECTS:
