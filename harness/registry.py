@@ -23,8 +23,8 @@ def check_name(kind: str, name: str) -> None:
     """Raise a `UserError` where a name is not one that boards, files and command lines can carry as it is."""
     if not re.fullmatch(r"\w[\w .:+@=,()\[\]-]{0,79}", name):
         raise UserError(
-            f"{name!r} cannot be the name of a {kind}: use at most 80 letters, digits, spaces and .:+@=,()[]-_, a letter"
-            " or digit first."
+            f"{name!r} cannot be the name of a {kind}: use at most 80 letters, digits, spaces and .:+@=,()[]-_, a"
+            " letter or digit first."
         )
 
 

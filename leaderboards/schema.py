@@ -153,8 +153,8 @@ class Row(TypedDict):
     `seeds` are the finished training seeds (empty: not trained), `planned` the number of checkpoints that the row was
     to have, `speaks_of` what the interval is about: items only (`checkpoint`) or training seeds too (`method`).
     `controls` are tasks without a say in S, `published` is the S that someone else reports for the same row. `claims`
-    are what the verdict goes by. `stress` is what remains after each, by name. `marks` are means over items and seeds of shares of their answers, `audit` holds what
-    answers have in common over items (see `audit`), by task.
+    are what the verdict goes by. `stress` is what remains after each, by name. `marks` are means over items and seeds
+    of shares of their answers, `audit` holds what answers have in common over items (see `audit`), by task.
     """
 
     model: str

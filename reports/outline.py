@@ -59,7 +59,7 @@ def _summary(content: Content) -> Section:
         if measured and claims:
             blocks.append(claims)
         broken = tables.failures(run)
-        if broken:
+        if broken and (measured or any(cell.cause for cell in run.cells)):
             blocks += [Words("**Not all of it was measured.** What is missing, and why:", "alert"), broken]
     for name, advice in content.empty.items():
         blocks.append(Words(f"**{name}** holds no run: {advice}.", "alert"))

@@ -109,6 +109,8 @@ def _equal_s(axes: Axes, xs: tuple[float, float], ys: tuple[float, float]) -> No
         if len(pairs) < 3:
             continue
         axes.plot(*zip(*pairs, strict=True), color=FAINT, alpha=0.28, linewidth=0.8, zorder=1)
+        if pairs[0][1] < ys[0] + 0.1 * (ys[1] - ys[0]):
+            continue
         where: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5, "alpha": 0.7}
         axes.annotate(f"S {s:.2g}", pairs[0], (5, -9), ha="left", **where)
 

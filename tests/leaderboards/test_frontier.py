@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_the_points_that_are_chosen_make_the_value(points, level):
 def test_the_hull_holds_every_point_and_bends_one_way(points):
     forget, retain = np.array(points).T
     on = hull(forget, retain)
-    assert all(retain[i] > retain[j] and forget[i] < forget[j] for i, j in zip(on, on[1:], strict=False))
+    assert all(retain[i] > retain[j] and forget[i] < forget[j] for i, j in itertools.pairwise(on))
     for x, y in points:
         assert at([points[k] for k in on], y) >= x - 1e-6
 
