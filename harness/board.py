@@ -12,7 +12,7 @@ from ..leaderboards.audit import audit_texts
 from ..leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
 from ..leaderboards.scores import Answers
 from ..tasks.base import tasks as registered
-from .cells import NULLS
+from .cells import NULLS, UNRELATED
 from .errors import UserError
 from .files import read_jsonl, write_text
 from .jobs import COSTS
@@ -154,6 +154,9 @@ def _facts(plan: Plan) -> dict[str, str]:
     chatting = [name for name, model in plan.models.items() if model.chat]
     if chatting:
         facts["chat template"] = "on" if len(chatting) == len(plan.models) else f"on for {', '.join(chatting)}"
+    others = dict.fromkeys(c.spec.settings["method"] for c in plan.cells if c.spec.origin == UNRELATED)
+    if others:
+        facts["unrelated"] = f"{', '.join(others)}, trained with the retain text in place of the forget text"
     if plan.notes:
         facts["notes"] = "; ".join(plan.notes)
     judges: dict[str, list[str]] = {}

@@ -263,8 +263,8 @@ def training_cost(
     value = width if work.elements is None or training.precision == "reference" else 4
     update = 4 if mixed else value
     held = trained * (value + moments * update + 4 * copied) + beside * value
-    kept = work.objectives + (training.accumulation > 1)
-    backward = trained * value * kept + sum(map(saved, running)) + peak
+    kept = work.objectives * value if training.accumulation == 1 else value + work.objectives * update
+    backward = trained * kept + sum(map(saved, running)) + peak
     combining = trained * value * (work.objectives + 1) if work.objectives > 1 else 0
     setup = sum(seconds(item) * (repeats if item.text == "probe" else 1) for item in work.setup)
     batch = sum(map(seconds, work.step))

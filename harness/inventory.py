@@ -164,7 +164,7 @@ def cell_items(cell: str, task: str, output: Path, suite: str | None, *, flipped
     outcome, record = entries(plan, found, store).get(task, (None, None))
     if outcome is None or record is None or record.manifest() is None:
         raise UserError(f"{found.spec.label} is not measured on {task} yet; run `unlearn-bench evaluate` again.")
-    asked = {item.id: dict(item.doc) for item in plan.tasks[task].build()[1]}
+    asked = {item.id: dict(item.doc) for item in plan.tasks_of(found)[task].build()[1]}
     base = next(c for c in plan.cells if c.model == found.model and c.spec.transform == "base")
     base_record = entries(plan, base, store)[task][1]
     before = (

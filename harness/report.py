@@ -15,6 +15,7 @@ from ..reports.content import Cell, Content, Cost, Items, Run
 from ..reports.page import write
 from ..tasks.base import tasks as registered
 from .board import KINDS, board_of, recorded
+from .cells import BASE, SHUFFLED
 from .data import load_rows
 from .errors import UserError, first_line
 from .files import read_jsonl
@@ -156,10 +157,10 @@ def _items(plan: Plan, states: Sequence[CellState]) -> list[Items]:
             bases = {
                 state.cell.model: _records(state, task)
                 for state in measured.values()
-                if state.cell.spec.transform == "base"
+                if state.cell.spec.transform == BASE
             }
             for number, state in measured.items():
-                if state.cell.spec.transform != "base":
+                if state.cell.spec.transform not in (BASE, SHUFFLED):
                     found[number, place] = _questions(state, task, asked, bases.get(state.cell.model, {}), most)
         else:
             for number, state in measured.items():

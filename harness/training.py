@@ -220,7 +220,7 @@ class Trainer:
         return losses, row | {name: sum(each) / len(each) for name, each in values.items()}
 
     def _differentiate(self, objectives: dict[str, Tensor], sums: dict[str, dict[str, Tensor]]) -> None:
-        """Add the gradient of each objective to the sums."""
+        """Add the gradient of each objective to the sums; those of several batches are in the dtype of the updates."""
         for left, (name, objective) in zip(reversed(range(len(objectives))), objectives.items(), strict=True):
             if not objective.requires_grad:
                 raise TrainingError(
@@ -228,10 +228,12 @@ class Trainer:
                     " Check which parameters and layers its settings name."
                 )
             found = self._tensors.gradients(objective, keep_graph=left > 0)
-            held = sums.setdefault(name, found)
-            if held is not found:
-                for key, gradient in found.items():
-                    held[key] += gradient
+            held = sums.setdefault(name, {})
+            for key, master in self._tensors.masters.items():
+                gradient = found.pop(key)
+                if self.training.accumulation > 1:
+                    gradient = gradient.to(master.dtype)
+                held[key] = held[key] + gradient if key in held else gradient
 
     def _clip(self) -> Tensor:
         """Clip the gradients where the spec says so; return their norm before."""

@@ -10,6 +10,11 @@ from .intervals import SEEDS_FOR_METHOD
 from .schema import Row
 
 WIDTH = 120
+NULL_ROWS = {
+    "constant": "gives every question its first choice and every prompt one harmless sentence",
+    "shuffled": "is base, asked with the choices of each question in another order",
+    "unrelated": "is a method trained with the retain text in place of the forget text",
+}
 KINDS = {"bca": "bias-corrected (BCa)", "percentile": "percentile"}
 
 
@@ -57,6 +62,7 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> str:
         "cases.",
         f"**Rank** gives the ranks that a row can hold: rows whose simultaneous {percent} intervals for pairwise "
         "differences (max-t) exclude zero are apart, all others share ranks. Base and noise are not ranked.",
+        *_about_nulls(rows),
         "**n** counts items (prompts or questions, not continuations) with a score in every finished seed, as forget / "
         "retain; missing ones are left out of a mean, never counted as a value.",
         _about_seeds(rows),
@@ -64,6 +70,14 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> str:
     if spec.command:
         lines.append(f"Reproduce: `{spec.command}`")
     return "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)
+
+
+def _about_nulls(rows: Sequence[Row]) -> list[str]:
+    found = dict.fromkeys(row["variant"] for row in rows if row["kind"] == "null")
+    if not found:
+        return []
+    said = [f"`{name}` {NULL_ROWS[name]}" for name in found if name in NULL_ROWS]
+    return [f"**Further nulls** show what else nothing scores, and are not ranked: {'; '.join(said)}."]
 
 
 def _about_seeds(rows: Sequence[Row]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..leaderboards.compare import Estimate
+from ..leaderboards.inputs import NULLS
 from ..leaderboards.schema import Interval
-from .comparison import NULLS, Change, Comparison, Difference, Facts, Quantity, RowComparison, Side
+from .comparison import Change, Comparison, Difference, Facts, Quantity, RowComparison, Side
 from .pairing import Boards, Draft, Paired
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from ..leaderboards.explain import wrapped
+from ..leaderboards.inputs import NULLS
 from ..leaderboards.render import interval, shorten, squeeze, table
-from .comparison import NULLS, Comparison, Quantity, Report, RowComparison
+from .comparison import Comparison, Quantity, Report, RowComparison
 
 VALUE = 21  # columns of a fact; longer ones are cut and given in full below the table
 NAMED = 8  # rows named in a sentence; more are counted

@@ -16,7 +16,6 @@ Facts = Mapping[str, str]
 Key = tuple[str, str, str]  # model, track, variant
 Change = Literal["same", "within noise", "better", "worse", "moved", "no interval"]
 Outcome = Literal["compared", "not comparable", "failed", "gained", "not measured"]
-NULLS = ("base", "noise")
 
 
 @dataclass(frozen=True)

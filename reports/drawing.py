@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..harness.errors import UserError
 from ..leaderboards.frontier import SWEEP
+from ..leaderboards.inputs import NULLS
 from ..leaderboards.schema import Interval, Row
 from .svg import FAINT, INK, to_svg
 
@@ -96,7 +97,7 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
 
     The variants of a swept method look alike, and where there are many rows those of every method.
     """
-    nulls = {"base": Look(GREY, "*", "none"), "noise": Look(GREY, "X", "none")}
+    nulls = {"base": Look(GREY, "*", "none"), "noise": Look(GREY, "X", "none"), "null": Look(GREY, "P", "none")}
     found = {row["variant"]: nulls[row["kind"]] for row in rows if row["kind"] in nulls}
     names = told_apart(rows)
     for place, name in enumerate(sorted(set(names.values()))):
@@ -107,7 +108,7 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
 
 def told_apart(rows: Sequence[Row]) -> dict[str, str]:
     """Return for each ranked row's variant what gives it its look: itself, or its method."""
-    ranked = [row for row in rows if row["kind"] not in ("base", "noise")]
+    ranked = [row for row in rows if row["kind"] not in NULLS]
     swept = {row["method"] for row in ranked if sum(other["method"] == row["method"] for other in ranked) >= SWEEP}
     return {
         row["variant"]: row["method"] if row["method"] in swept or len(rows) > MOST_LOOKS else row["variant"]

@@ -20,11 +20,11 @@ from scipy import stats
 
 from ..leaderboards.compare import SEEDS_FOR_METHOD, Estimate, simultaneous
 from ..leaderboards.evidence import Evidence
-from ..leaderboards.inputs import Checkpoint, TrackRoles
+from ..leaderboards.inputs import NULLS, Checkpoint, TrackRoles
 from ..leaderboards.metrics import Floats
 from ..leaderboards.schema import Component, Interval
 from ..leaderboards.scores import Answers
-from .comparison import NULLS, Key, Outcome, RowComparison, Side
+from .comparison import Key, Outcome, RowComparison, Side
 
 QUANTITIES = ("S", "forget", "retain")
 

@@ -8,12 +8,10 @@ from ..leaderboards.beside import alphas
 from ..leaderboards.board import Board
 from ..leaderboards.forms import interval, outcome, rank, seeds
 from ..leaderboards.frontier import Frontier
-from ..leaderboards.inputs import BoardSpec
+from ..leaderboards.inputs import NULLS, BoardSpec
 from ..leaderboards.schema import Component, Goals, Interval, Row
 from .content import Cell, Run
 from .document import Table, Value
-
-NULLS = ("base", "noise")
 
 
 def _number(value: Interval | Component | None, *, sign: bool = False) -> Value:
