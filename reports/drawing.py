@@ -163,5 +163,6 @@ def label_beside(axes: Axes, points: Sequence[tuple[float, float, str, str]], he
     places = [min(place + rise, top) for place, top in zip(places, tops, strict=True)]
     for (x, y, text, colour), place in zip(points, places, strict=True):
         line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.7, "shrinkA": 1, "shrinkB": 3}
+        line["relpos"] = (0, 0.5)
         where: dict[str, Any] = {"textcoords": "axes fraction", "fontsize": 8, "va": "center", "arrowprops": line}
         axes.annotate(text, (x, y), (1.03, place), **where)

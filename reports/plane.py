@@ -11,7 +11,7 @@ from ..leaderboards.forms import rank, squeeze
 from ..leaderboards.frontier import Frontier
 from ..leaderboards.inputs import BoardSpec
 from ..leaderboards.schema import Interval, Row
-from .drawing import DASHES, WIDTH, Drawing, bar, dashed, draw, label_beside, looks, mark, said
+from .drawing import DASHES, MOST_LOOKS, WIDTH, Drawing, bar, dashed, draw, label_beside, looks, mark, said
 from .svg import FAINT
 
 if TYPE_CHECKING:
@@ -45,14 +45,15 @@ def trade_off(
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         look = looks(rows)
+        width = 1.3 if len(points) <= MOST_LOOKS else 0.5
         xs, ys = _range([x for _, x, _ in points]), _range([y for _, _, y in points])
         axes.set(xlim=xs, ylim=ys)
         _equal_s(axes, xs, ys)
         for row, x, y in points:
             colour = look[row["variant"]].colour
-            bar(axes, x, y["value"], colour)
-            bar(axes, y, x["value"], colour, upright=True)
-            mark(axes, x["value"], y["value"], look[row["variant"]])
+            bar(axes, x, y["value"], colour, width=width)
+            bar(axes, y, x["value"], colour, upright=True, width=width)
+            mark(axes, x["value"], y["value"], look[row["variant"]], 4 + 2 * width)
         places = {row["variant"]: (x["value"], y["value"]) for row, x, y in points}
         for number, curve in enumerate(curves.values()):
             line = [places[variant] for variant in curve if variant in places]

@@ -48,7 +48,7 @@ class TransformersEngine(Engine):
     ) -> None:
         self.spec, self.device, self.batch_size = model, torch.device(device), batch_size
         self.model = load_model(model, device)
-        self._run: Callable[..., Any] = self.model
+        self._wrapped: Wrapped | None = None
         self.tokens = Tokens.of(load_tokenizer(model), self.model.config, chat=model.chat)
         self._accepts = set(inspect.signature(self.model.forward).parameters)
         self._originals: dict[str, torch.Tensor] = {}
@@ -66,13 +66,13 @@ class TransformersEngine(Engine):
         """Run the base beside the assistant that the tensors make; see `Engine.wrap`. The base does not change."""
         self.restore()
         check_delta(self.spec.name, {name: tensor.shape for name, tensor in self.model.state_dict().items()}, tensors)
-        self._run = Wrapped(self.model, tensors, method)
+        self._wrapped = Wrapped(self.model, tensors, method)
 
     def restore(self) -> None:
         """Put the base model's tensors back, bit by bit, and take an assistant away."""
         self._copy(self._originals)
         self._originals = {}
-        self._run = self.model
+        self._wrapped = None
 
     def _copy(self, tensors: Mapping[str, torch.Tensor]) -> None:
         state = self.model.state_dict()
@@ -259,7 +259,7 @@ class TransformersEngine(Engine):
         """Run the model; `keep` is the number of last positions whose logits are needed."""
         optional = {"position_ids": positions, "logits_to_keep": keep}
         accepted = {name: value for name, value in optional.items() if name in self._accepts}
-        return self._run(input_ids=ids, attention_mask=mask, **accepted, **more)
+        return (self._wrapped or self.model)(input_ids=ids, attention_mask=mask, **accepted, **more)
 
 
 def _choice(row: Row) -> int:

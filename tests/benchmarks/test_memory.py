@@ -47,3 +47,13 @@ def test_checkpointing_takes_the_activations_of_nine_layers_out(monkeypatch):
     plain, lean = (training_bytes(*options, checkpointing=on) for on in (False, True))
     print(f"\nLlama-3.1-8B, nine-layer probe, 4 x 512: {plain / 1e9:.2f} GB; {lean / 1e9:.2f} GB with checkpointing")
     assert lean < 0.75 * plain
+
+
+def test_the_estimate_of_a_likelihood_method_counts_logits_and_whole_layers():
+    training, settings = TrainingSpec(batch_size=4, max_length=512, steps=2), {"layers": [28, 29, 30, 31]}
+    peak = training_bytes(LLAMA, "grad_diff", training, settings)
+    print(f"\nLlama-3.1-8B, gradient difference on four layers, 4 x 512: {peak / 1e9:.2f} GB of tensors")
+    kind = methods.get("grad_diff")
+    work = rehearse(kind(kind.Settings(**settings)), skeleton(LLAMA))
+    estimate = training_cost(Anatomy(skeleton(LLAMA)), work, training, Corpus(600), "bfloat16").memory_bytes - OVERHEAD
+    assert estimate == pytest.approx(peak, rel=0.15)

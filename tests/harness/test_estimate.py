@@ -243,3 +243,48 @@ def test_a_corpus_is_counted_where_it_is_and_expected_where_it_is_not(tmp_path: 
     assert corpus_of(CorporaSpec(forget={"a": gone}, retain=here), tmp_path, spec) == Corpus(77, 64, 5, None, None)
     with pytest.raises(UserError):
         corpus_of(CorporaSpec(forget={"a": SourceSpec(path="gone.jsonl")}, retain=here), tmp_path, spec)
+
+
+def test_a_rehearsal_of_likelihoods_reads_the_head_and_takes_the_reference_once_a_text(micro_facts) -> None:
+    work = work_of("npo", micro_facts, layers=[9, 10])
+    found = {(item.text, item.start, item.layers, item.gradients, item.once) for item in work.step}
+    assert found == {("forget", 0, 12, True, False), ("forget", 0, 12, False, True), ("retain", 0, 12, True, False)}
+    assert work.head
+    assert not work_of("rmu", micro_facts).head
+    once = training_cost(
+        Anatomy(skeleton(MISTRAL)), work_of("npo", MISTRAL), TrainingSpec(epochs=1), CORPUS, "bfloat16"
+    )
+    more = training_cost(
+        Anatomy(skeleton(MISTRAL)), work_of("npo", MISTRAL), TrainingSpec(epochs=3), CORPUS, "bfloat16"
+    )
+    assert 2 < more.seconds / once.seconds < 2.9
+
+
+def test_a_lora_moves_as_many_values_as_peft_makes_and_stores_the_matrices(micro, micro_facts) -> None:
+    kind = methods.get("ihl")
+    text = [f"the moon of copper number {number}" for number in range(16)]
+    trainer = Trainer(
+        *micro, kind(kind.Settings()), Corpora({"a": text}, text), TrainingSpec(steps=1, max_length=16), 0
+    )
+    try:
+        trainer.run()
+        moved = sum(tensor.numel() for tensor in trainer.state_dict()["tensors"].values())
+        changed = trainer.delta()
+    finally:
+        trainer.restore()
+    work = work_of("ihl", micro_facts)
+    assert work.elements == moved
+    assert set(changed) <= set(work.trained)
+    whole = work_of("grad_diff", MISTRAL)
+    lora = work_of("grad_diff", MISTRAL, parameters="lora")
+    assert rmu_cost(lora).memory_bytes < 0.4 * rmu_cost(whole).memory_bytes
+    matrices = sum(Anatomy(skeleton(MISTRAL)).parameters[name] for name in lora.trained)
+    assert rmu_cost(lora).disk_bytes == pytest.approx(2 * matrices, rel=1e-3)
+
+
+def test_each_gradient_that_a_step_combines_takes_memory() -> None:
+    parameters = Anatomy(skeleton(MISTRAL)).total
+    one, two = (rmu_cost(work_of(name, MISTRAL), max_length=8).memory_bytes for name in ("grad_diff", "blur"))
+    assert two - one == pytest.approx(2 * 2 * parameters, rel=0.1), "the two, and what they are combined to"
+    wide = rmu_cost(work_of("grad_diff", MISTRAL), max_length=8, accumulation=2).memory_bytes
+    assert wide - one == pytest.approx(2 * parameters, rel=0.1)

@@ -298,6 +298,6 @@ def test_parts_of_a_corpus_are_disjoint_and_whole(root: Path) -> None:
         [row["text"] for row in load_rows(SourceSpec(path=path, part=part), folder).rows]
         for part in (None, "0/20", "1-19/20")
     )
-    assert kept
+    assert 0 < len(kept) < len(rest) / 10
     assert not set(kept) & set(rest)
     assert sorted(kept + rest) == sorted(whole)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from click.testing import CliRunner
+from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.suite import SuiteSpec, VariantSpec, load_suite
 from unlearn_bench.harness.variants import choose_variants
+from unlearn_bench.leaderboards import load_board
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +81,21 @@ def test_a_grid_that_cannot_be_is_refused_with_what_to_do(suite, grid, settings,
 def test_a_key_given_twice_is_refused(suite):
     with pytest.raises(UserError, match="stands twice; give all its values at once"):
         chosen(suite, ["rmu.alpha=1", "rmu.alpha=2"])
+
+
+def test_a_grid_resumes_and_stands_in_the_boards_command(tmp_path):
+    asked = ["--methods", "rmu", "--tracks", "knowledge", "--tasks", "wmdp,mmlu", "--limit", "8", "--workers", "1"]
+    asked += ["--set", "training.steps=2", "--output", str(tmp_path / "out")]
+
+    def run(*grid: str):
+        done = CliRunner().invoke(main, ["evaluate", *asked, "--grid", *grid])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    run("rmu.layer=2,3")
+    board = load_board(tmp_path / "out" / "leaderboards" / "micro.json")
+    assert {row["variant"] for row in board.rows} == {"base", "noise", "rmu[layer=2]", "rmu[layer=3]"}
+    assert "--grid rmu.layer=2,3" in board.spec.command
+    cells = json.loads(run("rmu.layer=2,3,4", "--dry-run", "--json"))["cells"]
+    state = {cell["name"]: cell["state"] for cell in cells}
+    assert [state[f"knowledge/rmu[layer={layer}]#0"] for layer in (2, 3, 4)] == ["finished", "finished", "to do"]
