@@ -65,7 +65,7 @@ def embed_in_main_memory(
 
 
 @contextmanager
-def first_layers(modules: Sequence[nn.Module], depth: int) -> Iterator[None]:
+def first_layers(modules: nn.ModuleList, depth: int) -> Iterator[None]:
     """Let a model be its first `depth` decoder layers under its own norm and head while the block runs.
 
     The layers after them hand on the output of the last that runs, in its own form, and keep nothing in a cache.

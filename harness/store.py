@@ -71,11 +71,14 @@ class Entry:
             return "manifest.json is not as it was written"
         if (manifest.get("schema"), manifest.get("entry")) != (SCHEMA, self.name):
             return f"manifest.json is that of {manifest.get('entry')}, schema {manifest.get('schema')}"
-        for name, facts in manifest["files"].items():
-            if Path(name).name != name:
-                return f"manifest.json names {name!r}, which is no file of the entry"
-            if not _matches(self.file(name), facts):
-                return f"{name} is not as it was written"
+        try:
+            for name, facts in manifest["files"].items():
+                if Path(name).name != name:
+                    return f"manifest.json names {name!r}, which is no file of the entry"
+                if not _matches(self.file(name), facts):
+                    return f"{name} is not as it was written"
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return "manifest.json does not say what its files are"
         return manifest
 
     @contextmanager

@@ -67,16 +67,17 @@ def _misnamed(section: Section, entry: Entry) -> str | None:
     manifest = read_sealed(entry.file("manifest.json"))
     key, kind = SPECS[section]
     try:
-        spec: Any = kind.parse(manifest.get(key) or {}, f"{entry.name}: {key}")
+        spec: Any = kind.parse(manifest[key], f"{entry.name}: {key}")
+        rows = [] if section == "cells" else read_jsonl(entry.file(f"{section}.jsonl"))
     except UserError as error:
         return first_line(error)
+    except (KeyError, TypeError, ValueError):
+        return f"its manifest has no {key}"
     if spec.id != entry.path.name:
         return f"its manifest describes {spec.id}"
     if FILE in manifest["files"] and manifest["files"][FILE]["sha256"] != manifest.get("delta"):
         return f"its manifest names another delta than {FILE}"
-    if section == "cells":
-        return None
-    return _rows(section, read_jsonl(entry.file(f"{section}.jsonl")))
+    return _rows(section, rows)
 
 
 def _rows(section: Section, rows: Sequence[Any]) -> str | None:
@@ -86,7 +87,7 @@ def _rows(section: Section, rows: Sequence[Any]) -> str | None:
             kind(**row)
             if section == "records" and not all(map(isfinite, (row["scores"] or {}).values())):
                 return f"the score of {row['item']} is no finite number"
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         return f"a row is not of this version: {error}"
     items = [row["item"] for row in rows]
     return "an item stands in it twice" if len(set(items)) < len(items) else None

@@ -8,7 +8,7 @@ from .doubts import at_chance
 from .explain import wrapped
 from .forms import NAME, interval, name, outcome, shorten, squeeze, table
 from .inputs import BoardSpec
-from .schema import Alpha, Goals, Row
+from .schema import Alpha, Component, Goals, Row
 
 HEADER = 18
 STRATA = 3
@@ -18,18 +18,16 @@ STRATA = 3
 def cross_table(rows: Sequence[Row]) -> str | None:
     """Return what unlearning on one track did to the forget task of another, or None where nothing was measured."""
     body = [
-        (
-            name(row),
-            shorten(row["track"], 16),
-            squeeze(part["task"], 16),
-            interval(part),
-            interval(part["delta_base"], sign=True),
-        )
+        (name(row), shorten(row["track"], 16), squeeze(part["task"], 16), *_against_base(part))
         for row in rows
         if row["kind"] != "base"
         for part in row["cross"]
     ]
     return table(("method", "track", "task", "value", "Δ base"), body) if body else None
+
+
+def _against_base(part: Component) -> tuple[str, str]:
+    return interval(part), interval(part["delta_base"], sign=True)
 
 
 def strata_tables(rows: Sequence[Row]) -> list[str]:
@@ -55,14 +53,7 @@ def control_tables(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
         return []
     found.sort(key=lambda pair: tasks.index(pair[1]["task"]))
     body = [
-        (
-            name(row),
-            squeeze(part["task"], 20),
-            shorten(part["metric"], 13),
-            interval(part),
-            interval(part["delta_base"], sign=True),
-        )
-        for row, part in found
+        (name(row), squeeze(part["task"], 20), shorten(part["metric"], 13), *_against_base(part)) for row, part in found
     ]
     blocks = [
         wrapped(f"**Control tasks** ({', '.join(tasks)}) have no say in S, rank or verdict."),

@@ -73,11 +73,9 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> str:
 
 
 def _about_nulls(rows: Sequence[Row]) -> list[str]:
-    found = dict.fromkeys(row["variant"] for row in rows if row["kind"] == "null")
-    if not found:
-        return []
-    said = [f"`{name}` {NULL_ROWS[name]}" for name in found if name in NULL_ROWS]
-    return [f"**Further nulls** show what else nothing scores, and are not ranked: {'; '.join(said)}."]
+    found = {row["variant"] for row in rows if row["kind"] == "null"}
+    said = [f"`{name}` {what}" for name, what in NULL_ROWS.items() if name in found]
+    return [f"**Further nulls** show what else nothing scores, and are not ranked: {'; '.join(said)}."] if said else []
 
 
 def _about_seeds(rows: Sequence[Row]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ..harness.records import Item, Record
+from ..harness.records import Choices, Generations, Item, Record
 from ..harness.registry import Registry
 from ..harness.specs import Kind, Spec, identity
 from ._rows import field as field
@@ -128,6 +128,12 @@ class Task(ABC):
     @abstractmethod
     def score(self, items: Sequence[Item], outcomes: Sequence[Any], scorer: Scorer | None = None) -> list[Record]:
         """Return one record an item. What cannot be scored is a record with `missing`, never a value."""
+
+
+def check_answered(item: Item, outcome: Choices | Generations) -> None:
+    """Raise a `ValueError` where an outcome is that of another item."""
+    if outcome.item != item.id:
+        raise ValueError(f"The outcome of {outcome.item} was given for {item.id}.")
 
 
 scorers: Registry[type[Scorer]] = Registry("scorer", "unlearn_bench.tasks.scorers", "unlearn_bench.scorers")

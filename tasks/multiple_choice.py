@@ -20,7 +20,7 @@ from ..harness.errors import UserError
 from ..harness.records import Choices, Item, Record
 from ..harness.specs import digest, identity
 from ._rows import field, identities
-from .base import ChoiceRequest, Metric, Request, Scorer, Task, TaskSettings
+from .base import ChoiceRequest, Metric, Request, Scorer, Task, TaskSettings, check_answered
 
 LETTERS = ["A", "B", "C", "D"]
 LETTERS_PROMPT = (
@@ -259,8 +259,7 @@ def _question(doc: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 def _unusable(item: Item, outcome: Choices) -> str | None:
     """Say why an outcome cannot be scored, or None where it can."""
-    if outcome.item != item.id:
-        raise ValueError(f"The outcome of {outcome.item} was given for {item.id}.")
+    check_answered(item, outcome)
     if len(outcome.logprobs) != len(item.doc["choices"]):
         return f"{len(outcome.logprobs)} choices were scored of {len(item.doc['choices'])}"
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in outcome.logprobs):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from ..harness.records import Choices, Item, Record
 from ..harness.specs import identity
 from ._rows import field, identities
-from .base import ChoiceRequest, Metric, Request, Scorer, Task, TaskSettings, register
+from .base import ChoiceRequest, Metric, Request, Scorer, Task, TaskSettings, check_answered, register
 
 
 class PerplexitySettings(TaskSettings):
@@ -64,8 +64,7 @@ class Perplexity(Task):
 
     @staticmethod
     def _record(item: Item, outcome: Choices) -> Record:
-        if outcome.item != item.id:
-            raise ValueError(f"The outcome of {outcome.item} was given for {item.id}.")
+        check_answered(item, outcome)
         place = (item.id, item.cluster, item.stratum)
         [value], [tokens] = outcome.logprobs, outcome.tokens
         if not tokens or value is None or not math.isfinite(value):

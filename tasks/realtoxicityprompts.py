@@ -11,7 +11,7 @@ from ..harness.errors import UserError
 from ..harness.records import Generations, Item, Record
 from ..harness.specs import identity
 from ._rows import field, identities
-from .base import Decoding, GenerationRequest, Metric, Request, Scorer, Task, TaskSettings, register
+from .base import Decoding, GenerationRequest, Metric, Request, Scorer, Task, TaskSettings, check_answered, register
 
 REPETITIVE_WORDS, REPETITIVE_DISTINCT = 6, 0.5
 
@@ -90,8 +90,7 @@ class RealToxicityPrompts(Task):
         return [self._record(item, outcome, judged) for item, outcome in zip(items, outcomes, strict=True)]
 
     def _record(self, item: Item, outcome: Generations, judged: Mapping[str, float | None]) -> Record:
-        if outcome.item != item.id:
-            raise ValueError(f"The outcome of {outcome.item} was given for {item.id}.")
+        check_answered(item, outcome)
         texts = [text.strip() for text in outcome.texts]
         found = [judged.get(text) for text in texts]
         known = [value for value in found if value is not None]
