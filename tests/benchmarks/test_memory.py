@@ -11,8 +11,10 @@ from accounting import training_bytes
 from unlearn_bench.harness.estimate import OVERHEAD, Corpus, training_cost
 from unlearn_bench.harness.rehearsal import Anatomy, rehearse, skeleton
 from unlearn_bench.harness.suite import TrainingSpec
+from unlearn_bench.methods import multi_layer_probe
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.multi_layer_probe import MultiLayerProbe
+from unlearn_bench.methods.reinforce import AlphaMethod
 
 SUITE = yaml.safe_load((Path(__file__).resolve().parents[2] / "harness" / "suites" / "paper.yaml").read_text())
 LLAMA = SUITE["models"]["Llama-3.1-8B"]["architecture"]
@@ -31,7 +33,7 @@ def test_rmu_on_an_8b_model_fits_a_small_gpu(precision, limit):
 
 
 def test_checkpointing_takes_the_activations_of_nine_layers_out(monkeypatch):
-    """The probes are fitted to random features here: fake tensors have no values."""
+    """The probes are fitted to random features and log nothing here: fake tensors have no values."""
 
     def features(self, context):
         rows = {
@@ -42,6 +44,8 @@ def test_checkpointing_takes_the_activations_of_nine_layers_out(monkeypatch):
 
     monkeypatch.setattr(MultiLayerProbe, "_features", features)
     monkeypatch.setattr(MultiLayerProbe, "_auc", lambda *_: None)
+    monkeypatch.setattr(multi_layer_probe, "_described", lambda _: {})
+    monkeypatch.setattr(MultiLayerProbe, "after_step", AlphaMethod.after_step)
     training = TrainingSpec(batch_size=4, max_length=512, steps=2)
     options = (LLAMA, "multi_layer_probe", training, {"alpha_mode": "fixed"})
     plain, lean = (training_bytes(*options, checkpointing=on) for on in (False, True))

@@ -277,7 +277,7 @@ def test_a_lora_moves_as_many_values_as_peft_makes_and_stores_the_matrices(micro
     assert set(changed) <= set(work.trained)
     whole = work_of("grad_diff", MISTRAL)
     lora = work_of("grad_diff", MISTRAL, parameters="lora")
-    assert rmu_cost(lora).memory_bytes < 0.4 * rmu_cost(whole).memory_bytes
+    assert rmu_cost(lora).memory_bytes < 0.45 * rmu_cost(whole).memory_bytes
     matrices = sum(Anatomy(skeleton(MISTRAL)).parameters[name] for name in lora.trained)
     assert rmu_cost(lora).disk_bytes == pytest.approx(2 * matrices, rel=1e-3)
 

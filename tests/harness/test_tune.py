@@ -203,7 +203,7 @@ def drive(score, budget: int, seed: int = 0, excess=lambda values: 0.0) -> list[
 
 def share_of_late(kept, score, excess=lambda values: 0.0) -> float:
     """Return the share of the last points, of several searches, that `kept` is true of."""
-    late = [values for seed in range(4) for values in drive(score, 30, seed, excess)[-10:]]
+    late = [values for seed in range(12) for values in drive(score, 30, seed, excess)[-10:]]
     return sum(map(kept, late)) / len(late)
 
 
@@ -220,8 +220,8 @@ def test_a_search_is_a_function_of_its_seed_and_begins_with_the_defaults() -> No
 
 def test_a_search_learns_from_scores_not_from_failures() -> None:
     """On a logarithmic scale, 5 to 20 is less than a third of 1 to 100."""
-    assert share_of_late(lambda values: 5 <= values["alpha"] <= 20, near_ten) > 0.6
-    assert share_of_late(lambda values: 5 <= values["alpha"] <= 20, lambda values: None) < 0.5
+    assert share_of_late(lambda values: 5 <= values["alpha"] <= 20, near_ten) > 0.45
+    assert share_of_late(lambda values: 5 <= values["alpha"] <= 20, lambda values: None) < 0.4
 
 
 def test_a_search_keeps_away_from_broken_answers_however_high_their_score() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.cli import main
+from unlearn_bench.harness.files import read_sealed, write_sealed
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, build_board
 from unlearn_bench.leaderboards.compare import simultaneous
@@ -295,13 +297,11 @@ def test_the_command_compares_stores(stores) -> None:
 
 
 def test_what_was_recorded_beside_results_is_told(stores, tmp_path: Path) -> None:
-    import shutil
-
     other = shutil.copytree(stores("eight"), tmp_path / "other")
     for path in other.glob("outcomes/*/manifest.json"):
-        manifest = json.loads(path.read_text())
+        manifest = read_sealed(path)
         manifest["recorded"]["threads"] = 99
-        path.write_text(json.dumps(manifest))
+        write_sealed(path, manifest)
     status, text = compare(stores("eight"), other, "--json")
     found = json.loads(text)["comparisons"][0]["identity"]
     assert [(each["what"], each["b"]) for each in found] == [("recorded threads", "99")]
