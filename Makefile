@@ -25,12 +25,13 @@ test-vllm: $(VLLM_VENV)/.installed
 test-full: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS)
 
-# Ratios of cost against the usual scripts, side by side in one run. BENCH_DATA: a folder of real data.
+# Ratios of cost against the usual scripts, side by side in one run. UNLEARN_BENCH_DATA: a folder of real data.
 bench: $(VENV)/.installed real-model
 	$(BIN)/python tests/benchmarks/bench_training.py --model .cache/smollm2-135m
 	$(BIN)/python -m pytest -n 0 -s tests/benchmarks/test_memory.py
 	$(BIN)/python tests/benchmarks/bench_evaluation.py --model .cache/smollm2-135m --data "$(UNLEARN_BENCH_DATA)"
 	$(BIN)/python tests/benchmarks/bench_statistics.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_overhead.py
 	$(BIN)/python tests/benchmarks/bench_precision.py --model .cache/smollm2-135m --data "$(UNLEARN_BENCH_DATA)"
 
 # The manual, in build/site: opens without a server. A link or anchor that leads nowhere fails the build.

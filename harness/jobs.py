@@ -36,7 +36,10 @@ COSTS = ("seconds", "peak_memory_mib", "peak_gpu_memory_mib")
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how jobs run; no say in any result but through what is recorded."""
+    """Where and how jobs run; no say in any result but through what is recorded. A job may take `time_limit` seconds.
+
+    `memory`: bytes of main memory that a worker takes, by the digest of its model; empty where nobody needs to know.
+    """
 
     store: Path
     device: str
@@ -44,6 +47,8 @@ class Place:
     batch_size: int
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     checkpointing: bool = False
+    time_limit: float | None = None
+    memory: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,23 +121,32 @@ def _make(job: MakeJob, entry: Entry, report: Report) -> None:
         files[FILE] = None
     else:
         facts |= {"delta": made.imported[0], "pointer": made.imported[1]}
-    entry.commit(files, {**facts, "recorded": recorded(job.place, started)})
+    entry.commit(files, {**facts, "recorded": recorded(job.place, started - made.before)})
+
+
+def maker(place: Place) -> dict[str, Any]:
+    """Return what makes results here: threads, versions, machine."""
+    import torch
+    import transformers
+
+    return {
+        "threads": torch.get_num_threads(),
+        "device": "cpu" if place.device == "cpu" else torch.cuda.get_device_name(place.device),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "machine": platform.machine(),
+    }
 
 
 def recorded(place: Place, started: float) -> dict[str, Any]:
-    """Return what is kept beside a result: threads, versions, machine, time and memory."""
+    """Return what is kept beside a result: what made it, time and memory."""
     import torch
-    import transformers
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     on_gpu = place.device != "cpu"
     allocated = {"peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated(place.device) / 2**20)} if on_gpu else {}
     return {
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(place.device) if on_gpu else "cpu",
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "machine": platform.machine(),
+        **maker(place),
         "seconds": round(time.perf_counter() - started, 3),
         "peak_memory_mib": round(peak),
         **allocated,

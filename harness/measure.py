@@ -15,14 +15,18 @@ from .deltas import decoding_of, load_delta, load_tensors
 from .engines.base import Engine
 from .errors import UserError
 from .files import folder_digest, read_jsonl, write_jsonl
-from .jobs import Event, MeasureJob, Report, recorded
+from .jobs import Event, MeasureJob, Report, maker, recorded
 from .models import MODEL_FILES, ModelSpec, load_tokenizer
 from .nulls import TEXT, constant_answers
+from .pieces import Pieces
 from .plan import PlannedTask
 from .records import Choices, Generations, Item, to_row
 from .state import delta_of
 from .store import Busy, Entry, Store
 from .suite import ScorerSpec
+
+PART = 1000
+"""Items that are answered together; what an interrupted job had answered of more is kept by parts."""
 
 
 def measure(job: MeasureJob, report: Report) -> None:
@@ -55,13 +59,13 @@ def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store:
     task, items = planned.build()
     if not answered:
         started = time.perf_counter()
-        answers = answer(job, planned.name, task, items, report)
+        answers, before = _answered(job, planned.name, task, items, entry, report)
         entry.commit(
             {"outcomes.jsonl": _writer([to_row(answer) for answer in answers])},
             {
                 "outcome": outcome.model_dump(mode="json"),
                 "cell": job.cell.label,
-                "recorded": {**recorded(job.place, started), **_engine_facts(job)},
+                "recorded": {**recorded(job.place, started - before), **_engine_facts(job)},
             },
         )
     kind = Choices if task.needs == "choices" else Generations
@@ -95,17 +99,40 @@ def _engine_facts(job: MeasureJob) -> dict[str, Any]:
     return {} if job.cell.transform == CONSTANT else _engine(job, job.model).recorded()
 
 
-def answer(
-    job: MeasureJob, name: str, task: Task, items: Sequence[Item], report: Report
-) -> Sequence[Choices | Generations]:
-    """Let the checkpoint answer; the engine holds the base model again afterwards."""
-    done = 0
+def _answered(
+    job: MeasureJob, name: str, task: Task, items: Sequence[Item], entry: Entry, report: Report
+) -> tuple[list[Choices | Generations], float]:
+    """Let the checkpoint answer, part by part; return the answers, and the seconds of parts that were kept."""
+    kind = Choices if task.needs == "choices" else Generations
+    pieces = Pieces(entry, "answers", maker(job.place))
+    answers: list[Choices | Generations] = []
+    before, done = 0.0, 0
 
     def progress(count: int) -> None:
         nonlocal done
         done += count
         report(Event(job.cell.label, name, done, len(items)))
 
+    for start in range(0, len(items), PART):
+        asked = items[start : start + PART]
+        if (found := pieces.get(start)) is not None:
+            path, facts = found
+            answers += [kind(**row) for row in read_jsonl(path)]
+            before += facts["seconds"]
+            progress(len(asked))
+            continue
+        started = time.perf_counter()
+        part = answer(job, task, asked, progress)
+        answers += part
+        if len(items) > PART:
+            pieces.keep(start, _writer([to_row(each) for each in part]), seconds=time.perf_counter() - started)
+    return answers, before
+
+
+def answer(
+    job: MeasureJob, task: Task, items: Sequence[Item], progress: Callable[[int], None]
+) -> Sequence[Choices | Generations]:
+    """Let the checkpoint answer; the engine holds the base model again afterwards."""
     requests: Any = task.requests(items)
     if job.cell.transform == CONSTANT:
         answers = _constant(job, task, requests)

@@ -29,6 +29,8 @@ SCHEMA = 2
 Section = Literal["cells", "outcomes", "records"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 LOCK = ".lock"
+PIECE = ".piece"
+"""How the names of pieces of unfinished work end (see `pieces`)."""
 
 
 class Busy(Exception):
@@ -109,7 +111,8 @@ class Entry:
             sums[name] = {"sha256": file_sha256(self.file(name)), "bytes": self.file(name).stat().st_size}
         manifest = {"schema": SCHEMA, "entry": self.name, "files": sums, **facts}
         write_sealed(self.file("manifest.json"), manifest)
-        self.file("failure.json").unlink(missing_ok=True)
+        for left in (self.file("failure.json"), *self.path.glob(f".*{PIECE}")):
+            left.unlink(missing_ok=True)
         return manifest
 
     def fail(self, cause: str, trace: str) -> None:

@@ -145,7 +145,7 @@ class Trainer:
         """Return what a resumed run needs, loadable with `torch.load(weights_only=True)`."""
         return {
             "step": self.step,
-            "tensors": {name: master.detach().clone() for name, master in self._tensors.masters.items()},
+            "tensors": {name: master.detach().to("cpu", copy=True) for name, master in self._tensors.masters.items()},
             "optimizer": self._optimizer.state_dict(),
             "method": self.method.state_dict(),
             "rng": json.dumps(self.context.rng.bit_generator.state),

@@ -25,6 +25,7 @@ class Made:
     """What a transform made: a delta, or for an import (digest, folder); a log; and a summary for people.
 
     `decoding` says what an engine does with the delta's tensors, where they are no changed weights (see `deltas`).
+    `before`: seconds that an interrupted job had spent on it.
     """
 
     delta: dict[str, Tensor] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Made:
     summary: dict[str, Any] = field(default_factory=dict)
     imported: tuple[str, str] | None = None
     decoding: dict[str, Any] | None = None
+    before: float = 0.0
 
 
 class Transform(ABC):

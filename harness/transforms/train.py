@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import torch
 from transformers import PretrainedConfig
 
 from ...methods.base import Method, methods
 from ..activations import NotLoaded
 from ..data import corpora_digests, load_rows, texts
 from ..errors import UserError
-from ..jobs import Event, MakeJob, Report
+from ..jobs import Event, MakeJob, Report, maker
 from ..models import load_config
+from ..pieces import Pieces
 from ..rehearsal import rehearse, skeleton
 from ..resident import base_model
+from ..store import Store
 from ..suite import CorporaSpec, TrainingSpec
 from ..training import Corpora, Trainer, matrix_products
 from .base import Made, Transform, register
+
+SAVE_EVERY = 300.0
+"""Seconds of training after which its state is kept."""
 
 
 @register("train")
@@ -71,14 +78,48 @@ def _train(job: MakeJob, report: Report, config: PretrainedConfig, layers: int |
             job.place.checkpointing,
         )
         try:
-            trainer.run(lambda row: report(Event(job.cell.label, "train", row["step"] + 1, trainer.steps)))
+            before = _run(job, report, trainer)
             delta = trainer.delta()
         finally:
             trainer.restore()
     settings = job.cell.settings
     at_decoding = {"kind": settings["method"], "settings": settings["settings"]}
     decoding = at_decoding if job.cell.changes == "decoding" else None
-    return Made(delta, trainer.log, _summary(trainer.log), decoding=decoding)
+    return Made(delta, trainer.log, _summary(trainer.log), decoding=decoding, before=before)
+
+
+def _run(job: MakeJob, report: Report, trainer: Trainer) -> float:
+    """Train, from where an interrupted job was; return the seconds that it had spent.
+
+    The state is kept now and then, at most a twentieth of the time. An error of training takes it away: what is begun
+    again after a repair has nothing of before it.
+    """
+    pieces = Pieces(Store.open(job.place.store).entry("cells", job.cell.id), "training", maker(job.place))
+    before = 0.0
+    if (found := pieces.last()) is not None:
+        path, facts = found
+        trainer.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        before = facts["seconds"]
+    started = saved = time.monotonic()
+    pause = SAVE_EVERY
+
+    def on_step(row: dict[str, Any]) -> None:
+        nonlocal saved, pause
+        report(Event(job.cell.label, "train", trainer.step, trainer.steps))
+        now = time.monotonic()
+        if now - saved >= pause and trainer.step < trainer.steps:
+            state = trainer.state_dict()
+            pieces.keep(trainer.step, lambda path: torch.save(state, path), seconds=before + now - started)
+            pieces.clear(below=trainer.step)
+            saved = time.monotonic()
+            pause = max(SAVE_EVERY, 20 * (saved - now))
+
+    try:
+        trainer.run(on_step)
+    except Exception:
+        pieces.clear()
+        raise
+    return before
 
 
 def read_corpora(job: MakeJob) -> Corpora:

@@ -1,0 +1,68 @@
+"""What an interrupted job leaves beside the entry that it was making, so that the next one goes on from there.
+
+A piece counts only where its bytes have the sha256 that its sealed note names, and where it was made with the same
+versions on the same kind of device; any other is as good as absent. Finishing the entry removes them (`Entry.commit`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+from .files import atomic, file_sha256, read_sealed, write_sealed
+from .store import PIECE, Entry
+
+
+class Pieces:
+    """Pieces of one stage of an unfinished entry, by number.
+
+    Args:
+        entry: it is claimed by this process.
+        stage: what they are pieces of.
+        maker: what must be the same for a piece to be gone on from.
+    """
+
+    def __init__(self, entry: Entry, stage: str, maker: Mapping[str, Any]) -> None:
+        self.entry, self.stage, self.maker = entry, stage, dict(maker)
+
+    def keep(self, number: int, write: Callable[[Path], Any], **facts: Any) -> None:
+        """Write a piece, then its note with the facts; it counts from then on."""
+        self.entry.path.mkdir(parents=True, exist_ok=True)
+        with atomic(self._file(number)) as staged:
+            write(staged)
+            sha256 = file_sha256(staged)
+        write_sealed(self._note(number), {"sha256": sha256, "maker": self.maker, "facts": facts})
+
+    def get(self, number: int) -> tuple[Path, dict[str, Any]] | None:
+        """Return a piece's file and facts, None where it does not count."""
+        try:
+            note = read_sealed(self._note(number))
+            if note["maker"] == self.maker and file_sha256(self._file(number)) == note["sha256"]:
+                return self._file(number), note["facts"]
+        except (UserError, OSError, KeyError):
+            pass
+        return None
+
+    def last(self) -> tuple[Path, dict[str, Any]] | None:
+        """Return the file and facts of the piece with the highest number of those that count."""
+        return next(filter(None, map(self.get, sorted(self._numbers(), reverse=True))), None)
+
+    def clear(self, *, below: int | None = None) -> None:
+        """Remove all pieces, or those with a lower number."""
+        for number in self._numbers():
+            if below is None or number < below:
+                self._note(number).unlink(missing_ok=True)
+                self._file(number).unlink(missing_ok=True)
+
+    def _numbers(self) -> set[int]:
+        names = [path.name.removesuffix(PIECE) for path in self.entry.path.glob(f".{self.stage}-*{PIECE}")]
+        numbers = [name.removeprefix(f".{self.stage}-") for name in names]
+        return {int(number) for number in numbers if number.isdigit()}
+
+    def _file(self, number: int) -> Path:
+        return self.entry.file(f".{self.stage}-{number}{PIECE}")
+
+    def _note(self, number: int) -> Path:
+        return self.entry.file(f".{self.stage}-{number}.json{PIECE}")
