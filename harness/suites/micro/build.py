@@ -22,7 +22,7 @@ from .world import World
 
 logger = logging.getLogger(f"{__package__}.build")
 
-REVISION = 1
+REVISION = 2
 """Raised by one whenever the world changes after reported items were scored."""
 PARTS = ("data", "model", "judge")
 
