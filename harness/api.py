@@ -12,9 +12,10 @@ from rich.console import Console
 
 from .board import board_of, write_board
 from .engines.base import engines
-from .executors.base import executors
+from .errors import UserError
+from .executors.base import ClusterExecutor, Executor, executors
 from .files import read_jsonl
-from .jobs import Place
+from .jobs import Place, Report
 from .models import find_device
 from .plan import Plan, PlannedCell
 from .planning import Request, make_plan
@@ -49,15 +50,19 @@ def evaluate(
     *,
     output: Path | str = DEFAULT_OUTPUT,
     executor: str = "local",
+    address: str | None = None,
     workers: int | None = None,
     device: str = "auto",
     batch_size: int = 64,
     checkpointing: bool = False,
+    time_limit: float | None = None,
     console: Console | None = None,
 ) -> Result:
     """Run a request: train what is not trained, measure what is not measured, write the board.
 
-    `checkpointing` trains with less memory and the same results, from the start instead of where memory ends.
+    `checkpointing` trains with less memory and the same results, from the start instead of where memory ends. A cell's
+    training, or its measurement, that takes more than `time_limit` seconds is ended and has failed. `address` is that
+    of the cluster whose machines run the cells (executor `ray`).
 
     Raises:
         UserError: the request cannot be planned or the output folder not written; nothing has run then.
@@ -66,28 +71,33 @@ def evaluate(
     request = request or Request()
     store = Store.create(Path(output))
     with store.used():
-        return _evaluate(request, store, executor, workers, device, batch_size, checkpointing, console)
+        how = (workers, device, batch_size, checkpointing, time_limit)
+        return _evaluate(request, store, executor, address, *how, console)
 
 
 def _evaluate(
     request: Request,
     store: Store,
     executor: str,
+    address: str | None,
     workers: int | None,
     device: str,
     batch_size: int,
     checkpointing: bool,
+    time_limit: float | None,
     console: Console,
 ) -> Result:
+    kind = executors.get(executor)
+    if address is not None and not issubclass(kind, ClusterExecutor):
+        raise UserError(f"Executor {executor} takes no --address; leave it out, or pass --executor ray.")
+    if not any((store.root / "plans").iterdir()):
+        kind.prepare()
     plan = make_plan(request, store)
     plan.save(store)
 
     def name_of(cell: PlannedCell) -> str:
         return cell.spec.label if len(plan.models) == 1 else f"{cell.model} {cell.spec.label}"
 
-    place = Place(
-        store.root, find_device(device), plan.suite.threads, batch_size, request.engine_options, checkpointing
-    )
     causes: dict[str, str] = {}
     with Display(len(plan.cells), console) as display:
 
@@ -96,9 +106,18 @@ def _evaluate(
             if cause is not None:
                 causes[name_of(cell)] = cause
 
-        open_cells = sum(not state.finished for state in states(plan, store))
-        count = min(workers or default_workers(plan, place), max(open_cells, 1))
-        with executors.get(executor)(count, display.event) as running:
+        open_cells = max(1, sum(not state.finished for state in states(plan, store)))
+        with _start(kind, address, workers, plan, device, open_cells, display.event) as running:
+            place = Place(
+                store=store.root,
+                device=_device(running, device),
+                threads=plan.suite.threads,
+                batch_size=batch_size,
+                engine_options=request.engine_options,
+                checkpointing=checkpointing,
+                time_limit=time_limit,
+                memory=_memory(plan, batch_size) if isinstance(running, ClusterExecutor) else {},
+            )
             Runner(plan, store, running, place, on_cell).run()
     board = board_of(plan, store)
     write_board(board, store)
@@ -106,9 +125,34 @@ def _evaluate(
     return Result(plan, store, board, failures)
 
 
-def default_workers(plan: Plan, place: Place) -> int:
+def _start(
+    kind: type[Executor],
+    address: str | None,
+    workers: int | None,
+    plan: Plan,
+    device: str,
+    open_cells: int,
+    report: Report,
+) -> Executor:
+    """Start an executor with as many workers as are asked for and have something to do."""
+    if issubclass(kind, ClusterExecutor):
+        return kind(min(workers or open_cells, open_cells), report, address or "auto")
+    return kind(min(workers or default_workers(plan, find_device(device)), open_cells), report)
+
+
+def _device(running: Executor, asked: str) -> str:
+    return running.device(asked) if isinstance(running, ClusterExecutor) else find_device(asked)
+
+
+def _memory(plan: Plan, batch_size: int) -> dict[str, int]:
+    from .needs import memory
+
+    return memory(plan, batch_size)
+
+
+def default_workers(plan: Plan, device: str) -> int:
     """Return one worker on a GPU or with an engine of its own processes, else as many as the suite's threads leave."""
-    if place.device != "cpu" or engines.get(plan.engine).alone:
+    if device != "cpu" or engines.get(plan.engine).alone:
         return 1
     return max(1, len(os.sched_getaffinity(0)) // plan.suite.threads)
 

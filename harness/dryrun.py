@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .api import states
-from .estimate import A100, Estimate, Estimates, corpus_of, estimate_plan
+from .estimate import A100, Estimate
+from .needs import estimates
 from .plan import Plan, PlannedCell
 from .planning import Reach, Request, make_plan
 from .state import CellState
@@ -25,7 +26,7 @@ def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
     plan = make_plan(request, None, reach)
     store = Store.open(output) if (output / "store.json").is_file() else Store(output)
     found = states(plan, store)
-    costs = None if plan.suite.embedded else _estimates(plan, batch_size, reach)
+    costs = None if plan.suite.embedded else estimates(plan, batch_size, reach.rows)
     by_cell = {id(row.cell): row.estimate for row in costs.rows} if costs else {}
     return {
         "suite": plan.suite.name,
@@ -36,16 +37,6 @@ def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
         "assumptions": costs.assumptions if costs else None,
         "unreached": list(plan.unreached),
     }
-
-
-def _estimates(plan: Plan, batch_size: int, reach: Reach) -> Estimates:
-    folder = Path(plan.data_folder) if plan.data_folder else None
-    corpora = {
-        track: corpus_of(plan.suite.tracks[track].corpora, folder, plan.suite.training, reach.rows)
-        for track in plan.tracks
-    }
-    facts = {name: plan.suite.models[name].architecture for name in plan.models if name in plan.suite.models}
-    return estimate_plan(plan, facts, corpora, A100, batch_size)
 
 
 def _row(plan: Plan, cell: PlannedCell, state: CellState, estimate: Estimate | None) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""The runner: brings a store to what a plan wants. Failures are collected and told at the end; the rest goes on."""
+"""The runner: brings a store to what a plan wants. Failures are collected and told at the end; the rest goes on.
+
+Of each model all cells are made first and measured then, so that one engine measures them one after the other; nobody
+waits for that while a worker is free.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from itertools import compress
 from pathlib import Path
 
 from .errors import UserError, redacted
-from .executors.base import Executor
+from .executors.base import Executor, JobError, Lost
 from .jobs import Job, MakeJob, MeasureJob, Place
 from .nulls import text_of
 from .plan import Plan, PlannedCell, delta_of
@@ -32,16 +36,20 @@ class Runner:
     place: Place
     on_cell: Callable[[PlannedCell, str | None], None] = lambda cell, cause: None
     failures: dict[str, str] = field(default_factory=dict)
+    _queue: list[tuple[PlannedCell, Job]] = field(default_factory=list)
     _running: dict[Future[None], tuple[PlannedCell, Job]] = field(default_factory=dict)
+    _again: list[tuple[PlannedCell, Job]] = field(default_factory=list)
+    _retried: set[str] = field(default_factory=set)
 
     def run(self) -> dict[str, str]:
         """Make and measure every cell; return the cause of failure by cell id."""
         waiting = list(self.plan.cells)
-        while waiting or self._running:
+        while waiting or self._queue or self._running or self._again:
             ready = [all(map(self._settled, cell.spec.parents)) for cell in waiting]
             for cell in compress(waiting, ready):
                 self._advance(self.plan.settle(cell, self.store))
             waiting = [cell for cell, now in zip(waiting, ready, strict=True) if not now]
+            self._submit()
             if not any(ready):
                 self._collect()
         return self.failures
@@ -55,7 +63,7 @@ class Runner:
         return cell.id in self.failures or delta_of(self.store, cell.id, cell.spec.transform) is not None
 
     def _advance(self, cell: PlannedCell) -> None:
-        """Start the next job of a cell: make it, then measure it; report it when nothing remains."""
+        """Queue the next job of a cell: make it, then measure it; report it when nothing remains."""
         if cell.spec.transform == "noise" and not cell.spec.parents:
             self._failed(cell, UserError("no method finished, so there is nothing to match noise to"))
             return
@@ -67,6 +75,19 @@ class Runner:
             self.on_cell(cell, None)
             return
         job = self._measure(cell, state) if state.made else self._make(cell)
+        self._queue.append((cell, job))
+
+    def _submit(self) -> None:
+        """Hand out as many jobs as there are workers; one that is tried again only where nothing else is left."""
+        models = list(self.plan.models)
+        self._queue.sort(key=lambda each: (models.index(each[0].model), isinstance(each[1], MeasureJob)))
+        while self._queue and len(self._running) < self.executor.slots:
+            self._start(*self._queue.pop(0))
+        if self._again and not self._running:
+            self.executor.rest()
+            self._start(*self._again.pop(0))
+
+    def _start(self, cell: PlannedCell, job: Job) -> None:
         self._running[self.executor.submit(job)] = (cell, job)
 
     def _parent(self, cell: PlannedCell) -> str:
@@ -100,8 +121,10 @@ class Runner:
             cell, job = self._running.pop(future)
             error = future.exception() or self._left_undone(cell, job)
             if isinstance(error, Busy):
-                job = replace(job, wait=True)
-                self._running[self.executor.submit(job)] = (cell, job)
+                self._queue.append((cell, replace(job, wait=True)))
+            elif isinstance(error, Lost) and error.passing and cell.id not in self._retried:
+                self._retried.add(cell.id)
+                self._again.append((cell, job))
             elif error is None:
                 self._advance(cell)
             else:
@@ -116,7 +139,10 @@ class Runner:
         return RuntimeError(f"the job ended, but the store holds not {lacking}")
 
     def _failed(self, cell: PlannedCell, error: BaseException) -> None:
-        cause = redacted(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+        told = isinstance(error, UserError | JobError)
+        cause = redacted(str(error) if told else f"{type(error).__name__}: {error}")
+        if isinstance(error, Lost) and cell.id in self._retried:
+            cause += " (it was tried twice, the second time alone)"
         trace = "".join(traceback.format_exception(error))
         self.failures[cell.id] = cause
         self.store.entry("cells", cell.id).fail(cause, trace)

@@ -152,6 +152,7 @@ def label_beside(axes: Axes, points: Sequence[tuple[float, float, str, str]], he
     """
     if not points:
         return
+    axes.autoscale_view()
     points = sorted(points, key=lambda point: (-point[1], -point[0]))
     apart = 0.15 / height
     places: list[float] = []

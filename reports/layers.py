@@ -91,7 +91,6 @@ def plane(key: str, spec: BoardSpec, study: Study, title: str) -> Drawing:
             _cross(axes, study.base["forget"], study.base["retain"], BASE)
             labels.append((study.base["retain"]["value"], study.base["forget"]["value"], "base", GREY))
         axes.margins(0.06)
-        axes.autoscale_view()
         axes.set_xlabel(f"{squeeze(other, 28)} {spec.tasks[other].metric} ↑")
         axes.set_ylabel(f"{squeeze(task, 28)} {spec.tasks[task].metric} ↓")
         label_beside(axes, labels, 3.0)
@@ -116,7 +115,7 @@ def numbers(key: str, spec: BoardSpec, study: Study, title: str) -> Drawing:
     of_base = (base["forget"], base["retain"], base["s_unlearning"]) if base else (None, None, None)
     counts = sorted({len(each.layers) for each in study.sets})
     words = f"Number of layers of {study.method}, {title}. " + "; ".join(
-        f"{len(each.layers)} layers ({each.name}): S {said(each.row['s_unlearning'])}" for each in study.sets
+        f"{_counted(len(each.layers))} ({each.name}): S {said(each.row['s_unlearning'])}" for each in study.sets
     )
 
     def paint(figure: Figure) -> None:
@@ -140,6 +139,10 @@ def numbers(key: str, spec: BoardSpec, study: Study, title: str) -> Drawing:
         "(dashed: base)."
     )
     return draw(key, caption, words, (WIDTH + 1.2, 2.7), paint)
+
+
+def _counted(layers: int) -> str:
+    return "1 layer" if layers == 1 else f"{layers} layers"
 
 
 def _looks(study: Study) -> dict[int, Look]:

@@ -50,7 +50,8 @@ def _summary(content: Content) -> Section:
             again = board.spec.command or "unlearn-bench evaluate"
             blocks.append(Words(f"Nothing is measured yet. Go on with `{again} --output {run.store}`.", "alert"))
         for goals in board.goals:
-            blocks.append(Words(f"**Does the best method depend on the goal?** {goals['sentence']}"))
+            of = f" ({goals['model']})" if len(models) > 1 else ""
+            blocks.append(Words(f"**Does the best method depend on the goal{of}?** {goals['sentence']}"))
         for frontier in filter(lambda found: found["sentence"], board.frontiers):
             blocks.append(
                 Words(f"**At equal utility, {frontier['model']} · {frontier['track']}.** {frontier['sentence']}")

@@ -72,7 +72,7 @@ def weights(key: str, cell: Cell) -> Drawing:
     def paint(figure: Figure) -> None:
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for axes, layer, row in zip(grid.flat, layers, counts, strict=False):
-            axes.bar(middles, [count / size / wide for count in row], wide, color=COLOURS[0], alpha=0.65)
+            axes.stairs([count / size / wide for count in row], edges, fill=True, color=COLOURS[0], alpha=0.65)
             axes.plot(middles, normal, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
             axes.set_title(f"layer {layer}")
             axes.tick_params(labelsize=8)

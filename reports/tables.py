@@ -51,7 +51,10 @@ def claims(board: Board) -> Table | None:
                 ]
             )
     confidence = f"{board.spec.confidence:.0%}"
-    caption = f"What is claimed, and what it goes by: intervals of S that hold for all rows of a table at {confidence}."
+    caption = (
+        f"What is claimed, and what it goes by: intervals of S that hold for all rows of a table at {confidence}. That "
+        "a row falls below is told by its own interval, in the leaderboard, which is narrower."
+    )
     headers = ("board", "method", "what is shown", "S less base", "S less noise", "speaks of")
     return Table(caption, headers, body, frozenset({3, 4})) if body else None
 

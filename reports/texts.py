@@ -13,7 +13,7 @@ LONGEST = 1200
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that are not seen, or that change how their neighbours are seen."""
 _MARKUP = re.compile(r"([\\`*_~\[\]{}!$])|([|<>&@#])|(:(?=//)|(?<=www)\.)", re.IGNORECASE)
-_LEADING = re.compile(r"^([-+=]|\d+(?=[.)]))")
+_LEADING = re.compile(r"^([-+=](?!\d)|\d+(?=[.)](?:\s|$)))")
 
 
 def parts(text: str, kept: str = "\n\t") -> Iterator[tuple[str, bool]]:

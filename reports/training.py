@@ -157,7 +157,10 @@ def layer_losses(key: str, cells: Sequence[Cell], title: str) -> Drawing | None:
     rows = math.ceil(len(drawn) / 2)
 
     def paint(figure: Figure) -> None:
+        figure.set_layout_engine("constrained", w_pad=0.12)
         grid = figure.subplots(rows, 2 if len(drawn) > 1 else 1, squeeze=False)
+        for axes in grid.flat:
+            axes.locator_params(axis="x", integer=True)
         for axes, (variant, (steps, lines)) in zip(grid.flat, drawn.items(), strict=False):
             axes.set_yscale("log")
             names = []
@@ -183,7 +186,7 @@ def layer_losses(key: str, cells: Sequence[Cell], title: str) -> Drawing | None:
         f"{title}: the forget loss of each layer while it trains, (h·w)² of its probe's direction w, as means over a "
         f"twentieth of the steps; layers are named at the right, early ones blue, middle orange, late green.{some}"
     )
-    return draw(key, caption, words, (WIDTH if len(drawn) > 1 else 4.4, 0.3 + height * rows), paint)
+    return draw(key, caption, words, (WIDTH, 0.3 + height * rows), paint)
 
 
 def _layers(cell: Cell) -> list[int]:

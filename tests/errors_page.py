@@ -1,6 +1,6 @@
 """The catalogue of errors: `python tests/errors_page.py` writes docs/errors.md from the code.
 
-A message is what stands in `raise UserError(…)` and the like. Where it is made by a function or kept in a name, those
+A message is what stands in `UserError(…)` and the like. Where it is made by a function or kept in a name, those
 are followed; what is filled in stands in braces.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("harness", "methods", "tasks", "leaderboards", "reports")
-RAISED = {"UserError", "TrainingError", "UsageError", "BadParameter"}
+ERRORS = {"UserError", "TrainingError", "UsageError", "BadParameter", "JobError", "Lost"}
 HEAD = """# Errors
 
 What unlearn-bench says where something is wrong that you can mend, by the file that says it. Every message says what
@@ -49,15 +49,15 @@ class Messages:
         found = {}
         for name, tree in self.trees.items():
             self.here = {node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-            texts = [text for function in functions(tree) for text in self._raised(function)]
+            texts = [text for function in functions(tree) for text in self._made(function)]
             if texts:
                 found[name] = list(dict.fromkeys(texts))
         return found
 
-    def _raised(self, function: ast.AST) -> Iterator[str]:
+    def _made(self, function: ast.AST) -> Iterator[str]:
         for node in own(function):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and called(node.exc) in RAISED:
-                for text in self.texts(node.exc.args[0], function, ()):
+            if isinstance(node, ast.Call) and called(node) in ERRORS:
+                for text in self.texts(node.args[0], function, ()):
                     if " " in text:
                         yield text
 

@@ -25,6 +25,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *DOCS]
 RUNNER = ROOT / "tests" / "manual.py"
 NOT_RUN = {
     ("docs/adding-a-task.md", "needs a model and data"),
+    ("docs/cluster.md", "it would start processes that outlive the page"),
     ("docs/tutorial.md", "it would install the project that the test runs"),
     ("docs/tutorial.md", "needs a model folder and data"),
 }

@@ -161,7 +161,7 @@ def test_secrets_of_the_environment_stand_nowhere(tmp_path: Path, monkeypatch: p
     assert methods.names()
     register("leaks")(Leaks)
     try:
-        quick = ["--tracks", "knowledge", "--limit", "8", "--set", "training.steps=2", "--workers", "1"]
+        quick = ["--tracks", "knowledge", "--limit", "8", "--set", "training.steps=2", "--executor", "inline"]
         line = ["evaluate", "--methods", "rmu,leaks", *quick, "--output", str(tmp_path)]
         ran = CliRunner().invoke(main, line)
         refused = CliRunner().invoke(main, ["evaluate", "--models", CANARIES["HF_TOKEN"], "--output", str(tmp_path)])

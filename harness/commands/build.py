@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import DATA_ROOT, JSON, SUITE, names, numbers, option, options
+from .options import ADDRESS, DATA_ROOT, JSON, SUITE, TIME_LIMIT, names, numbers, option, options
 
 
 @click.command()
@@ -85,9 +85,11 @@ def check(ctx: click.Context, name: str, settings: dict[str, object], as_json: b
 @option("--chat-template", "Put prompts into the model's chat template (instruct models).", is_flag=True)
 @option("--engine", "What runs the models; auto: vllm where it is installed and usable.", default="auto")
 @option("--executor", "What runs the trials.", default="local")
+@ADDRESS
 @option("--workers", "Processes side by side; changes no result.", type=click.IntRange(min=1))
 @option("--device", "Where models run.", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @option("--batch-size", "Sequences evaluated together; changes no result.", type=click.IntRange(min=1), default=64)
+@TIME_LIMIT
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -110,9 +112,11 @@ def tune(
     budget: int,
     search_seed: int,
     executor: str,
+    address: str | None,
     workers: int | None,
     device: str,
     batch_size: int,
+    time_limit: float | None,
     output: Path,
     out: Path | None,
     dry_run: bool,
@@ -134,7 +138,14 @@ def tune(
         said = {**planned.facts(), "trainings": planned.trainings}
         click.echo(json.dumps(said, indent=2) if as_json else render_plan(said))
         return
-    how = {"executor": executor, "workers": workers, "device": device, "batch_size": batch_size}
+    how = {
+        "executor": executor,
+        "address": address,
+        "workers": workers,
+        "device": device,
+        "batch_size": batch_size,
+        "time_limit": time_limit,
+    }
     trials = tuning.tune(planned, output, lambda line: click.echo(line, err=True), **how)
     best = tuning.best_trials(trials)
     write_tuned(place, planned, trials, best)

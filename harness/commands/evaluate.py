@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ..errors import first_line
-from .options import DATA_ROOT, JSON, OUTPUT, SUITE, names, numbers, option, options, pairs
+from .options import ADDRESS, DATA_ROOT, JSON, OUTPUT, SUITE, TIME_LIMIT, names, numbers, option, options, pairs
 
 if TYPE_CHECKING:
     from ..api import Result
@@ -82,7 +82,8 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="Start the engine with this, as tensor_parallel_size=2 (repeatable); changes no result.",
 )
-@option("--executor", "What runs the cells.", default="local")
+@option("--executor", "What runs the cells: local, ray (machines of a cluster), inline.", default="local")
+@ADDRESS
 @option(
     "--workers",
     "Processes side by side; default: as many as the processors hold, one on a GPU.",
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Train with gradient checkpointing from the start: less memory, more time, the same results.",
 )
+@TIME_LIMIT
 @OUTPUT
 @DATA_ROOT
 @option("--scorer", "Judge of texts in place of the suite's: a folder, a hub id or a packaged judge.")
@@ -107,10 +109,12 @@ def evaluate(
     ctx: click.Context,
     output: Path,
     executor: str,
+    address: str | None,
     workers: int | None,
     device: str,
     batch_size: int,
     checkpointing: bool,
+    time_limit: float | None,
     dry_run: bool,
     as_json: bool,
     **asked: Any,
@@ -134,10 +138,12 @@ def evaluate(
         request,
         output=output,
         executor=executor,
+        address=address,
         workers=workers,
         device=device,
         batch_size=batch_size,
         checkpointing=checkpointing,
+        time_limit=time_limit,
     )
     click.echo(result.board.to_json() if as_json else result.board.to_markdown(), nl=False)
     board = output / "leaderboards" / f"{result.plan.suite.name}.md"

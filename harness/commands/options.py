@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,32 @@ DATA_ROOT = option(
     "UNLEARN_BENCH_DATA",
     type=click.Path(path_type=Path),
 )
+TIME_LIMIT = option(
+    "--time-limit",
+    "Of each cell's training, and of its measurement: 90s, 30m, 2h; one that takes longer is ended and has failed.",
+    callback=lambda *given: seconds(*given),
+)
+ADDRESS = option(
+    "--address",
+    "Of the Ray cluster for --executor ray: auto (the one that runs here, the default), HOST:PORT, or local (a new one"
+    " of this machine alone).",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
 def names(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Return the parts of a text at its commas, None where there is none."""
     return tuple(name.strip() for name in value.split(",") if name.strip()) if value else None
+
+
+def seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """Return the seconds of `90s`, `30m` or `2h`, and of a number alone, which is minutes; None where there is none."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
+    if found is None or float(found[1]) == 0:
+        raise click.BadParameter(f"takes a time such as 90s, 30m or 2h, not {value!r}")
+    return float(found[1]) * {"s": 1, "m": 60, "": 60, "h": 3600}[found[2]]
 
 
 def numbers(ctx: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:

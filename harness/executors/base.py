@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from typing import ClassVar
@@ -13,25 +14,77 @@ executors: Registry[type[Executor]] = Registry("executor", "unlearn_bench.harnes
 register = executors.register
 
 
+class JobError(Exception):
+    """What went wrong with a job, told by its worker: the cause in words; notes hold its traceback and its log."""
+
+
+class Lost(JobError):
+    """The process of a job ended before the job did.
+
+    Attributes:
+        passing: whether the cause can pass, as where memory was short beside other work: the runner tries such a job
+            once more, when nothing else runs.
+    """
+
+    def __init__(self, cause: str, *, passing: bool = False) -> None:
+        super().__init__(cause)
+        self.passing = passing
+
+
 class Executor(ABC):
-    """Runs jobs and reports their progress; used as a context manager."""
+    """Runs jobs and reports their progress; used as a context manager.
+
+    A job may fail, crash or be killed without harm to others. One that runs for more than `job.place.time_limit`
+    seconds (None: no limit) is ended, and its future raises a `JobError` that says so.
+
+    Attributes:
+        slots: how many jobs it runs at once. The runner submits no more than that and keeps the rest in order; an
+            executor that queues and places jobs by itself leaves it as it is.
+    """
 
     summary: ClassVar[str]
+    slots: int = sys.maxsize
 
     @abstractmethod
     def __init__(self, workers: int, report: Report) -> None:
         """Prepare `workers` workers; `report` is called in this process."""
 
+    @classmethod  # noqa: B027
+    def prepare(cls) -> None:
+        """Begin in the background what takes time and needs no plan; called while a run is planned."""
+
     @abstractmethod
     def submit(self, job: Job) -> Future[None]:
-        """Start or queue a job; its future raises what the job raised."""
+        """Start or queue a job; its future raises what went wrong: `UserError`, `Busy`, `Lost` or another error."""
+
+    def rest(self) -> None:  # noqa: B027
+        """Free the memory that idle workers hold, where that is known; called before a job that runs alone."""
 
     @abstractmethod
     def close(self, *, now: bool = False) -> None:
-        """Wait for running jobs, or with `now` end them; nothing finished is lost."""
+        """Wait for running jobs, or with `now` end them within seconds; nothing finished is lost.
+
+        With `now` an interrupt in the meantime ends them at once. No process is left behind.
+        """
 
     def __enter__(self) -> Executor:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self.close(now=kind is not None)
+
+
+class ClusterExecutor(Executor):
+    """Runs jobs on the machines of a cluster, by what they need: their places say what memory each model takes."""
+
+    @abstractmethod
+    def __init__(self, workers: int, report: Report, address: str = "auto") -> None:
+        """Connect to the cluster at an address and run at most so many jobs at once, fewer where it holds fewer."""
+
+    @abstractmethod
+    def device(self, asked: str) -> str:
+        """Return what device the machines of the cluster have for a run that asks for one, or `auto`.
+
+        Raises:
+            UserError: none of them has it.
+        """

@@ -29,7 +29,8 @@ function narrow(elements, words) {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   let count = 0;
   for (const element of elements) {
-    const said = element.textContent.toLowerCase();
+    const of = element.closest("details.items")?.dataset.of ?? "";
+    const said = `${of} ${element.textContent}`.toLowerCase();
     element.hidden = !wanted.every((word) => said.includes(word));
     count += !element.hidden;
   }

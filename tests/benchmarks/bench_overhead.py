@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if profile is not None:
             profile.enable()
-        evaluate(asked, output=Path(folder), workers=1)
+        evaluate(asked, output=Path(folder), executor="inline")
         if profile is not None:
             profile.disable()
     whole = time.process_time() - STARTED

@@ -36,7 +36,9 @@ class Work:
         text = self.plan.suite.tracks["toxicity"].corpora
         tasks = tuple(self.plan.tasks.values())
         folder = Path(self.plan.data_folder or "")
-        return MakeJob(place, model, cell.spec, text, folder), MeasureJob(place, model, cell.spec, tasks, "transformers")
+        return MakeJob(place, model, cell.spec, text, folder), MeasureJob(
+            place, model, cell.spec, tasks, "transformers"
+        )
 
     def bytes_of(self, section: str, name: str) -> dict[str, bytes]:
         """What the entries of a section hold in a file."""

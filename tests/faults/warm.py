@@ -72,7 +72,7 @@ def run(store: str, names: tuple[str, ...] = ("rmu",)) -> None:
     asked = Request(
         methods=names, tracks=("knowledge",), tasks=("wmdp", "mmlu"), limit=8, settings=("training.steps=3",)
     )
-    result = evaluate(asked, output=store, workers=1)
+    result = evaluate(asked, output=store, executor="inline")
     if result.failures:
         print(json.dumps(dict(result.failures)), file=sys.stderr)
         os._exit(1)

@@ -20,7 +20,7 @@ def run(tmp_path_factory):
         settings=("training.steps=4",),
         nulls=("constant", "shuffled", "unrelated"),
     )
-    result = evaluate(asked, output=tmp_path_factory.mktemp("nulls"), workers=1)
+    result = evaluate(asked, output=tmp_path_factory.mktemp("nulls"), executor="inline")
     assert not result.failures
     return result, {row["variant"]: row for row in json.loads(result.board.to_json())["rows"]}
 

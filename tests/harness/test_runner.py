@@ -68,7 +68,7 @@ def rows_of(result) -> dict[str, dict]:
 
 def test_failures_are_named_and_the_rest_finishes(broken_methods, tmp_path: Path) -> None:
     asked = Request(methods=("rmu", "raises", "explodes", "idle"), **QUICK)
-    result = evaluate(asked, output=tmp_path, workers=1)
+    result = evaluate(asked, output=tmp_path, executor="inline")
     assert set(result.failures) == {f"knowledge/{name}#0" for name in ("raises", "explodes", "idle")}
     assert "the plugin broke" in result.failures["knowledge/raises#0"]
     rows = rows_of(result)
@@ -80,18 +80,18 @@ def test_failures_are_named_and_the_rest_finishes(broken_methods, tmp_path: Path
     assert rows["noise"]["status"] == "ok", "noise is matched to the methods that finished"
     cell = next(cell for cell in result.plan.cells if cell.spec.variant == "raises")
     assert "RuntimeError" in read_json(tmp_path / "cells" / cell.id / "failure.json")["traceback"]
-    again = evaluate(Request(methods=("rmu",), **QUICK), output=tmp_path, workers=1)
+    again = evaluate(Request(methods=("rmu",), **QUICK), output=tmp_path, executor="inline")
     assert not again.failures
 
 
 def test_when_every_method_fails_the_noise_says_so(broken_methods, tmp_path: Path) -> None:
-    result = evaluate(Request(methods=("raises",), **QUICK), output=tmp_path, workers=1)
+    result = evaluate(Request(methods=("raises",), **QUICK), output=tmp_path, executor="inline")
     assert "nothing to match noise to" in result.failures["knowledge/noise#0"]
     assert rows_of(result)["base"]["status"] == "ok"
 
 
 def test_three_seeds_are_three_trainings_and_the_board_speaks_of_the_method(tmp_path: Path) -> None:
-    result = evaluate(Request(methods=("rmu",), seeds=(0, 1, 2), **QUICK), output=tmp_path, workers=1)
+    result = evaluate(Request(methods=("rmu",), seeds=(0, 1, 2), **QUICK), output=tmp_path, executor="inline")
     row = rows_of(result)["rmu"]
     assert row["seeds"] == [0, 1, 2]
     assert len(row["cells"]) == 3
@@ -99,14 +99,14 @@ def test_three_seeds_are_three_trainings_and_the_board_speaks_of_the_method(tmp_
     deltas = {read_json(tmp_path / "cells" / cell / "manifest.json")["delta"] for cell in row["cells"]}
     assert len(deltas) == 3
     assert "3" in result.board.to_markdown()
-    one = evaluate(Request(methods=("rmu",), seeds=(1,), **QUICK), output=tmp_path, workers=1)
+    one = evaluate(Request(methods=("rmu",), seeds=(1,), **QUICK), output=tmp_path, executor="inline")
     assert rows_of(one)["rmu"]["speaks_of"] == "checkpoint"
 
 
 def test_noise_has_the_norm_of_the_methods_change_tensor_by_tensor(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    result = evaluate(Request(methods=("rmu", "multi_layer_probe"), **QUICK), output=tmp_path, workers=1)
+    result = evaluate(Request(methods=("rmu", "multi_layer_probe"), **QUICK), output=tmp_path, executor="inline")
     model = result.plan.models["micro"]
     base = load_file(Path(model.path or "") / "model.safetensors")
     change = {}
@@ -122,9 +122,9 @@ def test_noise_has_the_norm_of_the_methods_change_tensor_by_tensor(tmp_path: Pat
 
 
 def test_the_base_is_measured_once_and_shared(tmp_path: Path) -> None:
-    first = evaluate(Request(methods=("rmu",), **QUICK), output=tmp_path, workers=1)
+    first = evaluate(Request(methods=("rmu",), **QUICK), output=tmp_path, executor="inline")
     entries = {path.name for path in (tmp_path / "outcomes").iterdir()}
-    second = evaluate(Request(methods=("adap_rmu",), **QUICK), output=tmp_path, workers=1)
+    second = evaluate(Request(methods=("adap_rmu",), **QUICK), output=tmp_path, executor="inline")
     new = {path.name for path in (tmp_path / "outcomes").iterdir()} - entries
     labels = {read_json(tmp_path / "outcomes" / name / "manifest.json")["cell"] for name in new}
     assert labels == {"knowledge/adap_rmu#0", "knowledge/noise#0"}
@@ -133,7 +133,7 @@ def test_the_base_is_measured_once_and_shared(tmp_path: Path) -> None:
 
 def test_results_do_not_depend_on_workers_or_batch_size(tmp_path: Path) -> None:
     asked = Request(methods=("cosine_meta_rmu",), limit=12, settings=("training.steps=4",))
-    alone = evaluate(asked, output=tmp_path / "alone", workers=1, batch_size=64)
+    alone = evaluate(asked, output=tmp_path / "alone", executor="inline", batch_size=64)
     beside = evaluate(asked, output=tmp_path / "beside", workers=2, batch_size=7)
     assert alone.board.to_json() == beside.board.to_json()
     deltas = [
@@ -149,7 +149,7 @@ def test_a_new_threshold_scores_again_without_a_model(tmp_path: Path, monkeypatc
 
     suite = load_suite("micro")
     asked = {"methods": ("none",), "tracks": ("toxicity",), "limit": 12}
-    before = evaluate(Request(suite=suite, **asked), output=tmp_path, workers=1)
+    before = evaluate(Request(suite=suite, **asked), output=tmp_path, executor="inline")
     task = suite.tasks["realtoxicityprompts"]
     stricter = task.model_copy(update={"settings": {**task.settings, "threshold": 0.01}})
     changed = suite.model_copy(update={"tasks": {**suite.tasks, "realtoxicityprompts": stricter}})
@@ -158,14 +158,14 @@ def test_a_new_threshold_scores_again_without_a_model(tmp_path: Path, monkeypatc
         raise AssertionError("a model was asked")
 
     monkeypatch.setattr(measure, "answer", refuse)
-    after = evaluate(Request(suite=changed, **asked), output=tmp_path, workers=1)
+    after = evaluate(Request(suite=changed, **asked), output=tmp_path, executor="inline")
     assert not after.failures
     assert rows_of(after)["base"]["forget"]["value"] >= rows_of(before)["base"]["forget"]["value"]
     assert len(list((tmp_path / "outcomes").iterdir())) == len(before.plan.tasks) == 3
 
 
 def test_records_load_into_pandas_and_give_the_boards_numbers(tmp_path: Path) -> None:
-    result = evaluate(Request(methods=("rmu",), **QUICK), output=tmp_path, workers=1)
+    result = evaluate(Request(methods=("rmu",), **QUICK), output=tmp_path, executor="inline")
     frame = load_records(tmp_path)
     means = frame[frame.task == "mmlu"].groupby("variant").acc.mean()
     for variant, row in rows_of(result).items():
@@ -175,7 +175,7 @@ def test_records_load_into_pandas_and_give_the_boards_numbers(tmp_path: Path) ->
 
 def test_rows_made_under_other_circumstances_are_told_apart(tmp_path: Path) -> None:
     asked = Request(methods=("rmu",), **QUICK)
-    result = evaluate(asked, output=tmp_path, workers=1)
+    result = evaluate(asked, output=tmp_path, executor="inline")
     assert "threads 1" in result.board.to_markdown()
     assert not any("threads" in warning for row in rows_of(result).values() for warning in row["warnings"])
     cell = next(cell for cell in result.plan.cells if cell.spec.variant == "rmu")
@@ -183,27 +183,27 @@ def test_rows_made_under_other_circumstances_are_told_apart(tmp_path: Path) -> N
     facts = read_sealed(manifest)
     facts["recorded"]["threads"] = 2
     write_sealed(manifest, facts)
-    again = rows_of(evaluate(asked, output=tmp_path, workers=1))
+    again = rows_of(evaluate(asked, output=tmp_path, executor="inline"))
     assert again["rmu"]["warnings"][-1] == "made or measured with threads 2, most rows with 1"
     assert not any("threads" in warning for warning in again["base"]["warnings"])
 
 
 def test_a_task_that_is_left_out_leaves_its_track_out(tmp_path: Path) -> None:
     asked = {"methods": ("none",), "limit": 12, "tasks": ("wmdp", "mmlu")}
-    result = evaluate(Request(**asked), output=tmp_path, workers=1)
+    result = evaluate(Request(**asked), output=tmp_path, executor="inline")
     assert {row["track"] for row in json.loads(result.board.to_json())["rows"]} == {"knowledge"}
     with pytest.raises(UserError, match="No track has both its tasks"):
-        evaluate(Request(**{**asked, "tasks": ("wmdp",)}), output=tmp_path, workers=1)
+        evaluate(Request(**{**asked, "tasks": ("wmdp",)}), output=tmp_path, executor="inline")
 
 
 def test_a_job_that_leaves_nothing_behind_is_a_failure_and_not_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from unlearn_bench.harness.executors import local
+    from unlearn_bench.harness.executors import inline
 
     ran = []
-    monkeypatch.setattr(local, "run_job", lambda job, report: ran.append(job))
-    result = evaluate(Request(methods=("none",), **QUICK), output=tmp_path, workers=1)
+    monkeypatch.setattr(inline, "run_job", lambda job, report: ran.append(job))
+    result = evaluate(Request(methods=("none",), **QUICK), output=tmp_path, executor="inline")
     assert len(ran) == 1
     assert "the store holds not records of wmdp, mmlu" in result.failures["base"]
 

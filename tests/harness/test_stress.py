@@ -46,7 +46,7 @@ def weights(root: Path) -> dict[str, torch.Tensor]:
 def run(tmp_path_factory):
     """A run with every stress, and what it was asked for."""
     asked = Request(methods=("rmu",), stress=ALL, **QUICK)
-    result = evaluate(asked, output=tmp_path_factory.mktemp("stress"), workers=1)
+    result = evaluate(asked, output=tmp_path_factory.mktemp("stress"), executor="inline")
     assert not result.failures
     return asked, result
 
@@ -102,11 +102,11 @@ def test_derived_cells_are_asked_what_their_tracks_s_is_made_of() -> None:
 
 
 def test_a_finished_run_does_nothing_again(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unlearn_bench.harness.executors import local
+    from unlearn_bench.harness.executors import inline
 
     asked, result = run
-    monkeypatch.setattr(local, "run_job", lambda job, report: pytest.fail("something was run again"))
-    again = evaluate(asked, output=result.store.root, workers=1)
+    monkeypatch.setattr(inline, "run_job", lambda job, report: pytest.fail("something was run again"))
+    again = evaluate(asked, output=result.store.root, executor="inline")
     assert again.board.to_json() == result.board.to_json()
 
 
@@ -165,6 +165,8 @@ def test_a_derived_cell_waits_until_its_parent_is_made(tmp_path: Path) -> None:
     class Later:
         """Runs jobs in a thread, one after the other, so that `submit` returns before they are done."""
 
+        slots = 1
+
         def __init__(self) -> None:
             self.jobs, self.pool = [], ThreadPoolExecutor(1)
 
@@ -191,7 +193,7 @@ def test_a_parent_that_fails_is_named_and_the_rest_is_stressed(tmp_path: Path) -
     register("breaks")(Breaks)
     try:
         asked = Request(methods=("rmu", "breaks"), stress=("quantise8",), **QUICK)
-        result = evaluate(asked, output=tmp_path, workers=1)
+        result = evaluate(asked, output=tmp_path, executor="inline")
     finally:
         methods._found.pop("breaks")
         methods._origin.pop("breaks")
@@ -209,7 +211,7 @@ def test_an_imported_checkpoint_is_rounded_from_its_folder(root: Path, weights, 
     name = next(name for name in weights if name.endswith("down_proj.weight"))
     save_file({**weights, name: weights[name] * 2}, folder / "model.safetensors", {"format": "pt"})
     asked = Request(methods=("none",), checkpoints={"mine": folder}, stress=("quantise4",), **QUICK)
-    result = evaluate(asked, output=tmp_path / "store", workers=1)
+    result = evaluate(asked, output=tmp_path / "store", executor="inline")
     assert not result.failures
     assert torch.equal(delta(result, "mine+quantise4")[name], round_to_nearest(weights[name] * 2, 4))
     row = next(row for row in json.loads(result.board.to_json())["rows"] if row["variant"] == "mine")
@@ -252,7 +254,9 @@ def test_a_suite_may_have_stresses_of_its_own() -> None:
 def test_relearning_a_low_rank_change_touches_matrices_only(tmp_path: Path, weights) -> None:
     mine = StressSpec(transform="relearn", settings={"rank": 2, "training": {"steps": 2}})
     suite = load_suite("micro").model_copy(update={"stress": {"brief": mine}})
-    result = evaluate(Request(suite=suite, methods=("none",), stress=("brief",), **QUICK), output=tmp_path, workers=1)
+    result = evaluate(
+        Request(suite=suite, methods=("none",), stress=("brief",), **QUICK), output=tmp_path, executor="inline"
+    )
     assert not result.failures
     change = {name: tensor - weights[name] for name, tensor in delta(result, "knowledge/base+brief").items()}
     assert change

@@ -161,7 +161,7 @@ def test_a_failed_trial_counts_in_the_budget_and_says_why(explodes, folder: Path
         seeds=(5,),
         settings=("training.steps=1", "training.learning_rate=0.001", "explodes.layer=3"),
     )
-    trials = tune(plan_tuning(asked, 3), tmp_path, workers=1)
+    trials = tune(plan_tuning(asked, 3), tmp_path, executor="inline")
     assert [trial.status for trial in trials] == ["failed"] * 3
     assert all(trial.s_unlearning is None and trial.failure for trial in trials)
     assert best_trials(trials) == {}
@@ -179,7 +179,7 @@ def test_settings_that_were_tried_before_are_not_trained_again(tmp_path: Path, f
         limit=8,
         settings=("training.steps=1", "training.learning_rate=0.001", *fixed),
     )
-    trials = tune(plan_tuning(asked, STARTUP), tmp_path, workers=1)
+    trials = tune(plan_tuning(asked, STARTUP), tmp_path, executor="inline")
     tried = {trial.settings["layer"]: trial.cells for trial in trials}
     assert len(trials) == STARTUP
     assert len(list(tmp_path.glob("cells/*/manifest.json"))) == len(tried) < STARTUP

@@ -84,8 +84,8 @@ def test_a_key_given_twice_is_refused(suite):
 
 
 def test_a_grid_resumes_and_stands_in_the_boards_command(tmp_path):
-    asked = ["--methods", "rmu", "--tracks", "knowledge", "--tasks", "wmdp,mmlu", "--limit", "8", "--workers", "1"]
-    asked += ["--set", "training.steps=2", "--output", str(tmp_path / "out")]
+    asked = ["--methods", "rmu", "--tracks", "knowledge", "--tasks", "wmdp,mmlu", "--limit", "8"]
+    asked += ["--executor", "inline", "--set", "training.steps=2", "--output", str(tmp_path / "out")]
 
     def run(*grid: str):
         done = CliRunner().invoke(main, ["evaluate", *asked, "--grid", *grid])

@@ -27,7 +27,7 @@ QUICK = {"methods": ("rmu",), "tracks": ("knowledge",), "limit": 8, "settings": 
 def whole(tmp_path_factory) -> Path:
     """A finished store; never written to."""
     path = tmp_path_factory.mktemp("whole") / "store"
-    evaluate(Request(**QUICK), output=path, workers=1)
+    evaluate(Request(**QUICK), output=path, executor="inline")
     return path
 
 
@@ -97,7 +97,7 @@ def test_what_is_damaged_is_made_again_with_the_same_board(store: Store) -> None
     (store.root / "plans" / "micro.json").write_text("[]")
     (store.root / "leaderboards" / "micro.md").write_text("")
     assert wrong(store) >= {f"{path.parent.name}/{path.name}" for path in victims} | {"plans/micro.json"}
-    assert not evaluate(Request(**QUICK), output=store.root, workers=1).failures
+    assert not evaluate(Request(**QUICK), output=store.root, executor="inline").failures
     assert not verify(store)["damaged"]
     assert (store.root / "leaderboards" / "micro.json").read_bytes() == board
 
@@ -106,7 +106,7 @@ def test_what_is_damaged_is_made_again_with_the_same_board(store: Store) -> None
 def test_garbage_in_the_cache_of_digests_is_no_digest(store: Store, cache: str) -> None:
     before = Plan.load(store)
     store.digests.write_text(cache)
-    result = evaluate(Request(**QUICK), output=store.root, workers=1)
+    result = evaluate(Request(**QUICK), output=store.root, executor="inline")
     assert [cell.id for cell in result.plan.cells] == [cell.id for cell in before.cells]
 
 
@@ -117,7 +117,7 @@ def test_a_digest_that_was_changed_in_the_cache_is_not_believed(store: Store) ->
     name, (_, _, digest) = next(item for item in known.items() if item[0] != "seal")
     store.digests.write_text(text.replace(digest, "0" * 64))
     assert name
-    result = evaluate(Request(**QUICK), output=store.root, workers=1)
+    result = evaluate(Request(**QUICK), output=store.root, executor="inline")
     assert [cell.id for cell in result.plan.cells] == [cell.id for cell in before.cells]
 
 
@@ -155,7 +155,7 @@ def test_a_store_that_lacks_something_says_what_and_exits_with_1(store: Store, c
 def test_gc_takes_what_no_plan_needs_and_nothing_else(store: Store) -> None:
     assert garbage(store) == []
     kept = finished(store)
-    evaluate(Request(**{**QUICK, "methods": ("none",)}), output=store.root, workers=1)
+    evaluate(Request(**{**QUICK, "methods": ("none",)}), output=store.root, executor="inline")
     (store.root / "records" / ".x.partial").write_text("left by a killed process")
     paths = {path for path, _ in garbage(store)}
     assert set(kept["cells"]) <= paths
@@ -203,23 +203,23 @@ def test_gc_lists_by_default_and_removes_when_told(store: Store, cli) -> None:
 
 def test_seeds_from_two_stores_merge_into_the_board_of_one_run(whole: Path, tmp_path: Path) -> None:
     other, both, merged = tmp_path / "other", tmp_path / "both", tmp_path / "merged"
-    evaluate(Request(**QUICK, seeds=(1,)), output=other, workers=1)
+    evaluate(Request(**QUICK, seeds=(1,)), output=other, executor="inline")
     said = merge((whole, other), merged)
     assert (said["plans"], said["apart"]) == (["micro"], [])
     store = Store.open(merged)
     assert not verify(store)["lacking"]
     asked = Request(**QUICK, seeds=(0, 1))
     before = finished(store)
-    result = evaluate(asked, output=merged, workers=1)
+    result = evaluate(asked, output=merged, executor="inline")
     assert finished(store) == before, "nothing was done again"
     shutil.copytree(whole, both)
-    assert evaluate(asked, output=both, workers=1).board.to_json() == result.board.to_json()
+    assert evaluate(asked, output=both, executor="inline").board.to_json() == result.board.to_json()
     assert merge((merged, whole), merged)["copied"] == dict.fromkeys(SECTIONS, 0)
 
 
 def test_plans_that_ask_different_things_are_not_joined(whole: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    evaluate(Request(**{**QUICK, "limit": 6, "methods": ("none",)}), output=other, workers=1)
+    evaluate(Request(**{**QUICK, "limit": 6, "methods": ("none",)}), output=other, executor="inline")
     said = merge((whole, other), tmp_path / "merged")
     assert said["apart"] == ["micro"]
     assert Store.open(tmp_path / "merged").entries("records")

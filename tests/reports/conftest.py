@@ -79,7 +79,7 @@ def sample(item: str, text: str, toxicity: float | None, prompt_toxicity: float 
     return Sample(item, "all", f"prompt of {item}", prompt_toxicity, texts, scores, None, {})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run() -> Run:
     """Two tracks, two methods, base and noise, all measured; items with a text of every danger."""
     made = [checkpoint("base", None)]
@@ -100,7 +100,7 @@ def run() -> Run:
     return Run("store", build_board(SPEC, made), [cell(each) for each in made], items, {"command": SPEC.command})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def content(run: Run) -> Content:
     return Content("0.1.0", [run])
 
@@ -122,7 +122,7 @@ def probed(made: Checkpoint, layers: list[int]) -> Cell:
     return replace(cell(made), settings=settings, training=steps, setup={"probes": probes})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def swept() -> Content:
     """A method of seven layer sets on toxicity, and one of three strengths on knowledge that keeps its utility."""
     probes = {f"probe[layers=[{','.join(map(str, layers))}]]": layers for layers in LAYER_SETS}
@@ -136,7 +136,7 @@ def swept() -> Content:
     return Content("0.1.0", [Run("store", build_board(SPEC, [*made, *strengths, *swept]), cells, [], {})])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def many() -> Content:
     """Twelve methods with long names on one track, close to one another."""
     made = [checkpoint("base", None), checkpoint("noise", "knowledge")]

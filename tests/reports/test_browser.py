@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from unlearn_bench.reports.content import Content
@@ -59,13 +59,20 @@ def driver(tmp_path_factory) -> Iterator:
     driver.quit()
 
 
+@pytest.fixture(scope="module")
+def written(content: Content, tmp_path_factory) -> str:
+    """Where the report lies."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write(content, path)
+    return path.as_uri()
+
+
 @pytest.fixture
-def opened(driver, content: Content, tmp_path: Path):
+def opened(driver, written):
     """The report, open in the browser."""
     driver.get_log("browser")
     driver.get_log("performance")
-    write(content, tmp_path / "report.html")
-    driver.get((tmp_path / "report.html").as_uri())
+    driver.get(written)
     return driver
 
 
@@ -123,6 +130,8 @@ def test_the_keyboard_sorts_and_what_has_no_value_comes_last(page, key):
     find(page, "#r1m1t1 input.filter").click()
     ActionChains(page).send_keys("\ue004\ue004").perform()  # over the scrolling region to the first heading
     assert page.switch_to.active_element.text.startswith("rank")
+    outline = "const style = getComputedStyle(document.activeElement); return [style.outlineStyle, style.outlineWidth]"
+    assert page.execute_script(outline) == ["solid", "3px"]
     page.switch_to.active_element.send_keys(key)
     assert header(page, 0).get_attribute("aria-sort") == "ascending"
     assert column(page, 0)[-2:] == ["–", "–"]
@@ -145,6 +154,11 @@ def test_search_opens_the_lists_that_hold_the_words(page):
     find(page, "input.search").send_keys("plain question")
     assert [item.text.split()[1] for item in shown(page, ".item")] == ["q-2"]
     assert find(page, ".listing .count").text == "1 of 5 items shown here"
+
+
+def test_search_finds_the_items_of_a_cell_and_task(page):
+    find(page, "input.search").send_keys("toxicity/rmu rtp p-toxic")
+    assert [item.find_element("tag name", "code").text for item in shown(page, ".item")] == ["p-toxic"]
 
 
 @pytest.mark.parametrize("keyboard", [False, True])
@@ -197,6 +211,28 @@ def test_nothing_stands_out_of_the_page(page, width):
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_printed_page_holds_every_column_and_covers_stay_closed(page):
+    size = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}  # A4 less Chromium's margins
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    widths = page.execute_script("return [...document.querySelectorAll('table, svg')].map(each => each.clientWidth)")
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert max(widths) <= 718
+    assert page.execute_script("return document.querySelectorAll('details[open]').length") == 0
+
+
+def test_a_long_name_does_not_widen_a_phone(driver, swept, tmp_path):
+    (run,) = swept.runs
+    named = [replace(each, label=f"{each.label}{'_and_more' * 9}") for each in run.cells]
+    write(replace(swept, runs=[replace(run, cells=named)]), tmp_path / "report.html")
+    driver.get((tmp_path / "report.html").as_uri())
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    assert driver.execute_script("return document.documentElement.scrollWidth") == 390
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -260,14 +260,14 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     folder = tmp_path_factory.mktemp("stores")
     for limit, name in ((8, "eight"), (9, "nine")):
         asked = Request(methods=("none",), tracks=("knowledge",), limit=limit)
-        evaluate(asked, output=folder / name, workers=1)
+        evaluate(asked, output=folder / name, executor="inline")
     for steps in (2, 60):
         settings = (f"training.steps={steps}",)
         asked = {"methods": ("rmu",), "tracks": ("knowledge",), "limit": 8, "settings": settings}
         evaluate(
             Request(**asked, command=f"unlearn-bench evaluate --set {settings[0]}"),
             output=folder / f"rmu{steps}",
-            workers=1,
+            executor="inline",
         )
     return lambda name: folder / name
 

@@ -7,10 +7,13 @@ import re
 from dataclasses import replace
 
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from unlearn_bench.leaderboards import build_board
 from unlearn_bench.reports import layers, plane, probes, training
 from unlearn_bench.reports.content import Content, Run
-from unlearn_bench.reports.drawing import looks
+from unlearn_bench.reports.document import Words
+from unlearn_bench.reports.drawing import label_beside, looks
 from unlearn_bench.reports.outline import outline
 
 from .conftest import LAYER_SETS, SPEC, cell, checkpoint, probed
@@ -69,6 +72,16 @@ def test_each_layers_loss_is_smoothed_over_steps_and_seeds(swept):
     assert "forget_layer" not in plain.words
 
 
+def test_names_stand_beside_the_ends_of_their_lines():
+    axes = Figure().add_subplot()
+    axes.set_yscale("log")
+    axes.plot([0, 1, 2], [1.0, 10.0, 1000.0])
+    label_beside(axes, [(2, 1.0, "low", "k"), (2, 1000.0, "high", "k")], 3.0)
+    heights = {text.get_text(): text.xyann[1] for text in axes.texts if isinstance(text, Annotation)}
+    assert heights["low"] < 0.1
+    assert heights["high"] > 0.9
+
+
 def test_a_layer_study_holds_what_differs_in_layers_alone(swept):
     rows, cells = of_track(swept, "toxicity")
     (study,) = layers.studies(rows, cells)
@@ -114,6 +127,16 @@ def test_all_models_stand_in_one_figure(run):
     assert {"other", "tiny"} <= set(texts(drawing.svg))
     assert drawing.words.count("rmu: wmdp 0.350") == 2
     assert "All models" not in headings(Content("0.1.0", [run]))
+
+
+def test_of_several_models_each_goal_names_its_own(run):
+    made = [checkpoint("base", None), *(checkpoint("rmu", track) for track in SPEC.tracks)]
+    made += [checkpoint("adap", track) for track in SPEC.tracks]
+    both = [*made, *(replace(each, model="other", cell=f"o-{each.cell}") for each in made)]
+    two = Content("0.1.0", [Run("store", build_board(SPEC, both), list(map(cell, both)), [], {})])
+    words = [block.text for block in outline(two).sections[0].blocks if isinstance(block, Words)]
+    for model in ("tiny", "other"):
+        assert sum(text.startswith(f"**Does the best method depend on the goal ({model})?**") for text in words) == 1
 
 
 @pytest.mark.parametrize("wanted", [[0], [3, 1]])

@@ -40,6 +40,12 @@ def markdown(content: Content, folder: Path, **options) -> str:
     return (folder / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def page(content, tmp_path_factory) -> str:
+    """The report as HTML."""
+    return html(content, tmp_path_factory.mktemp("report"))
+
+
 def said(page: str) -> str:
     """Return the text of a page."""
     return " ".join(Reader(page).text.split())
@@ -64,16 +70,14 @@ def test_the_page_names_no_address_and_forbids_every_request(content, run, tmp_p
     assert set(re.findall(r'\shref="([^"]*)', page)) == set(re.findall(r'\shref="(#[^"]*|data:,)"', page))
 
 
-def test_ids_are_unique_and_links_within_the_page_lead_somewhere(content, tmp_path):
-    page = html(content, tmp_path)
+def test_ids_are_unique_and_links_within_the_page_lead_somewhere(page):
     ids = re.findall(r'\sid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]+)"', page)) <= set(ids)
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
 
 
-def test_every_figure_says_its_numbers_in_words(content, run, tmp_path):
-    page = html(content, tmp_path)
+def test_every_figure_says_its_numbers_in_words(page, run):
     figures = re.findall(r"<svg[^>]*>", page)
     assert len(figures) == 8
     assert all('role="img"' in each and "aria-label=" in each for each in figures)
@@ -83,8 +87,8 @@ def test_every_figure_says_its_numbers_in_words(content, run, tmp_path):
     assert any(words in each for each in figures)
 
 
-def test_claims_are_those_of_the_board(content, run, tmp_path):
-    text = said(html(content, tmp_path))
+def test_claims_are_those_of_the_board(page, run):
+    text = said(page)
     for verdict in run.board.verdicts:
         assert verdict["sentence"].replace("`", "") in text
         for reason in verdict["others"].values():
@@ -101,14 +105,13 @@ def test_claims_are_those_of_the_board(content, run, tmp_path):
     assert "this checkpoint (1 seed)" in text
 
 
-def test_published_values_stand_beside_ours_without_an_interval(content, tmp_path):
-    text = said(html(content, tmp_path))
+def test_published_values_stand_beside_ours_without_an_interval(page):
+    text = said(page)
     assert "Published values are those of a paper" in text
     assert re.search(r"knowledge rmu 0\.\d+ \[[^]]+\] 0\.41 ", text)
 
 
-def test_a_text_of_every_danger_stands_verbatim_and_harmless_in_html(content, tmp_path):
-    page = html(content, tmp_path)
+def test_a_text_of_every_danger_stands_verbatim_and_harmless_in_html(page):
     assert page.count("<script") == 1
     assert "<img" not in page
     assert not any(hidden in page for hidden in HIDDEN)
@@ -124,8 +127,7 @@ def test_a_text_of_every_danger_stands_verbatim_and_harmless_in_markdown(content
     assert f"calm {visible(NASTY, kept='')}" in page.text
 
 
-def test_toxic_and_unscored_text_is_covered(content, tmp_path):
-    page = html(content, tmp_path)
+def test_toxic_and_unscored_text_is_covered(page):
     covers = re.findall(r'<details class="covered">.*?</details>', page, flags=re.DOTALL)
     hidden = " ".join(covers)
     for text in ("a toxic continuation", "an unscored continuation", "prompt of p-unscored"):
@@ -137,9 +139,10 @@ def test_toxic_and_unscored_text_is_covered(content, tmp_path):
 
 
 def test_markdown_leaves_toxic_text_out_unless_asked(content, tmp_path):
+    covered, asked = markdown(content, tmp_path), markdown(content, tmp_path, show_toxic=True)
     for text in ("a toxic continuation", "an unscored continuation", "prompt of p-unscored"):
-        assert text not in markdown(content, tmp_path)
-        assert text in markdown(content, tmp_path, show_toxic=True)
+        assert text not in covered
+        assert text in asked
 
 
 def test_text_is_covered_by_its_own_score():
@@ -244,7 +247,7 @@ def store(tmp_path_factory) -> Path:
     """A tiny real run: a method trained for a few steps, few items."""
     folder = tmp_path_factory.mktemp("stores") / "tiny"
     asked = {"methods": ("cosine_meta_rmu",), "tracks": ("toxicity",), "limit": 8, "settings": ("training.steps=3",)}
-    evaluate(Request(**asked, command="unlearn-bench evaluate --limit 8"), output=folder, workers=1)
+    evaluate(Request(**asked, command="unlearn-bench evaluate --limit 8"), output=folder, executor="inline")
     return folder
 
 
@@ -310,7 +313,7 @@ def test_no_store_and_no_such_suite_are_said(store, tmp_path):
 
 def test_a_run_ends_by_naming_its_report(store, tmp_path):
     again = ["evaluate", "--methods", "cosine_meta_rmu", "--tracks", "toxicity", "--limit", "8"]
-    again += ["--set", "training.steps=3", "--output", str(store), "--workers", "1"]
+    again += ["--set", "training.steps=3", "--output", str(store), "--executor", "inline"]
     done = CliRunner().invoke(main, again)
     assert done.exit_code == 0, done.output
     assert f"Report: {store / 'reports' / 'micro.html'}" in done.output
@@ -320,7 +323,7 @@ def test_a_run_ends_by_naming_its_report(store, tmp_path):
 def test_a_report_that_cannot_be_written_does_not_fail_the_run(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     again = ["evaluate", "--methods", "cosine_meta_rmu", "--tracks", "toxicity", "--limit", "8"]
-    again += ["--set", "training.steps=3", "--output", str(store), "--workers", "1"]
+    again += ["--set", "training.steps=3", "--output", str(store), "--executor", "inline"]
     done = CliRunner().invoke(main, again)
     assert done.exit_code == 0, done.output
     assert "No report: A report needs matplotlib" in done.output

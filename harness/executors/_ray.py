@@ -1,0 +1,215 @@
+"""What the Ray executor has on the cluster: the connection, and the actors that run jobs and carry their reports."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import UserError, first_line, redacted
+from ..jobs import Event, Job
+from ..store import Store
+from ._worker import outcome
+from .base import JobError
+
+LOGS = "logs"
+"""The store's folder of what jobs printed, a file a cell."""
+TAIL = 4000
+"""Characters of it that are kept with a failure."""
+PATIENCE = 10.0
+"""Seconds until an address that does not answer is given up; Ray itself waits for minutes."""
+TICK = 0.1
+"""Seconds between two reports of a job, and until a new job is looked at."""
+
+Told = TypeVar("Told", bound=BaseException)
+
+
+def connect(address: str) -> tuple[Any, bool]:
+    """Return Ray's module, and whether this call connected it: to a cluster that runs, or with `local` to a new one.
+
+    Raises:
+        UserError: Ray is not installed, or no cluster answers.
+    """
+    try:
+        import ray
+        import ray.exceptions
+        import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise UserError(
+            f"Executor ray needs Ray ({first_line(error)}): `pip install 'unlearn-bench[ray]'` on every machine."
+        ) from error
+    if ray.is_initialized():
+        return ray, False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own = {"include_dashboard": False, "object_store_memory": 2**27} if address == "local" else {}
+    try:
+        if re.fullmatch(r"[^/]+:\d+", address):
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), PATIENCE).close()
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except Exception as error:
+        if address == "local":
+            raise UserError(
+                f"Ray cannot start on this machine: {first_line(error)} Where it is busy, try again or use --executor"
+                " local."
+            ) from error
+        raise UserError(
+            f"No Ray cluster answers at {address!r}: {first_line(error)} Start one with `ray start --head` and run this"
+            " command on a machine of it, or pass --address local to use this machine alone."
+        ) from error
+    return ray, True
+
+
+def needs(job: Job) -> dict[str, float]:
+    """Return what a worker for a job takes of Ray's resources: processors; GPUs, or main memory in bytes."""
+    place = job.place
+    taken: dict[str, float] = {"CPU": place.threads}
+    if place.device != "cpu":
+        shared = ("tensor_parallel_size", "pipeline_parallel_size")
+        taken["GPU"] = prod(int(place.engine_options.get(name, 1)) for name in shared)
+    elif job.model.digest in place.memory:
+        taken["memory"] = place.memory[job.model.digest]
+    return taken
+
+
+def amounts(taken: Mapping[str, float]) -> str:
+    """Return amounts of Ray's resources in words."""
+    units = {"CPU": "CPUs", "GPU": "GPUs"}
+    words = [f"{much:g} {units[name]}" for name, much in taken.items() if name in units]
+    return ", ".join([*words, *(f"{much / 2**30:.1f} GiB of memory" for much in [taken.get("memory")] if much)])
+
+
+def ended(error: BaseException, address: str) -> str:
+    """Return why the process of a worker ended, as far as Ray says."""
+    found = re.search(r"Worker exit detail: (.+?)(?: Some common causes| \([0-9]\)|\n|$)", str(error))
+    detail = (found[1] if found else str(error).strip().splitlines()[-1]).rstrip(". ")
+    return f"the process of its worker on {address or 'the cluster'} ended: {detail}"
+
+
+def unstarted(error: BaseException) -> JobError:
+    """Return what to say where a worker raised an error while it started."""
+    said = (str(error).strip() or type(error).__name__).splitlines()[-1].rstrip(".")
+    told = JobError(f"a worker could not start ({said}): is unlearn-bench installed on every machine of the cluster?")
+    told.__cause__ = error
+    return told
+
+
+def log_of(job: Job) -> Path:
+    """Return the file that a cell's jobs print to."""
+    return job.place.store / LOGS / f"{job.cell.id}.log"
+
+
+def noted(error: Told, job: Job) -> Told:
+    """Add where a job's log is, and its end, to an error."""
+    path = log_of(job)
+    if text := _clean(path):
+        error.add_note(f"Its process printed, as {path} keeps it:\n{text[-TAIL:]}")
+    return error
+
+
+def _clean(path: Path) -> str:
+    """Return a log's text; take secrets out of the file, and the file away where nothing was printed."""
+    with suppress(OSError):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if not text:
+            path.unlink()
+        elif (safe := redacted(text)) != text:
+            path.write_text(safe, encoding="utf-8")
+        return redacted(text)
+    return ""
+
+
+class News:
+    """An actor beside the driver that keeps the workers' reports until the driver takes them."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._some = asyncio.Event()
+
+    async def put(self, event: Event) -> None:
+        """Keep a report."""
+        self._events.append(event)
+        self._some.set()
+
+    async def take(self) -> list[Event]:
+        """Wait for reports and return those that came."""
+        await self._some.wait()
+        events, self._events = self._events, []
+        self._some.clear()
+        return events
+
+
+class Worker:
+    """An actor: one process on a machine of the cluster, which keeps a model's engine between its jobs."""
+
+    def __init__(self, news: Any) -> None:
+        self._news, self._told, self._stage = news, 0.0, ("", "")
+
+    def start(self, store: Path, folder: str, expected: str) -> tuple[str, str]:
+        """Go to the folder that relative paths start from, where it is there; return the node's id and address.
+
+        Raises:
+            UserError: the store is not seen from here, or another version of unlearn-bench is installed.
+        """
+        import ray
+        import ray.util
+
+        address, found = ray.util.get_node_ip_address(), version("unlearn-bench")
+        if found != expected:
+            raise UserError(
+                f"Machine {address} of the Ray cluster has unlearn-bench {found}, the driver {expected}: install the"
+                " same on every machine."
+            )
+        with suppress(OSError):
+            os.chdir(folder)
+        try:
+            Store.open(store)
+        except UserError as error:
+            raise UserError(
+                f"Machine {address} of the Ray cluster does not see the store {store}: pass an --output that every"
+                " machine reaches by the same path."
+            ) from error
+        return ray.get_runtime_context().get_node_id(), address
+
+    def run(self, job: Job) -> Exception | None:
+        """Run a job, what it prints goes to the cell's log; return what it raised."""
+        with _into(log_of(job)):
+            return outcome(job, self._report)
+
+    def ping(self) -> None:
+        """Answer, once no job is running."""
+
+    def _report(self, event: Event) -> None:
+        stage, now = (event.label, event.stage), time.monotonic()
+        if stage != self._stage or event.done >= event.total or now - self._told >= TICK:
+            self._news.put.remote(event)
+            self._stage, self._told = stage, now
+
+
+@contextmanager
+def _into(path: Path) -> Iterator[None]:
+    """Let standard output and error of this process, native code included, go to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {number: os.dup(number) for number in (1, 2)}
+    with path.open("ab") as file:
+        for number in kept:
+            os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, before in kept.items():
+            os.dup2(before, number)
+            os.close(before)
+        _clean(path)

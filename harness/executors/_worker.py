@@ -1,0 +1,68 @@
+"""What runs in a worker process: job after job, as they come through a pipe; it ends with its parent."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Mapping
+from multiprocessing import parent_process, set_start_method
+from multiprocessing.connection import Connection, wait
+
+from ..errors import UserError
+from ..jobs import Job, Report, run_job
+from ..store import Busy
+from .base import JobError
+
+WHERE = signal.SIGUSR1
+"""Makes a worker print where each of its threads stands."""
+
+
+def serve(pipe: Connection, log: str, environment: Mapping[str, str]) -> None:
+    """Run jobs until None comes: events go back as they are, then what the job raised, or None.
+
+    The process leads a group of its own, so that interrupts are its parent's business and what it starts ends with it.
+    Libraries that start processes find the usual way to do so, not that in which this one was started.
+
+    Args:
+        pipe: to the parent.
+        log: file that gets all that the process prints, what native code says of a crash included.
+        environment: of the parent; that of the process that forked this one may be older.
+    """
+    os.setpgid(0, 0)
+    os.environ.clear()
+    os.environ.update(environment)
+    set_start_method("fork", force=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    printed = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    faulthandler.enable()
+    faulthandler.register(WHERE)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    while (job := pipe.recv()) is not None:
+        pipe.send(outcome(job, pipe.send))
+
+
+def _follow_parent() -> None:
+    """End this process and what it started as soon as the parent is gone, however it went."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.killpg(0, signal.SIGKILL)
+
+
+def outcome(job: Job, report: Report) -> Exception | None:
+    """Run a job; return what it raised, in a form that another process can read, with its traceback as a note."""
+    try:
+        run_job(job, report)
+    except BaseException as error:
+        if isinstance(error, Busy):
+            return Busy(str(error))
+        wrong = isinstance(error, UserError)
+        told = UserError(str(error), status=error.status) if wrong else JobError(f"{type(error).__name__}: {error}")
+        told.add_note(f"In its worker:\n{traceback.format_exc().rstrip()}")
+        return told
+    return None
