@@ -37,10 +37,10 @@ def test_those_beside_a_killed_process_finish_its_work(warm, tmp_path: Path) -> 
 
 def test_a_plugin_that_ends_its_process_costs_nothing_finished(warm, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    assert warm.run(store, methods=["rmu", "exits"]) == 77
+    assert warm.run(store, methods=["rmu", "vanishes"]) == 77
     kept = {path: path.stat().st_mtime_ns for path in store.rglob("manifest.json")}
     assert kept
-    assert any(each["name"] == "micro knowledge/exits#0" for each in verify(Store.open(store))["lacking"])
+    assert any(each["name"] == "micro knowledge/vanishes#0" for each in verify(Store.open(store))["lacking"])
     assert warm.run(store) == 0, warm.said(store)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "nothing finished was done again"
     assert warm.boards(store) == warm.boards(warm.calm)

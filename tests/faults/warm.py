@@ -60,8 +60,8 @@ def register_exits() -> None:
                 os._exit(77)
             return super().losses(batch)
 
-    if "exits" not in methods.names():
-        register("exits")(Exits)
+    if "vanishes" not in methods.names():
+        register("vanishes")(Exits)
 
 
 def run(store: str, names: tuple[str, ...] = ("rmu",)) -> None:

@@ -11,6 +11,7 @@ from unlearn_bench.harness import resident
 from unlearn_bench.harness.models import ModelSpec
 from unlearn_bench.harness.passes import decoder_layers
 from unlearn_bench.harness.planning import Request, make_plan
+from unlearn_bench.harness.store import Store
 from unlearn_bench.harness.transforms import train
 from unlearn_bench.methods.contract import tiny_model, tiny_tokenizer
 
@@ -47,7 +48,7 @@ def job(spec, tmp_path):
         Request(methods=("rmu",), tracks=("knowledge",), settings=("training.steps=2", "rmu.layer=7")), None
     )
     cell = next(cell.spec for cell in plan.cells if cell.spec.transform == "train")
-    place = SimpleNamespace(device="cpu", checkpointing=False)
+    place = SimpleNamespace(store=Store.create(tmp_path / "store").root, device="cpu", checkpointing=False)
     corpora, folder = plan.suite.tracks["knowledge"].corpora, Path(plan.data_folder or "")
     return SimpleNamespace(cell=cell, model=spec, corpora=corpora, folder=folder, place=place)
 

@@ -137,13 +137,13 @@ def test_what_is_written_is_a_suite_with_the_best_trial_alone(alone, folder: Pat
     assert (row["trial"], row["s_best"], row["failed"]) == (best.trial, best.s_unlearning, 0)
 
 
-def test_a_board_says_which_rows_were_tuned_and_which_were_not(alone, folder: Path) -> None:
+def test_a_board_says_which_rows_were_tuned_and_which_were_not(alone, explodes, folder: Path) -> None:
     own, micro = str(folder / "alone.yaml"), ("knowledge",)
-    asked = Request(suite=own, methods=("rmu", "cosine_meta_rmu", "uld"), tracks=micro, limit=12)
+    asked = Request(suite=own, methods=("rmu", "cosine_meta_rmu", "explodes"), tracks=micro, limit=12)
     facts = tuned_facts(make_plan(asked, None))
     assert facts["tuning"] == load_suite(own).tuning
     assert f"tuned in {BUDGET} trials a track: rmu (layer," in facts["settings"]
-    assert "not tuned, by default: uld" in facts["settings"]
+    assert "not tuned, by default: explodes" in facts["settings"]
     for changed in ("rmu.alpha=3", "training.learning_rate=0.1"):
         by_hand = tuned_facts(make_plan(replace(asked, methods=("rmu",), settings=(changed,)), None))["settings"]
         assert "tuned in" not in by_hand, changed
@@ -293,6 +293,6 @@ def test_a_dry_run_counts_trainings_and_runs_nothing(tmp_path: Path) -> None:
     asked = ["tune", "--methods", "rmu,cosine_meta_rmu", "--budget", "5", "--seeds", "1,2", "--output", output]
     said = json.loads(CliRunner().invoke(main, [*asked, "--dry-run", "--json"]).stdout)
     assert said["trainings"] == 2 * 2 * 5 * 2
-    assert said["space"]["rmu"]["training.learning_rate"] == {"low": 3e-4, "high": 5e-3, "log": True, "whole": False}
+    assert said["space"]["rmu"]["training.learning_rate"] == {"low": 1e-4, "high": 5e-3, "log": True, "whole": False}
     assert not (tmp_path / "store").exists()
     assert "= 40 trainings" in CliRunner().invoke(main, [*asked, "--dry-run"]).stdout
