@@ -263,7 +263,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         evaluate(asked, output=folder / name, executor="inline")
     for steps in (2, 60):
         settings = (f"training.steps={steps}",)
-        asked = {"methods": ("rmu",), "tracks": ("knowledge",), "limit": 8, "settings": settings}
+        asked = {"methods": ("cosine_meta_rmu",), "tracks": ("knowledge",), "limit": 8, "settings": settings}
         evaluate(
             Request(**asked, command=f"unlearn-bench evaluate --set {settings[0]}"),
             output=folder / f"rmu{steps}",
@@ -290,9 +290,9 @@ def test_the_command_compares_stores(stores) -> None:
     assert [(each["what"], each["a"], each["b"]) for each in changes] == [("training.steps", "2", "60")]
     rows = {each["variant"]: each for each in value["comparisons"][0]["rows"]}
     assert {each["change"] for each in rows["base"]["quantities"]} == {"same"}
-    assert {each["change"] for each in rows["rmu"]["quantities"]} != {"same"}
+    assert {each["change"] for each in rows["cosine_meta_rmu"]["quantities"]} != {"same"}
     status, text = compare(stores("eight"), stores("rmu2"))
-    assert "Only in B: micro · knowledge · noise, micro · knowledge · rmu." in text
+    assert "Only in B: micro · knowledge · noise, micro · knowledge · cosine_meta_rmu." in text
     assert status == 0
 
 
@@ -319,13 +319,13 @@ def test_the_command_compares_boards_and_a_store_with_a_board(stores) -> None:
 
 def test_the_command_compares_cells(stores) -> None:
     output = ("--output", stores("rmu60"))
-    status, text = compare("knowledge/rmu", "knowledge/rmu", *output)
+    status, text = compare("knowledge/cosine_meta_rmu", "knowledge/cosine_meta_rmu", *output)
     assert (status, "No difference." in text) == (0, True)
-    _, text = compare("base", "knowledge/rmu", *output, "--json")
+    _, text = compare("base", "knowledge/cosine_meta_rmu", *output, "--json")
     rows = json.loads(text)["comparisons"][0]["rows"]
-    assert [(each["variant"], each["outcome"]) for each in rows] == [("base → knowledge/rmu#0", "compared")]
+    assert [(each["variant"], each["outcome"]) for each in rows] == [("base → knowledge/cosine_meta_rmu#0", "compared")]
     board = json.loads((stores("rmu60") / "leaderboards" / "micro.json").read_text())
-    value = next(each["delta_base"]["value"] for each in board["rows"] if each["variant"] == "rmu")
+    value = next(each["delta_base"]["value"] for each in board["rows"] if each["variant"] == "cosine_meta_rmu")
     assert rows[0]["quantities"][0]["difference"]["value"] == pytest.approx(value, abs=1e-6)
 
 
@@ -345,6 +345,6 @@ def test_wrong_usage_is_answered_in_a_line(stores, arguments, message) -> None:
 
 
 def test_unknown_cells_are_answered_with_those_there_are(stores) -> None:
-    status, text = compare("knowledge/rmu", "knowledge/rmux", "--output", stores("rmu2"))
+    status, text = compare("knowledge/cosine_meta_rmu", "knowledge/cosine_meta_rmux", "--output", stores("rmu2"))
     assert status == 2
-    assert "knowledge/rmu#0" in text
+    assert "knowledge/cosine_meta_rmu#0" in text
