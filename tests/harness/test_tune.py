@@ -290,7 +290,8 @@ def test_the_suite_itself_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_a_dry_run_counts_trainings_and_runs_nothing(tmp_path: Path) -> None:
     output = str(tmp_path / "store")
-    asked = ["tune", "--methods", "rmu,cosine_meta_rmu", "--budget", "5", "--seeds", "1,2", "--output", output]
+    asked = ["tune", "--suite", "micro", "--methods", "rmu,cosine_meta_rmu", "--budget", "5", "--seeds", "1,2"]
+    asked += ["--output", output]
     said = json.loads(CliRunner().invoke(main, [*asked, "--dry-run", "--json"]).stdout)
     assert said["trainings"] == 2 * 2 * 5 * 2
     assert said["space"]["rmu"]["training.learning_rate"] == {"low": 1e-4, "high": 5e-3, "log": True, "whole": False}
