@@ -129,6 +129,7 @@ def test_what_a_lost_node_was_at_runs_again_elsewhere(nodes: Nodes, calm: Path, 
 
 @NEEDS_RAY
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_killed_process_costs_its_cell_and_the_next_run_makes_it(nodes: Nodes, calm: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     running = nodes.start(LONGER, store)
@@ -146,6 +147,7 @@ def test_a_killed_process_costs_its_cell_and_the_next_run_makes_it(nodes: Nodes,
 
 @NEEDS_RAY
 @pytest.mark.slow
+@pytest.mark.full
 def test_what_no_node_can_hold_is_said_and_not_waited_for(nodes: Nodes, tmp_path: Path) -> None:
     done = run(("--methods", "none", "--limit", "8", "--batch-size", "1000000"), tmp_path, *nodes.options)
     assert done.returncode == 1
