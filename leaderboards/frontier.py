@@ -107,7 +107,8 @@ def forgetting_at(forget: Floats, retain: Floats, level: Floats) -> Floats:
 def chosen_at(forget: Floats, retain: Floats, level: float) -> list[int]:
     """Return the one or two points [n] that make F(u)."""
     best, found = -np.inf, []
-    for pair in [*((i,) for i in range(len(forget))), *combinations(range(len(forget)), 2)]:
+    points = sorted(hull(forget, retain))
+    for pair in [*((i,) for i in points), *combinations(points, 2)]:
         value = forgetting_at(forget[None, pair], retain[None, pair], np.array([level]))[0]
         if value > best + 1e-12:
             best, found = value, list(pair)

@@ -80,8 +80,10 @@ class SeedNoise:
 
 def interaction(draws: Floats) -> float:
     """Return I: how much seeds differ only because they were asked few items [B + 1, k]; 0 where nothing is known."""
-    valid = draws[1:][~np.isnan(draws[1:]).any(axis=1)]
-    return float((valid - draws[0]).var(axis=1, ddof=1).mean()) if len(valid) else 0.0
+    shifts = draws[1:] - draws[0]
+    of_seeds = shifts.var(axis=1, ddof=1)
+    known = of_seeds[~np.isnan(of_seeds)]
+    return float(known.mean()) if len(known) else 0.0
 
 
 def reach(arm: Floats, variance: Floats, own: Floats, shared: Floats, decay: Floats, level: float) -> Floats:

@@ -66,6 +66,11 @@ class Table:
         clusters = by_cluster(scored[:, None].astype(np.float64), self.starts)
         return int(scored.sum()), int((clusters > 0).sum()), int((~scored).sum())
 
+    @cached_property
+    def _rows_of_strata(self) -> list[NDArray[np.intp]]:
+        of_item = np.repeat(self.strata, np.diff([*self.starts, len(self.items)]))
+        return [np.flatnonzero(of_item == code) for code in range(len(self.names))]
+
     def part(self, names: Sequence[str]) -> Table:
         """Return the part of the table that lies in some strata."""
         kept = [name for name in self.names if name in set(names)]
@@ -86,8 +91,8 @@ class Table:
     def stratum_means(self, columns: Sequence[int]) -> dict[str, float]:
         """Return the mean score of each stratum: over its scored items, then over the columns that have any."""
         means = {}
-        for name in self.names:
-            block = self.part([name]).values[:, list(columns)]
+        for name, rows in zip(self.names, self._rows_of_strata, strict=True):
+            block = self.values[rows][:, list(columns)]
             scored = np.count_nonzero(~np.isnan(block), axis=0)
             if scored.any():
                 sums = np.nan_to_num(block).sum(axis=0)

@@ -26,6 +26,7 @@ import torch  # noqa: E402
 from sklearn.pipeline import Pipeline  # noqa: E402
 from transformers import PreTrainedModel  # noqa: E402
 from unlearn_bench.harness import Request, evaluate  # noqa: E402
+from unlearn_bench.harness.engines import transformers as transformers_engine  # noqa: E402
 
 FOUR = ("adap_rmu", "cosine_meta_rmu", "multi_layer_probe", "rmu")
 
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
     clock.watch(torch.autograd, "grad", "gradients")
     clock.watch(torch.optim.AdamW, "step", "optimiser")
     clock.watch(Pipeline, "fit", "probes")
-    clock.watch(torch, "multinomial", "sampling")
+    clock.watch(transformers_engine, "sample", "sampling")
     profile = cProfile.Profile() if "--profile" in arguments else None
     asked = Request(methods=tuple(name for name in arguments if name != "--profile") or FOUR)
     with tempfile.TemporaryDirectory() as folder:
