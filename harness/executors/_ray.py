@@ -51,6 +51,7 @@ def connect(address: str) -> tuple[Any, bool]:
     if ray.is_initialized():
         return ray, False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     own = {"include_dashboard": False, "object_store_memory": 2**27} if address == "local" else {}
     try:
         if re.fullmatch(r"[^/]+:\d+", address):
@@ -84,8 +85,7 @@ def needs(job: Job) -> dict[str, float]:
 
 def amounts(taken: Mapping[str, float]) -> str:
     """Return amounts of Ray's resources in words."""
-    units = {"CPU": "CPUs", "GPU": "GPUs"}
-    words = [f"{much:g} {units[name]}" for name, much in taken.items() if name in units]
+    words = [f"{taken[name]:g} {name}{'s' * (taken[name] != 1)}" for name in ("CPU", "GPU") if name in taken]
     return ", ".join([*words, *(f"{much / 2**30:.1f} GiB of memory" for much in [taken.get("memory")] if much)])
 
 

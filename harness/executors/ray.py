@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, InvalidStateError
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -21,6 +23,9 @@ from .base import ClusterExecutor, JobError, Lost, register
 
 STARTS = 3
 """Workers of a model that may end while they start, one after the other, before its jobs fail."""
+
+GRACE = 10.0
+"""Seconds that Ray has to end what was started, where a run is interrupted."""
 
 LOGS_OF_RAY = "Ray's own logs on that machine say more (session_latest/logs in its temporary folder)"
 
@@ -67,8 +72,8 @@ class RayExecutor(ClusterExecutor):
 
     A worker trains all that waits for training before it measures. Ray places it where there are free processors (the
     suite's threads), a free GPU (as many as the engine shares a model among) and, without GPUs, the main memory that
-    the plan's estimate says. One thread owns all state and talks to Ray. A job whose machine is lost is run again
-    elsewhere; an error of its own, or a crash of its process, is the cell's.
+    the plan's estimate says. One thread owns all state and talks to Ray, whose messages go to standard error. A job
+    whose machine is lost is run again elsewhere; an error of its own, or a crash of its process, is the cell's.
     """
 
     summary = "the machines of a Ray cluster (--address)"
@@ -76,6 +81,8 @@ class RayExecutor(ClusterExecutor):
     def __init__(self, workers: int, report: Report, address: str = "auto") -> None:
         self.workers, self.report = workers, report
         self._ray, self._connected = connect(address)
+        self._stdout = redirect_stdout(sys.stderr)
+        self._stdout.__enter__()
         here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             self._ray.get_runtime_context().get_node_id(), soft=False
         )
@@ -87,9 +94,9 @@ class RayExecutor(ClusterExecutor):
         self._slots: list[Slot] = []
         self._ended_early: Counter[str] = Counter()
         self._closing = self._now = False
+        self._over = threading.Event()
         self._gone: Exception | None = None
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._serve, daemon=True).start()
 
     def device(self, asked: str) -> str:
         """Return the device of the workers: `auto` is the GPU where a machine of the cluster has one."""
@@ -110,17 +117,26 @@ class RayExecutor(ClusterExecutor):
         return future
 
     def close(self, *, now: bool = False) -> None:
-        """Wait for the jobs, or with `now` end their processes; the cluster stays, unless it was started for this."""
+        """Wait for the jobs, or end their processes at once; a cluster that runs stays, one of this run alone ends.
+
+        That takes up to `GRACE` seconds, and no interrupt makes it shorter: Ray would leave processes behind. Where the
+        head does not answer in that time, Ray would hang when this process exits; it exits without Ray.
+        """
         self._closing, self._now = True, now
         try:
-            self._thread.join()
+            if not now:
+                self._over.wait()
         except KeyboardInterrupt:
             self._now = True
-            self._thread.join()
             raise
         finally:
-            if self._connected:
-                self._ray.shutdown()
+            ends = time.monotonic() + GRACE
+            while not self._over.is_set() and time.monotonic() < ends:
+                with suppress(KeyboardInterrupt):
+                    self._over.wait(TICK)
+            if not self._over.is_set():
+                atexit.register(os._exit, 130)
+            self._stdout.__exit__(None, None, None)
 
     def _serve(self) -> None:
         """Place jobs and take what comes, until all is done or the end is asked for."""
@@ -144,6 +160,9 @@ class RayExecutor(ClusterExecutor):
                     self._end(slot)
             for task in tasks:
                 task.future.set_exception(self._gone or CancelledError())
+            if self._connected:
+                self._ray.shutdown()
+            self._over.set()
 
     def _tasks(self) -> list[Task]:
         """Return all jobs that are not done."""
@@ -209,7 +228,8 @@ class RayExecutor(ClusterExecutor):
         return (
             f"Jobs of {task.job.model.name} need {amounts(task.needs)} on one machine, and none of the"
             f" {len(machines)} of the Ray cluster has that (the most of each: {amounts(largest)}). Add one that has, or"
-            " ask for less: a smaller --batch-size, --checkpointing."
+            " ask for less: "
+            f"{'a smaller tensor_parallel_size' if 'GPU' in task.needs else 'a smaller --batch-size, --checkpointing'}."
         )
 
     def _attend(self, ref: Any) -> None:

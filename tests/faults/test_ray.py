@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.executors._ray import amounts, connect, needs
+from unlearn_bench.harness.executors._ray import Worker, amounts, connect, needs
+from unlearn_bench.harness.executors.base import JobError
+from unlearn_bench.harness.executors.ray import RayExecutor
 from unlearn_bench.harness.jobs import MakeJob, Place
 from unlearn_bench.harness.needs import memory
 from unlearn_bench.harness.plan import base_cell
 from unlearn_bench.harness.planning import make_plan
+from unlearn_bench.harness.store import Store
 
 COMMAND = str(Path(sys.executable).with_name("unlearn-bench"))
 NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra `ray`)")
@@ -28,13 +34,17 @@ QUICK = ("--methods", "rmu,adap_rmu", "--tracks", "knowledge", "--limit", "8", "
 LONGER = ("--methods", "rmu,adap_rmu,cosine_meta_rmu", "--tracks", "knowledge", "--limit", "24")
 LONGER += ("--set", "training.steps=60")
 MEMORY = 8 * 2**30
+INTERRUPTED = "Interrupted. What is finished is kept; the same command goes on from there.\n"
 HEALTH = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500, "health_check_timeout_ms": 2000}
 """How soon the cluster notices that a node is gone; Ray's own take a quarter of a minute."""
 
 
 def run(arguments: tuple[str, ...], store: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [COMMAND, "evaluate", *arguments, "--output", str(store), *options], capture_output=True, text=True
+        [COMMAND, "evaluate", *arguments, "--output", str(store), *options],
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
 
 
@@ -52,15 +62,16 @@ class Nodes:
     def options(self) -> tuple[str, ...]:
         return ("--executor", "ray", "--address", self.cluster.address)
 
-    def add(self) -> Any:
-        return self.cluster.add_node(num_cpus=2, memory=MEMORY, object_store_memory=2**27)
+    def add(self, **more: int) -> Any:
+        return self.cluster.add_node(num_cpus=2, memory=MEMORY, object_store_memory=2**27, **more)
 
     def start(self, arguments: tuple[str, ...], store: Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [COMMAND, "evaluate", *arguments, "--output", str(store), *self.options],
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
@@ -83,13 +94,18 @@ def calm(tmp_path_factory) -> Path:
     return store
 
 
-def at_work(node: Any) -> list[Any]:
-    """Return the workers of a node that run a job now, by the titles that Ray gives to their processes."""
+def actors(node: Any, titles: str = r"ray::(Worker|News)") -> list[Any]:
+    """Return the processes of a node that have what the run started there, by the titles that Ray gives them."""
     import psutil
 
     [raylet] = node.all_processes["raylet"]
     children = psutil.Process(raylet.process.pid).children(recursive=True)
-    return [child for child in children if child.is_running() and "".join(child.cmdline()[:1]) == "ray::Worker.run"]
+    return [child for child in children if child.is_running() and re.match(titles, "".join(child.cmdline()[:1]))]
+
+
+def at_work(node: Any) -> list[Any]:
+    """Return the workers of a node that run a job now."""
+    return actors(node, r"ray::Worker\.run$")
 
 
 def wait_until_at_work(node: Any, store: Path, running: subprocess.Popen[str]) -> list[Any]:
@@ -119,12 +135,110 @@ def test_what_a_lost_node_was_at_runs_again_elsewhere(nodes: Nodes, calm: Path, 
     running = nodes.start(LONGER, store)
     working = wait_until_at_work(second, store, running)
     nodes.cluster.remove_node(second, allow_graceful=False)
-    said = running.communicate()[1]
+    printed, said = running.communicate()
     assert running.returncode == 0, said
+    assert printed.startswith("# Leaderboard: micro"), "what Ray says goes to standard error"
     assert "is lost; knowledge/" in said or "is lost; base" in said
     assert working
     assert not any(process.is_running() for process in working)
     assert boards(store) == boards(calm)
+
+
+@NEEDS_RAY
+@pytest.mark.slow
+@pytest.mark.full
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_ended_leaves_no_actor_and_the_next_goes_on(
+    nodes: Nodes, calm: Path, tmp_path: Path, how
+) -> None:
+    import psutil
+
+    second, store = nodes.add(), tmp_path / "store"
+    running = nodes.start(LONGER, store)
+    wait_until_at_work(second, store, running)
+    while not list(store.glob("*/*/manifest.json")):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.02)
+    started = [process for node in (nodes.cluster.head_node, second) for process in actors(node)]
+    assert len(started) >= 3, "the reports' actor and a worker on each node"
+    running.send_signal(how)
+    said = running.communicate(timeout=60)[1]
+    kept = {path: path.stat().st_mtime_ns for path in store.glob("*/*/manifest.json")}
+    assert 0 < len(kept) < len(list(calm.glob("*/*/manifest.json")))
+    assert psutil.wait_procs(started, timeout=60)[1] == []
+    if how == signal.SIGINT:
+        assert (running.returncode, said) == (130, INTERRUPTED)
+    assert run(LONGER, store, *nodes.options).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert boards(store) == boards(calm)
+    nodes.cluster.remove_node(second)
+
+
+@NEEDS_RAY
+@pytest.mark.slow
+def test_interrupts_of_a_run_on_this_machine_alone_leave_no_process(tmp_path: Path) -> None:
+    import psutil
+
+    asked = ["evaluate", *QUICK, "--set", "training.steps=100000", "--output", str(tmp_path)]
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"from unlearn_bench.harness.cli import main; main({[*asked, '--executor', 'ray', '--address', 'local']!r})"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not list(tmp_path.glob("cells/*/.lock")):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.02)
+    family = psutil.Process(running.pid).children(recursive=True)
+    assert any("ray::Worker.run" in process.cmdline() for process in family)
+    for _ in range(3):
+        os.killpg(running.pid, signal.SIGINT)
+        time.sleep(0.2)
+    assert running.communicate(timeout=60)[1] == INTERRUPTED
+    assert running.returncode == 130
+    assert psutil.wait_procs(family, timeout=30)[1] == []
+
+
+class Seen(Worker):
+    """A worker that notes what it was given, and ends its job once two of them are at work."""
+
+    def run(self, job):
+        folder = job.place.store / "seen"
+        folder.mkdir(exist_ok=True)
+        (folder / job.model.name).write_text(json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], job.place.device]))
+        while len(list(folder.iterdir())) < 2:
+            time.sleep(0.02)
+
+
+@NEEDS_RAY
+@pytest.mark.slow
+def test_two_models_are_placed_on_gpus_of_their_own_and_four_gpus_are_not_waited_for(nodes, tmp_path: Path) -> None:
+    from ray import cloudpickle
+
+    store, second = Store.create(tmp_path), nodes.add(num_gpus=2)
+    [model] = make_plan(Request(methods=("none",), limit=4), None).models.values()
+
+    def job(name: str, limit: float = 60, **options: int) -> MakeJob:
+        place = Place(store.root, "cuda", 1, 64, options, time_limit=limit)
+        return MakeJob(place, model.model_copy(update={"name": name, "digest": name}), base_cell(model))
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with RayExecutor(4, lambda event: None, nodes.cluster.address) as executor:
+        assert [executor.device(asked) for asked in ("auto", "cuda:1", "cpu")] == ["cuda", "cuda", "cpu"]
+        executor._worker = executor._ray.remote(Seen)
+        with pytest.raises(JobError, match="ended after 1 s, its time limit"):
+            executor.submit(job("alone", 1)).result(60)
+        (tmp_path / "seen" / "alone").unlink()
+        small, large = [executor.submit(job(name)) for name in "ab"], job("c", tensor_parallel_size=4)
+        assert [future.result(120) for future in small] == [None, None]
+        with pytest.raises(
+            UserError, match=r"need 1 CPU, 4 GPUs on .*: 2 CPUs, 2 GPUs.* a smaller tensor_parallel_size"
+        ):
+            executor.submit(large).result(60)
+    seen = [json.loads(path.read_text()) for path in (tmp_path / "seen").iterdir()]
+    assert sorted(seen) == [["0", "cuda"], ["1", "cuda"]]
+    nodes.cluster.remove_node(second)
 
 
 @NEEDS_RAY
@@ -151,8 +265,20 @@ def test_a_killed_process_costs_its_cell_and_the_next_run_makes_it(nodes: Nodes,
 def test_what_no_node_can_hold_is_said_and_not_waited_for(nodes: Nodes, tmp_path: Path) -> None:
     done = run(("--methods", "none", "--limit", "8", "--batch-size", "1000000"), tmp_path, *nodes.options)
     assert done.returncode == 1
-    assert "Jobs of micro need 1 CPUs, " in done.stderr
+    assert "Jobs of micro need 1 CPU, " in done.stderr
     assert "none of the 1 of the Ray cluster has that (the most of each: 2 CPUs, 8.0 GiB of memory)" in done.stderr
+
+
+@NEEDS_RAY
+def test_a_worker_says_what_its_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    start = (tmp_path / "store", str(tmp_path))
+    with pytest.raises(UserError, match=r"has unlearn-bench .*, the driver 0\.0: install the same on every machine"):
+        Worker(None).start(*start, "0.0")
+    with pytest.raises(
+        UserError, match=r"does not see the store .*/store: pass an --output that every machine reaches"
+    ):
+        Worker(None).start(*start, version("unlearn-bench"))
 
 
 @NEEDS_RAY
