@@ -43,14 +43,19 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror or error}). Make room or give access there, or pass another"
-            " --output, and run the same command again: what is finished is kept."
-        ) from error
+        raise unwritable(path, error) from error
     finally:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """Return what to say where a file or folder of a store cannot be written."""
+    return UserError(
+        f"{path} cannot be written ({error.strerror or error}). Make room or give access there, or pass another"
+        " --output, and run the same command again: what is finished is kept."
+    )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from .errors import UserError
 from .files import PARTIAL
 from .plan import Plan
 from .state import entries
-from .store import SECTIONS, Busy, Entry, Store
+from .store import PIECE, SECTIONS, Busy, Entry, Store
 
 
 def needed(plans: Iterable[Plan], store: Store) -> set[str]:
@@ -25,7 +25,7 @@ def needed(plans: Iterable[Plan], store: Store) -> set[str]:
 
 
 def garbage(store: Store) -> list[tuple[Path, int]]:
-    """Return what can go, with its bytes: entries no plan needs, temporary files, judges' text no plan needs.
+    """Return what can go, with its bytes: entries, judges' text and logs no plan needs, what killed processes left.
 
     Raises:
         UserError: the store holds no plan, or one that cannot be read, so that nothing says what is needed.
@@ -38,9 +38,17 @@ def garbage(store: Store) -> list[tuple[Path, int]]:
     found = [entry.path for section in SECTIONS for entry in store.entries(section) if entry.name not in wanted]
     judges = {task.scorer.digest for plan in plans for task in plan.tasks.values() if task.scorer is not None}
     found += [path for path in sorted(store.root.glob("scorers/*")) if path.is_dir() and path.name not in judges]
+    found += [piece for section in SECTIONS for entry in store.entries(section) for piece in _spent(entry, wanted)]
+    found += [path for path in sorted(store.root.glob("logs/*.log")) if f"cells/{path.stem}" not in wanted]
     gone = set(found)
     found += [path for path in sorted(store.root.rglob(f".*{PARTIAL}")) if gone.isdisjoint(path.parents)]
     return [(path, _bytes(path)) for path in found]
+
+
+def _spent(entry: Entry, wanted: set[str]) -> list[Path]:
+    """Return the pieces of a needed entry that whoever finished it had no time to remove."""
+    pieces = sorted(entry.path.glob(f".*{PIECE}")) if entry.name in wanted else []
+    return pieces if pieces and entry.manifest() is not None else []
 
 
 def collect(store: Store) -> list[tuple[Path, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,18 +16,18 @@ from .deltas import decoding_of, load_delta, load_tensors
 from .engines.base import Engine
 from .errors import UserError
 from .files import folder_digest, read_jsonl, write_jsonl
-from .jobs import Event, MeasureJob, Report, maker, recorded
+from .jobs import Event, MeasureJob, Place, Report, maker, recorded
 from .models import MODEL_FILES, ModelSpec, load_tokenizer
 from .nulls import TEXT, constant_answers
 from .pieces import Pieces
 from .plan import PlannedTask
 from .records import Choices, Generations, Item, to_row
+from .specs import digest
 from .state import delta_of
 from .store import Busy, Entry, Store
-from .suite import ScorerSpec
 
 PART = 1000
-"""Items that are answered together; what an interrupted job had answered of more is kept by parts."""
+"""Items that are answered together, and texts that are judged together; an interrupted job goes on after a part."""
 
 
 def measure(job: MeasureJob, report: Report) -> None:
@@ -59,9 +60,9 @@ def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store:
     task, items = planned.build()
     if not answered:
         started = time.perf_counter()
-        answers, before = _answered(job, planned.name, task, items, entry, report)
+        rows, before = _answered(job, planned.name, task, items, entry, report)
         entry.commit(
-            {"outcomes.jsonl": _writer([to_row(answer) for answer in answers])},
+            {"outcomes.jsonl": _writer(rows)},
             {
                 "outcome": outcome.model_dump(mode="json"),
                 "cell": job.cell.label,
@@ -70,9 +71,10 @@ def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store:
         )
     kind = Choices if task.needs == "choices" else Generations
     answers = [kind(**row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
-    records = task.score(items, answers, _judge(planned.scorer, job.place.device) if task.judged else None)
-    store.entry("records", record.id).commit(
-        {"records.jsonl": _writer([to_row(record) for record in records])},
+    scored = store.entry("records", record.id)
+    judge = _judge(job, planned, scored, report) if task.judged else None
+    scored.commit(
+        {"records.jsonl": _writer([to_row(record) for record in task.score(items, answers, judge)])},
         {"record": record.model_dump(mode="json"), "cell": job.cell.label},
     )
 
@@ -81,12 +83,42 @@ def _writer(rows: list[dict[str, Any]]) -> Callable[..., None]:
     return lambda path: write_jsonl(path, rows)
 
 
-def _judge(scorer: ScorerSpec | None, device: str) -> Scorer:
+class ByParts(Scorer):
+    """A judge that keeps the judgements of each part of many texts beside the records that they are for."""
+
+    def __init__(self, judge: Scorer, record: Entry, place: Place, report: Callable[[int, int], None]) -> None:
+        self.judge, self.record, self.report = judge, record, report
+        self.maker = {**maker(place), "scikit-learn": version("scikit-learn")}
+
+    def score(self, texts: Sequence[str]) -> list[float | None]:
+        """Return what the judge says of each text."""
+        done = 0
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            self.report(done, len(texts))
+
+        def judged(part: Sequence[str]) -> list[float | None]:
+            found = [None if value is None else float(value) for value in self.judge.score(part)]
+            progress(len(part))
+            return found
+
+        pieces = Pieces(self.record, "judged", {**self.maker, "texts": digest(list(texts))})
+        return pieces.rows(texts, PART, judged, progress)[0]
+
+
+def _judge(job: MeasureJob, planned: PlannedTask, record: Entry, report: Report) -> Scorer:
     from .resident import judge
 
-    if scorer is None:
+    if planned.scorer is None:
         raise UserError("This task needs a judge of texts; pass one with --scorer FOLDER.")
-    return judge(scorer.kind, scorer.path or "", device)
+    return ByParts(
+        judge(planned.scorer.kind, planned.scorer.path or "", job.place.device),
+        record,
+        job.place,
+        lambda done, total: report(Event(job.cell.label, f"{planned.name}, judged", done, total)),
+    )
 
 
 def _engine(job: MeasureJob, model: ModelSpec) -> Engine:
@@ -101,32 +133,19 @@ def _engine_facts(job: MeasureJob) -> dict[str, Any]:
 
 def _answered(
     job: MeasureJob, name: str, task: Task, items: Sequence[Item], entry: Entry, report: Report
-) -> tuple[list[Choices | Generations], float]:
-    """Let the checkpoint answer, part by part; return the answers, and the seconds of parts that were kept."""
-    kind = Choices if task.needs == "choices" else Generations
-    pieces = Pieces(entry, "answers", maker(job.place))
-    answers: list[Choices | Generations] = []
-    before, done = 0.0, 0
+) -> tuple[list[dict[str, Any]], float]:
+    """Let the checkpoint answer, part by part; return the answers' rows, and the seconds of parts that were kept."""
+    done = 0
 
     def progress(count: int) -> None:
         nonlocal done
         done += count
         report(Event(job.cell.label, name, done, len(items)))
 
-    for start in range(0, len(items), PART):
-        asked = items[start : start + PART]
-        if (found := pieces.get(start)) is not None:
-            path, facts = found
-            answers += [kind(**row) for row in read_jsonl(path)]
-            before += facts["seconds"]
-            progress(len(asked))
-            continue
-        started = time.perf_counter()
-        part = answer(job, task, asked, progress)
-        answers += part
-        if len(items) > PART:
-            pieces.keep(start, _writer([to_row(each) for each in part]), seconds=time.perf_counter() - started)
-    return answers, before
+    def answered(part: Sequence[Item]) -> list[dict[str, Any]]:
+        return [to_row(each) for each in answer(job, task, part, progress)]
+
+    return Pieces(entry, "answers", maker(job.place)).rows(items, PART, answered, progress)
 
 
 def answer(

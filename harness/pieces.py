@@ -6,13 +6,16 @@ versions on the same kind of device; any other is as good as absent. Finishing t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import UserError
-from .files import atomic, file_sha256, read_sealed, write_sealed
+from .files import atomic, file_sha256, read_jsonl, read_sealed, write_jsonl, write_sealed
 from .store import PIECE, Entry
+
+T = TypeVar("T")
 
 
 class Pieces:
@@ -29,7 +32,7 @@ class Pieces:
 
     def keep(self, number: int, write: Callable[[Path], Any], **facts: Any) -> None:
         """Write a piece, then its note with the facts; it counts from then on."""
-        self.entry.path.mkdir(parents=True, exist_ok=True)
+        self.entry.make()
         with atomic(self._file(number)) as staged:
             write(staged)
             sha256 = file_sha256(staged)
@@ -49,6 +52,33 @@ class Pieces:
         """Return the file and facts of the piece with the highest number of those that count."""
         return next(filter(None, map(self.get, sorted(self._numbers(), reverse=True))), None)
 
+    def rows(
+        self, things: Sequence[T], size: int, make: Callable[[Sequence[T]], list[Any]], skip: Callable[[int], None]
+    ) -> tuple[list[Any], float]:
+        """Make JSON rows of things, `size` at a time; where that takes several turns, the rows of each are a piece.
+
+        Args:
+            skip: told how many things a piece stands for that is there already.
+
+        Returns:
+            The rows of all things, and the seconds that it took to make those that were there.
+        """
+        rows, before = [], 0.0
+        for start in range(0, len(things), size):
+            part = things[start : start + size]
+            if (found := self.get(start)) is not None:
+                path, facts = found
+                made = read_jsonl(path)
+                before += facts["seconds"]
+                skip(len(part))
+            else:
+                started = time.perf_counter()
+                made = make(part)
+                if len(things) > size:
+                    self.keep(start, _writer(made), seconds=time.perf_counter() - started)
+            rows += made
+        return rows, before
+
     def clear(self, *, below: int | None = None) -> None:
         """Remove all pieces, or those with a lower number."""
         for number in self._numbers():
@@ -66,3 +96,7 @@ class Pieces:
 
     def _note(self, number: int) -> Path:
         return self.entry.file(f".{self.stage}-{number}.json{PIECE}")
+
+
+def _writer(rows: list[Any]) -> Callable[[Path], None]:
+    return lambda path: write_jsonl(path, rows)

@@ -16,19 +16,21 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .errors import UserError, redacted
-from .files import atomic, file_sha256, locked, read_json, read_sealed, write_json, write_sealed
+from .files import atomic, file_sha256, locked, read_json, read_sealed, unwritable, write_json, write_sealed
 
 SCHEMA = 2
 Section = Literal["cells", "outcomes", "records"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 LOCK = ".lock"
+DELTA = "delta.safetensors"
+"""The file of a cell's changed tensors (see `deltas`)."""
 PIECE = ".piece"
 """How the names of pieces of unfinished work end (see `pieces`)."""
 
@@ -68,8 +70,9 @@ class Entry:
         if not path.is_file():
             return "unfinished"
         try:
-            manifest = read_sealed(path)
-        except UserError:
+            stat = path.stat()
+            manifest = _sealed(path, stat.st_size, stat.st_mtime_ns)
+        except (OSError, UserError):
             return "manifest.json is not as it was written"
         if (manifest.get("schema"), manifest.get("entry")) != (SCHEMA, self.name):
             return f"manifest.json is that of {manifest.get('entry')}, schema {manifest.get('schema')}"
@@ -83,15 +86,27 @@ class Entry:
             return "manifest.json does not say what its files are"
         return manifest
 
+    def make(self) -> None:
+        """Make its folder; raise a `UserError` where it cannot be made."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
     @contextmanager
     def claim(self, *, wait: bool = True) -> Iterator[None]:
         """Keep other processes off the entry; the claim ends with this process, however that ends.
 
         Raises:
             Busy: another process holds it and `wait` is not asked.
+            UserError: its folder cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with locked(self.file(LOCK), wait=wait) as held:
+        self.make()
+        with ExitStack() as claims:
+            try:
+                held = claims.enter_context(locked(self.file(LOCK), wait=wait))
+            except OSError as error:
+                raise unwritable(self.path, error) from error
             if not held:
                 raise Busy(f"{self.name} is in the work of another process.")
             try:
@@ -102,7 +117,7 @@ class Entry:
 
     def commit(self, files: Mapping[str, Callable[[Path], Any] | None], facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write each file by its writer (None: it is there), then the manifest; the entry is finished from then on."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.make()
         sums = {}
         for name, write in files.items():
             if write is not None:
@@ -118,7 +133,7 @@ class Entry:
     def fail(self, cause: str, trace: str) -> None:
         """Keep the cause of a failure, where it can be written; the entry is tried again by the next run."""
         with suppress(OSError, UserError):
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.make()
             said = {"schema": SCHEMA, "cause": redacted(cause), "traceback": redacted(trace)}
             write_json(self.file("failure.json"), said)
 
@@ -139,6 +154,12 @@ def _matches(path: Path, facts: Mapping[str, Any]) -> bool:
         return stat.st_size == facts["bytes"] and _sha256(path, stat.st_size, stat.st_mtime_ns) == facts["sha256"]
     except OSError:
         return False
+
+
+@lru_cache(maxsize=65536)
+def _sealed(path: Path, size: int, modified: int) -> dict[str, Any]:
+    """Return a manifest, read once a process while its size and time of modification (ns) stay; not to be changed."""
+    return read_sealed(path)
 
 
 @lru_cache(maxsize=65536)
@@ -193,7 +214,7 @@ class Store:
         """Say that this process works on the store, beside others or `alone`.
 
         Raises:
-            UserError: alone is asked and others work on it, or it cannot be written.
+            UserError: alone is asked and others work on it, or a file of it cannot be opened.
         """
         try:
             with locked(self.root / "store.json", shared=not alone, wait=not alone) as held:
@@ -201,7 +222,8 @@ class Store:
                     raise UserError(f"Another process works on {self.root}; wait until it ends.")
                 yield
         except PermissionError as error:
-            raise UserError(f"{self.root} cannot be written ({error.strerror}); give access to it.") from error
+            name = error.filename or self.root
+            raise UserError(f"{name} cannot be opened ({error.strerror}); give access to it, or replace it.") from error
 
     def entry(self, section: Section, ident: str) -> Entry:
         """Return an entry by section and id, whether it exists or not; refuse what is no id."""
@@ -210,7 +232,7 @@ class Store:
                 f"{ident!r} is no id of an entry: a file of {self.root} is not ours; `unlearn-bench verify` checks"
                 " them."
             )
-        return Entry(self.root / section / ident)
+        return Entry(self.root.joinpath(section, ident))
 
     def entries(self, section: Section) -> list[Entry]:
         """Return the entries of a section that exist, finished or not."""

@@ -9,14 +9,13 @@ from typing import Any
 
 from .board import board_of
 from .cells import CellSpec, OutcomeSpec, RecordSpec
-from .deltas import FILE
 from .errors import UserError, first_line
 from .files import PARTIAL, read_jsonl, read_sealed
 from .gc import needed
 from .plan import Plan
 from .records import Choices, Generations, Record
 from .state import state_of
-from .store import SECTIONS, Entry, Section, Store
+from .store import DELTA, SECTIONS, Entry, Section, Store
 
 SPECS: dict[Section, tuple[str, type[CellSpec | OutcomeSpec | RecordSpec]]] = {
     "cells": ("cell", CellSpec),
@@ -64,9 +63,9 @@ def verify(store: Store) -> dict[str, Any]:
 
 def _misnamed(section: Section, entry: Entry) -> str | None:
     """Return what is wrong with the contents of a whole entry: its id, its delta, its rows."""
-    manifest = read_sealed(entry.file("manifest.json"))
     key, kind = SPECS[section]
     try:
+        manifest = read_sealed(entry.file("manifest.json"))
         spec: Any = kind.parse(manifest[key], f"{entry.name}: {key}")
         rows = [] if section == "cells" else read_jsonl(entry.file(f"{section}.jsonl"))
     except UserError as error:
@@ -75,8 +74,8 @@ def _misnamed(section: Section, entry: Entry) -> str | None:
         return f"its manifest has no {key}"
     if spec.id != entry.path.name:
         return f"its manifest describes {spec.id}"
-    if FILE in manifest["files"] and manifest["files"][FILE]["sha256"] != manifest.get("delta"):
-        return f"its manifest names another delta than {FILE}"
+    if DELTA in manifest["files"] and manifest["files"][DELTA]["sha256"] != manifest.get("delta"):
+        return f"its manifest names another delta than {DELTA}"
     return _rows(section, rows)
 
 
@@ -129,9 +128,13 @@ def _board(plan: Plan, store: Store) -> Iterator[dict[str, str]]:
         yield {"what": name, "flaw": f"cannot be built again: {first_line(error)}", "do": REDO}
         return
     for path, text in zip(written, (board.to_json(), board.to_markdown()), strict=True):
-        if path.is_file() and path.read_bytes() != text.encode():
+        try:
+            flaw = path.is_file() and path.read_bytes() != text.encode() and "is not what the records give"
+        except OSError as error:
+            flaw = f"cannot be read ({error.strerror})"
+        if flaw:
             again = f"`unlearn-bench leaderboard --suite {plan.suite.name}` writes it again"
-            yield {"what": f"{name}{path.suffix}", "flaw": "is not what the records give", "do": again}
+            yield {"what": f"{name}{path.suffix}", "flaw": flaw, "do": again}
 
 
 def render(found: dict[str, Any], root: Path) -> str:

@@ -23,7 +23,10 @@ def identities(rows: Sequence[Mapping[str, Any]], contents: Sequence[Any], task:
     own = Counter(str(row["id"]) for row in rows if row.get("id") is not None)
     twice = [name for name, count in own.items() if count > 1]
     if twice:
-        raise UserError(f"{task}: {len(twice)} ids occur more than once in the data, the first is {twice[0]!r}.")
+        raise UserError(
+            f"{task}: {len(twice)} ids occur more than once in the data, the first is {twice[0]!r}; give each row its"
+            " own, or none."
+        )
     seen: Counter[str] = Counter()
     found = []
     for row, content in zip(rows, contents, strict=True):
@@ -39,5 +42,6 @@ def identities(rows: Sequence[Mapping[str, Any]], contents: Sequence[Any], task:
 def field(row: Mapping[str, Any], name: str, number: int, task: str) -> Any:
     """Return a row's field; raise a `UserError` that names the row (counted from 0) and what it has."""
     if name not in row:
-        raise UserError(f"{task}: row {number} has no {name!r}; it has {', '.join(map(repr, row)) or 'nothing'}.")
+        has = ", ".join(map(repr, row)) or "nothing"
+        raise UserError(f"{task}: row {number} has no {name!r}; it has {has}. Add it, or map another under `columns:`.")
     return row[name]

@@ -39,7 +39,9 @@ class Messages:
         }
         self.functions: dict[str, list[ast.FunctionDef]] = {}
         self.here: set[ast.FunctionDef] = set()
+        self.sentences: dict[str, str] = {}
         for tree in self.trees.values():
+            self.sentences |= dict(sentences(tree))
             for node in ast.walk(tree):
                 if isinstance(node, ast.FunctionDef):
                     self.functions.setdefault(node.name, []).append(node)
@@ -93,7 +95,18 @@ class Messages:
             return self.texts(part, scope, seen)
         if isinstance(part.value, ast.IfExp | ast.Constant):
             return self.texts(part.value, scope, seen)
+        if isinstance(part.value, ast.Name) and part.value.id in self.sentences:
+            return [self.sentences[part.value.id]]
         return [f"{{{label(part.value)}}}"]
+
+
+def sentences(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Give the texts of several words that a module keeps in a name in capitals."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))):
+                if name.isupper() and " " in text:
+                    yield name, text
 
 
 def functions(tree: ast.AST) -> list[ast.AST]:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Mapping
 from multiprocessing import parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import recv_handle
 
 from ..errors import UserError
 from ..jobs import Job, Report, run_job
@@ -20,15 +21,15 @@ WHERE = signal.SIGUSR1
 """Makes a worker print where each of its threads stands."""
 
 
-def serve(pipe: Connection, log: str, environment: Mapping[str, str]) -> None:
+def serve(pipe: Connection, environment: Mapping[str, str]) -> None:
     """Run jobs until None comes: events go back as they are, then what the job raised, or None.
 
     The process leads a group of its own, so that interrupts are its parent's business and what it starts ends with it.
     Libraries that start processes find the usual way to do so, not that in which this one was started.
 
     Args:
-        pipe: to the parent.
-        log: file that gets all that the process prints, what native code says of a crash included.
+        pipe: to the parent; first comes the file that gets all that the process prints, what native code says of a
+            crash included. It has no name, so that it goes with the last process that holds it, however that ends.
         environment: of the parent; that of the process that forked this one may be older.
     """
     os.setpgid(0, 0)
@@ -36,7 +37,7 @@ def serve(pipe: Connection, log: str, environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     set_start_method("fork", force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    printed = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    printed = recv_handle(pipe)
     os.dup2(printed, 1)
     os.dup2(printed, 2)
     faulthandler.enable()

@@ -16,8 +16,8 @@ from contextlib import suppress
 from datetime import timedelta
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from multiprocessing.reduction import send_handle
+from tempfile import TemporaryFile
 
 from ..jobs import Event, Job, Report
 from . import _worker
@@ -40,20 +40,21 @@ os.register_at_fork(after_in_child=lambda: setattr(forkserver._forkserver, "_for
 class _Worker:
     """A process and the job that it is at."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self) -> None:
         context = get_context("forkserver")
-        self.log, self.start, self.deadline = log, 0, float("inf")
+        self.log, self.start, self.deadline = TemporaryFile(), 0, float("inf")  # noqa: SIM115
         self.job: Job | None = None
         self.future: Future[None] | None = None
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_worker.serve, args=(theirs, str(log), dict(os.environ)))
+        self.process = context.Process(target=_worker.serve, args=(theirs, dict(os.environ)))
         self.process.start()
+        send_handle(self.pipe, self.log.fileno(), self.process.pid)
         theirs.close()
 
     def give(self, job: Job, future: Future[None]) -> None:
         """Let it begin a job."""
         self.job, self.future = job, future
-        self.start = self.log.stat().st_size if self.log.exists() else 0
+        self.start = self._size()
         self.deadline = time.monotonic() + (job.place.time_limit or float("inf"))
         with suppress(OSError):
             self.pipe.send(job)
@@ -70,12 +71,14 @@ class _Worker:
             error.add_note(f"Its process printed last:\n{printed}")
         future.set_exception(error)
 
+    def _size(self) -> int:
+        return os.fstat(self.log.fileno()).st_size
+
     def _printed(self) -> str:
-        with suppress(OSError), self.log.open("rb") as stream:
-            stream.seek(max(self.start, self.log.stat().st_size - LINES * WIDTH))
-            lines = stream.read().decode(errors="replace").splitlines()
-            return "\n".join(line[:WIDTH] for line in lines[-LINES:])
-        return ""
+        """Return the end of what was printed since the job began; the place where the process writes stays."""
+        most = LINES * WIDTH
+        raw = os.pread(self.log.fileno(), most, max(self.start, self._size() - most))
+        return "\n".join(line[:WIDTH] for line in raw.decode(errors="replace").splitlines()[-LINES:])
 
     def signal(self, number: int) -> None:
         """Send a signal to the process and to all that it started."""
@@ -111,8 +114,6 @@ class LocalExecutor(Executor):
         self.slots, self.report = workers, report
         self.waiting: deque[tuple[Job, Future[None]]] = deque()
         self.workers: list[_Worker] = []
-        self.logs = TemporaryDirectory(prefix="unlearn-bench-", ignore_cleanup_errors=True)
-        self.started = 0
         self.stopped = self.resting = False
         self.rung, self.bell = get_context().Pipe(duplex=False)
         self.dispatcher = threading.Thread(target=self._dispatch, daemon=True)
@@ -163,7 +164,6 @@ class LocalExecutor(Executor):
             self._join(GRACE if now else REST)
         finally:
             self._kill()
-            self.logs.cleanup()
             atexit.unregister(self._kill)
 
     def _join(self, seconds: float) -> None:
@@ -209,8 +209,7 @@ class LocalExecutor(Executor):
 
     def _new_worker(self) -> _Worker:
         self.prepare()
-        self.started += 1
-        worker = _Worker(Path(self.logs.name, f"worker-{self.started}.log"))
+        worker = _Worker()
         self.workers.append(worker)
         if self.stopped:
             self._kill()

@@ -30,7 +30,9 @@ def folder_of(path: str, *needed: str) -> Path:
     for name in needed:
         if not (folder / name).is_file():
             found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
-            raise UserError(f"Judge folder {path} has no {name}; it holds {found}.")
+            raise UserError(
+                f"Judge folder {path} has no {name}; it holds {found}. Add it, or pass another with --scorer."
+            )
     return folder
 
 
@@ -39,7 +41,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{file} is not JSON: {error}") from error
+        raise UserError(f"{file} is not JSON; download it again: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{file} must hold an object; download it again.")
     return values

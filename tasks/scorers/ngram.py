@@ -87,7 +87,7 @@ def _read(file: Path) -> tuple[list[str], list[int], list[str]]:
             row = json.loads(line)
             text, label = row["text"], int(row["label"])
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f'{file}: line {number} is no {{"text": …, "label": 0 or 1}}.') from error
+            raise UserError(f'{file}: line {number} is no {{"text": …, "label": 0 or 1}}; mend it.') from error
         if label not in (0, 1) or not isinstance(text, str):
             raise UserError(f"{file}: line {number} needs a text and the label 0 or 1.")
         texts.append(text)

@@ -34,7 +34,10 @@ class SequenceClassifier(Scorer):
             self.model = AutoModelForSequenceClassification.from_pretrained(str(place), trust_remote_code=False)
             self.tokenizer = AutoTokenizer.from_pretrained(str(place), trust_remote_code=False)
         except Exception as error:
-            raise UserError(f"Judge folder {folder} cannot be loaded: {first_line(error)}") from error
+            raise UserError(
+                f"Judge folder {folder} cannot be loaded: {first_line(error)} Download it again, or pass another with"
+                " --scorer."
+            ) from error
         self.device = device
         self.model.to(device).eval()
         config = self.model.config

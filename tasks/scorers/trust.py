@@ -13,6 +13,7 @@ from ._texts import folder_of, in_batches, read_json
 WEIGHTS = "toxicity_classifier.pth"
 TOXIC = 1
 BASE = "bert-base-uncased"
+AGAIN = "Download it again, or pass another judge with --scorer."
 
 
 @scorers.register("trust")
@@ -71,10 +72,12 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{file} is no state dict that can be loaded with weights only: {first_line(error)}") from error
+        raise UserError(
+            f"{file} is no state dict that can be loaded with weights only: {first_line(error)} {AGAIN}"
+        ) from error
     wrong = state if not isinstance(state, Mapping) else [key for key in state if not _known(key)]
     if not isinstance(state, Mapping) or wrong:
-        raise UserError(f"{file} must hold a state dict of embedder.* and dense.*; it has {str(wrong)[:120]}.")
+        raise UserError(f"{file} must hold a state dict of embedder.* and dense.*; it has {str(wrong)[:120]}. {AGAIN}")
     return {key: value.float() for key, value in state.items()}
 
 
@@ -87,7 +90,7 @@ def _dense(state: Mapping[str, Any], hidden: int) -> Any:
 
     weight, bias = state.get("dense.weight"), state.get("dense.bias")
     if weight is None or bias is None:
-        raise UserError(f"{WEIGHTS} has no dense.weight and dense.bias.")
+        raise UserError(f"{WEIGHTS} has no dense.weight and dense.bias. {AGAIN}")
     if tuple(weight.shape) != (2, hidden) or tuple(bias.shape) != (2,):
         raise UserError(
             f"{WEIGHTS}: dense is {tuple(weight.shape)}, but two labels on {hidden} hidden units, (2, {hidden}), are"
@@ -107,11 +110,12 @@ def _fill(embedder: Any, state: Mapping[str, Any]) -> None:
     unknown = [key for key in given if key not in ours]
     if missing or unknown:
         problem, key = ("lacks", missing[0]) if missing else ("has an unknown", unknown[0])
-        raise UserError(f"{WEIGHTS} {problem} embedder.{key}: it is not the BERT of its config.json.")
+        raise UserError(f"{WEIGHTS} {problem} embedder.{key}: it is not the BERT of its config.json. {AGAIN}")
     for key, value in given.items():
         if value.shape != ours[key].shape:
             raise UserError(
-                f"{WEIGHTS}: embedder.{key} is {tuple(value.shape)}, but {tuple(ours[key].shape)} by config.json."
+                f"{WEIGHTS}: embedder.{key} is {tuple(value.shape)}, but {tuple(ours[key].shape)} by config.json;"
+                " put the config.json of these weights there."
             )
     embedder.load_state_dict(given, strict=False)
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+CAPABILITIES = 0x20080522
+"""The version of the kernel's structure of capabilities: two words each of effective, permitted, inheritable ones."""
 
 
 @dataclass
@@ -59,6 +65,26 @@ class Warm:
     def boards(self, store: Path) -> list[bytes]:
         """Return the bytes of a store's board."""
         return [(store / "leaderboards" / f"micro.{kind}").read_bytes() for kind in ("json", "md")]
+
+
+@contextmanager
+def bound() -> Iterator[None]:
+    """Let permissions hold for this thread as for its files' owner, also where it is root's: without capabilities."""
+    libc, header, kept = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(CAPABILITIES, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, kept) == 0
+    none = type(kept)(*kept)
+    none[0] = none[3] = 0
+    assert libc.capset(header, none) == 0
+    try:
+        yield
+    finally:
+        libc.capset(header, kept)
+
+
+@pytest.fixture(name="bound")
+def bound_fixture() -> Callable[[], AbstractContextManager[None]]:
+    """`bound`, for tests."""
+    return bound
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,27 @@ from unlearn_bench.harness.verify import verify
 LOOSE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
 JUNK = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12)
 VALUES = st.recursive(JUNK, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner))
+
+TRIED: Counter[str] = Counter()
+REFUSED: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def told() -> Iterator[None]:
+    """Say at the end how many inputs were tried."""
+    yield
+    kinds = ", ".join(f"{count} {what}" for what, count in TRIED.items())
+    print(f"\n{TRIED.total()} inputs ({kinds}): {REFUSED.total()} answered by a message, no traceback")
+
+
+@contextmanager
+def tried(what: str) -> Iterator[None]:
+    """Count an input, and whether a message answers it; anything else that it raises fails the test."""
+    TRIED[what] += 1
+    try:
+        yield
+    except UserError:
+        REFUSED[what] += 1
 
 
 def places(value: Any, at: tuple = ()) -> list[tuple]:
@@ -50,7 +73,7 @@ def test_a_suite_with_junk_in_it_is_a_suite_or_a_message(micro: dict, tmp_path: 
     file = tmp_path / "suite.yaml"
     junk = data.draw(VALUES)
     file.write_text(yaml.safe_dump(changed(micro, data.draw(st.sampled_from(places(micro))), junk)), encoding="utf-8")
-    with suppress(UserError):
+    with tried("suites"):
         assert isinstance(load_suite(str(file)), SuiteSpec)
 
 
@@ -60,7 +83,7 @@ def test_any_bytes_in_place_of_a_file_are_a_message(tmp_path: Path, content: byt
     file = tmp_path / "suite.yaml"
     file.write_bytes(content)
     for read in (load_suite, *(lambda name, read=read: read(Path(name)) for read in (read_json, read_jsonl))):
-        with suppress(UserError):
+        with tried("files of any bytes"):
             read(str(file))
     with pytest.raises(UserError, match="damaged"):
         read_sealed(file)
@@ -81,7 +104,7 @@ def test_a_plan_with_junk_in_it_is_a_plan_or_a_message(planned: tuple[Store, dic
     store, values = planned
     junk = changed(values, data.draw(st.sampled_from([place for place in places(values) if place])), data.draw(VALUES))
     write_sealed(store.root / "plans" / "micro.json", junk)
-    with suppress(UserError):
+    with tried("plans"):
         assert isinstance(Plan.load(store), Plan)
 
 
@@ -94,4 +117,5 @@ def test_a_manifest_with_junk_in_it_is_named(tmp_path: Path, data: st.DataObject
     values = read_sealed(entry.file("manifest.json"))
     junk = changed(values, data.draw(st.sampled_from([place for place in places(values) if place])), data.draw(VALUES))
     write_sealed(entry.file("manifest.json"), junk)
-    assert [each["what"] for each in verify(store)["damaged"]] == ["records/abc"]
+    with tried("manifests, each named by `verify`"):
+        assert [each["what"] for each in verify(store)["damaged"]] == ["records/abc"]

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import psutil
@@ -89,7 +91,8 @@ def plugin(tmp_path_factory) -> dict[str, str]:
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: unlearn-faulty\nVersion: 0.1\n")
     (facts / "entry_points.txt").write_text("[unlearn_bench.methods]\nfaulty = unlearn_faulty\n")
     (folder / "faults").mkdir()
-    return {**os.environ, "PYTHONPATH": str(folder), "FAULTS": str(folder / "faults")}
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "FAULTS": str(folder / "faults")}
 
 
 def command(methods: str, store: Path, *more: object, before: str = "") -> list[str]:
@@ -124,6 +127,7 @@ def test_a_faulty_plugin_costs_its_own_cell_and_is_named_with_its_cause(plugin, 
         assert PRINTED.get(variant, "") in kept["traceback"]
         tried = Path(plugin["FAULTS"], variant).read_text().split()
         assert len(set(tried)) == (2 if variant == "killed" else 1), "only what may pass is tried again"
+    print(f"{len(CAUSES)} faulty methods, each named with its cause; rmu, base and noise as undisturbed")
 
 
 def processes(leader: int) -> list[psutil.Process]:
@@ -138,11 +142,20 @@ def processes(leader: int) -> list[psutil.Process]:
     return found
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder for temporary files whose path leaves room for a socket's name."""
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize(
     "how", [(signal.SIGINT,), pytest.param((signal.SIGINT, signal.SIGINT), marks=pytest.mark.slow), (signal.SIGKILL,)]
 )
-def test_a_run_that_is_ended_leaves_no_process_and_keeps_what_is_finished(plugin, tmp_path: Path, how) -> None:
-    env, store = {**plugin, "FAULTS": str(tmp_path)}, tmp_path / "store"
+def test_a_run_that_is_ended_leaves_no_process_and_keeps_what_is_finished(
+    plugin, tmp_path: Path, short: Path, how
+) -> None:
+    env, store = {**plugin, "FAULTS": str(tmp_path), "TMPDIR": str(short)}, tmp_path / "store"
     patient = "from unlearn_bench.harness.executors import local\nlocal.GRACE = 600" if len(how) == 2 else ""
     default = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     asked = command("rmu,hangs", store, before=default + patient)
@@ -160,10 +173,13 @@ def test_a_run_that_is_ended_leaves_no_process_and_keeps_what_is_finished(plugin
         time.sleep(0.5)
     _, said = run.communicate(timeout=60)
     assert psutil.wait_procs(processes(run.pid), timeout=60)[1] == []
+    assert not list(filter(Path.is_file, short.rglob("*"))), "nor is a temporary file left"
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     if signal.SIGKILL not in how:
         assert run.returncode == 130
         assert said == "Interrupted. What is finished is kept; the same command goes on from there.\n"
+    ended = " and ".join(signal.Signals(number).name for number in how)
+    print(f"{ended}: {len(alive)} processes were at work, none is left; {len(kept)} finished entries untouched")
 
 
 class Short(Executor):

@@ -54,6 +54,7 @@ def check(arguments: tuple[str, ...], tmp_path: Path, finished: int) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before, "finished work was not done again"
     for name in ("micro.json", "micro.md"):
         assert (killed / "leaderboards" / name).read_bytes() == (calm / "leaderboards" / name).read_bytes()
+    print(f"{alive} processes killed with {kept} of {len(manifests(calm))} entries finished; the board as undisturbed")
 
 
 def test_a_killed_run_is_finished_by_the_next_with_the_same_board(tmp_path: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from unlearn_bench.harness import Request, measure
+from unlearn_bench.harness import Request, measure, resident
 from unlearn_bench.harness.jobs import Event, MakeJob, MeasureJob, Place, run_job
 from unlearn_bench.harness.plan import Plan
 from unlearn_bench.harness.planning import make_plan
 from unlearn_bench.harness.store import Entry, Store
 from unlearn_bench.harness.transforms import train
+from unlearn_bench.tasks.contract import PickyScorer
 
 STEPS, ITEMS, PART = 8, 24, 10
+MEASURED = (("outcomes", "outcomes.jsonl"), ("records", "records.jsonl"))
 
 
 class Killed(BaseException):
@@ -47,6 +50,10 @@ class Work:
     def pieces(self) -> list[Path]:
         """Pieces that lie in the store."""
         return sorted(self.store.root.rglob("*.piece"))
+
+    def files_of_pieces(self) -> list[Path]:
+        """Pieces without their notes."""
+        return [path for path in self.pieces() if ".json" not in path.name]
 
 
 def work(folder: Path) -> Work:
@@ -103,6 +110,7 @@ def test_training_goes_on_and_ends_with_the_same_bytes(tmp_path, undisturbed, ne
     seen, report = until(lambda event: False)
     run_job(make, report)
     assert 1 <= len(seen) < STEPS
+    print(f"killed at step 5 of {STEPS}, {len(seen)} steps after it; the same bytes")
     assert here.bytes_of("cells", "delta.safetensors") == undisturbed.bytes_of("cells", "delta.safetensors")
     assert here.bytes_of("cells", "training.jsonl") == undisturbed.bytes_of("cells", "training.jsonl")
     assert not here.pieces()
@@ -116,7 +124,7 @@ def test_a_state_that_does_not_count_is_not_gone_on_from(harm, tmp_path, undistu
     with pytest.raises(Killed):
         run_job(make, kill)
     if harm == "flipped":
-        (state,) = (path for path in here.pieces() if ".json" not in path.name)
+        (state,) = here.files_of_pieces()
         raw = bytearray(state.read_bytes())
         raw[len(raw) // 2] ^= 1
         state.write_bytes(raw)
@@ -148,12 +156,55 @@ def test_answers_go_on_by_parts_and_end_with_the_same_bytes(tmp_path, undisturbe
     _, kill = until(lambda event: event.stage == "realtoxicityprompts" and event.done > 2 * PART)
     with pytest.raises(Killed):
         run_job(ask, kill)
-    kept = [path for path in here.pieces() if ".json" not in path.name]
+    kept = here.files_of_pieces()
     assert [path.name for path in kept] == [".answers-0.piece", ".answers-10.piece"]
     assert Entry(kept[0].parent).manifest() is None
     seen, report = until(lambda event: False)
     run_job(ask, report)
     assert [event.done for event in seen if event.stage == "realtoxicityprompts"][:2] == [PART, 2 * PART]
-    for section, name in (("outcomes", "outcomes.jsonl"), ("records", "records.jsonl")):
+    print(f"killed in answering {ITEMS} items, {ITEMS - 2 * PART} answered after it; the same bytes")
+    for section, name in MEASURED:
         assert here.bytes_of(section, name) == undisturbed.bytes_of(section, name)
     assert not here.pieces()
+
+
+@pytest.mark.parametrize("harm", [None, "flipped"])
+def test_judgements_go_on_by_parts_and_end_with_the_same_bytes(harm, tmp_path, undisturbed, monkeypatch) -> None:
+    here = work(tmp_path)
+    make, ask = here.jobs()
+    run_job(make, lambda event: None)
+    _, kill = until(lambda event: event.stage == "realtoxicityprompts, judged" and event.done > 2 * PART)
+    with pytest.raises(Killed):
+        run_job(ask, kill)
+    kept = here.files_of_pieces()
+    assert [path.name for path in kept] == [".judged-0.piece", ".judged-10.piece"]
+    if harm:
+        raw = bytearray(kept[0].read_bytes())
+        raw[3] ^= 1
+        kept[0].write_bytes(raw)
+    asked: list[int] = []
+    real = resident.judge
+
+    def counted(*arguments):
+        judge = real(*arguments)
+        return SimpleNamespace(score=lambda texts: asked.append(len(texts)) or judge.score(texts))
+
+    monkeypatch.setattr(resident, "judge", counted)
+    seen, report = until(lambda event: False)
+    run_job(ask, report)
+    total = next(event.total for event in seen if event.stage == "realtoxicityprompts, judged")
+    assert sum(asked) == total - (PART if harm else 2 * PART) > PART
+    assert max(asked) == PART
+    print(f"killed in judging {total} texts, {sum(asked)} judged after it; the same bytes")
+    for section, name in MEASURED:
+        assert here.bytes_of(section, name) == undisturbed.bytes_of(section, name)
+    assert not here.pieces()
+
+
+def test_a_part_stands_for_its_own_texts_alone(tmp_path) -> None:
+    entry = Store.create(tmp_path).entry("records", "abc")
+    judge = measure.ByParts(PickyScorer(), entry, Place(tmp_path, "cpu", 1, 16), lambda done, total: None)
+    first, second = ([f"{kind} {number}" for number in range(3 * PART)] for kind in ("one", "other"))
+    assert judge.score(first) == PickyScorer().score(first)
+    assert judge.score(second) == PickyScorer().score(second)
+    assert judge.score(second) == PickyScorer().score(second)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,12 @@ EVERY = 8
 """The gate strikes every eighth step of writing, with each kind of fault in turn; `make test-full` all with all."""
 
 
-def strike(warm, tmp_path: Path, at: int, how: str) -> None:
-    """Strike one write; what it leaves is sound or named, and a second run finishes it with the undisturbed board."""
+def strike(warm, tmp_path: Path, at: int, how: str) -> str:
+    """Strike one write; what it leaves is sound or named, and a second run finishes it with the undisturbed board.
+
+    Returns:
+        How the struck run ended: killed, a message, a failed cell, or as if nothing had been.
+    """
     store = tmp_path / f"{how}{at}"
     status = warm.run(store, primitive="any", at=at, how=how)
     if how == "KILL":
@@ -30,6 +35,13 @@ def strike(warm, tmp_path: Path, at: int, how: str) -> None:
     assert warm.boards(store) == warm.boards(warm.calm)
     found = verify(Store.open(store))
     assert (found["damaged"], found["lacking"], found["unneeded"]) == ([], [], 0)
+    return {0: "not hurt", 1: "a cell failed", 2: "refused with a message"}.get(status, "killed")
+
+
+def tell(ended: Counter[str], total: int) -> None:
+    """Print what came of faults."""
+    causes = ", ".join(f"{count} {cause}" for cause, count in sorted(ended.items()))
+    print(f"{ended.total()} faults in {total} steps of writing: {causes}; every board as undisturbed")
 
 
 def writes(warm, tmp_path: Path) -> int:
@@ -42,22 +54,23 @@ def writes(warm, tmp_path: Path) -> int:
 
 def test_a_full_disk_a_bad_disk_and_a_kill_in_a_write_lose_nothing(warm, tmp_path: Path) -> None:
     total = writes(warm, tmp_path)
-    for number, at in enumerate((2, total // 3, total // 2, total - 1)):
-        strike(warm, tmp_path, at, HOW[number % len(HOW)])
+    places = enumerate((2, total // 3, total // 2, total - 1))
+    tell(Counter(strike(warm, tmp_path, at, HOW[number % len(HOW)]) for number, at in places), total)
 
 
 @pytest.mark.slow
 def test_every_eighth_step_of_writing_fails_in_turn(warm, tmp_path: Path) -> None:
-    for number, at in enumerate(range(1, writes(warm, tmp_path) + 1, EVERY)):
-        strike(warm, tmp_path, at, HOW[number % len(HOW)])
+    total = writes(warm, tmp_path)
+    places = enumerate(range(1, total + 1, EVERY))
+    tell(Counter(strike(warm, tmp_path, at, HOW[number % len(HOW)]) for number, at in places), total)
 
 
 @pytest.mark.slow
 @pytest.mark.full
 @pytest.mark.parametrize("how", HOW)
 def test_every_step_of_writing_fails_in_every_way(warm, tmp_path: Path, how: str) -> None:
-    for at in range(1, writes(warm, tmp_path) + 1):
-        strike(warm, tmp_path, at, how)
+    total = writes(warm, tmp_path)
+    tell(Counter(strike(warm, tmp_path, at, how) for at in range(1, total + 1)), total)
 
 
 def test_a_file_that_does_not_fit_fails_its_cell_and_the_next_run_makes_it(warm, tmp_path: Path) -> None:

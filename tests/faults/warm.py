@@ -2,8 +2,8 @@
 
 It imports everything and runs once without a fault; a fork then takes a fraction of a second instead of the start-up of
 a new process. Lines of JSON come in: `store`; a fault: `primitive`, `at` and `how`, or `seconds` after which the
-fork is killed, or the `largest` file that can be written; and how many run `beside` it. The status of each fork goes
-out, negative where a signal ended it.
+fork is killed, the `largest` file that can be written, or that it is `bound` by permissions; and how many run `beside`
+it. The status of each fork goes out, negative where a signal ended it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import signal
 import sys
 import tempfile
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+
+from conftest import bound
 
 PRIMITIVES = ("mkstemp", "write", "fsync", "chmod", "replace")
 """What `harness/files.py` writes with, in the order of a file's life."""
@@ -92,7 +95,8 @@ def fork(order: dict, number: int = 0) -> int:
         inject(calls, order.get("primitive"), order.get("at", 0), order.get("how", "EIO"))
         if "largest" in order:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest"], order["largest"]))
-        run(order["store"], tuple(order.get("methods", ("rmu",))))
+        with bound() if order.get("bound") else nullcontext():
+            run(order["store"], tuple(order.get("methods", ("rmu",))))
         status = 0
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from importlib import util
 from importlib.metadata import PackageNotFoundError
 
 import pytest
@@ -83,6 +84,16 @@ def test_trust_does_not_depend_on_the_batch(toy):
     together = judge.score(TEXTS * 30)
     assert together[: len(TEXTS)] == [judge.score([text])[0] for text in TEXTS]
     assert together == together[: len(TEXTS)] * 30
+
+
+def test_other_judges_do_not_depend_on_the_batch_either(tmp_path):
+    judges = [load_scorer("sequence_classifier", classifier(tmp_path, {0: "fine", 1: "toxic"}))]
+    if util.find_spec("profanity_check"):
+        judges.append(load_scorer("profanity_check", ""))
+    for judge in judges:
+        together = judge.score(TEXTS * 30)
+        assert together == [judge.score([text])[0] for text in TEXTS] * 30
+        assert together == judge.score(TEXTS * 7) + judge.score(TEXTS * 23)
 
 
 def test_trust_takes_a_tokenizer_without_its_config_and_no_pooler(toy):
