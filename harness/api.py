@@ -21,7 +21,7 @@ from .plan import Plan, PlannedCell
 from .planning import Request, make_plan
 from .progress import Display
 from .runner import Runner
-from .state import CellState, state_of
+from .state import state_of, states
 from .store import Store
 
 if TYPE_CHECKING:
@@ -155,11 +155,6 @@ def default_workers(plan: Plan, device: str) -> int:
     if device != "cpu" or engines.get(plan.engine).alone:
         return 1
     return max(1, len(os.sched_getaffinity(0)) // plan.suite.threads)
-
-
-def states(plan: Plan, store: Store) -> list[CellState]:
-    """Return what of each cell of a plan is finished."""
-    return [state_of(plan, cell, store) for cell in plan.cells]
 
 
 def load_records(output: Path | str = DEFAULT_OUTPUT, suite: str | None = None) -> pd.DataFrame:

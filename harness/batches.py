@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from ..methods.base import Batch, Tokens
 from .errors import UserError
 from .suite import TrainingSpec
+
+KEPT = 1 << 14
+"""Texts whose tokens are kept for the next time they come round."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Batches:
         self._retain = Shuffled("retain", corpora.retain, seed)
         self._corpora, self._tokenizer, self._seed, self._device = corpora, tokenizer, seed, device
         self._size, self._length = training.batch_size, training.max_length
+        self._ids = lru_cache(KEPT)(self._tokenised)
         forget_texts = sum(len(topic.texts) for topic in self._forget)
         each = training.batch_size * training.accumulation
         self.steps = training.steps or max(1, math.ceil(training.epochs * forget_texts / each))
@@ -110,17 +115,20 @@ class Batches:
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Tokenise with the tokenizer's special tokens, cut at `max_length` on the right, pad on the right."""
-        rows = [list(ids)[: self._length] for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
-        for text, row in zip(texts, rows, strict=True):
-            if not row:
-                raise UserError(f"The tokenizer gives no token for the training text {text!r:.80}; remove that text.")
+        rows = [self._ids(text) for text in texts]
         pad = self._tokenizer.pad_token_id or 0
         ids = torch.full((len(rows), max(map(len, rows))), int(pad))  # pyright: ignore[reportArgumentType]
         mask = torch.zeros_like(ids)
         for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
+            ids[index, : len(row)] = torch.from_numpy(row)
             mask[index, : len(row)] = 1
         return Tokens(ids.to(self._device), mask.to(self._device))
+
+    def _tokenised(self, text: str) -> np.ndarray:
+        row = np.array(self._tokenizer(text, verbose=False)["input_ids"], dtype=np.int32)[: self._length]
+        if not len(row):
+            raise UserError(f"The tokenizer gives no token for the training text {text!r:.80}; remove that text.")
+        return row
 
     def _probe_text(self) -> tuple[list[str], np.ndarray]:
         if self._corpora.probe is not None:

@@ -129,8 +129,6 @@ def _read_file(file: Path) -> list[Row]:
 
 
 def _parse(file: Path) -> list[Row]:
-    import pandas as pd
-
     match file.suffix:
         case ".jsonl" | ".json":
             text = file.read_text(encoding="utf-8")
@@ -138,15 +136,21 @@ def _parse(file: Path) -> list[Row]:
                 json.loads(text) if text.lstrip().startswith("[") else map(json.loads, filter(None, text.split("\n")))
             )
             return list(lines)
-        case ".csv" | ".tsv":
-            frame = pd.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", keep_default_na=False)
-            return frame.to_dict("records")  # pyright: ignore[reportReturnType]
-        case ".parquet":
-            rows = pd.read_parquet(file).to_dict("records")
-            return [{str(k): v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in rows]
+        case ".csv" | ".tsv" | ".parquet":
+            return _parse_table(file)
         case _:
             lines = file.read_text(encoding="utf-8").split("\n")
             return [{"text": line.strip()} for line in lines if line.strip() and not re.match(r"^\s*=.*=\s*$", line)]
+
+
+def _parse_table(file: Path) -> list[Row]:
+    import pandas as pd
+
+    if file.suffix == ".parquet":
+        rows = pd.read_parquet(file).to_dict("records")
+        return [{str(k): v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in rows]
+    frame = pd.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", keep_default_na=False)
+    return frame.to_dict("records")  # pyright: ignore[reportReturnType]
 
 
 def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> list[Row]:

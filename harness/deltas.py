@@ -17,9 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import UserError
-from .store import Entry
-
-FILE = "delta.safetensors"
+from .store import DELTA, Entry
 
 
 def save_delta(
@@ -46,13 +44,15 @@ def save_delta(
 def load_delta(entry: Entry) -> dict[str, Tensor]:
     """Read the changed weights of a finished cell; raise a `UserError` where it changes none (see `decoding_of`)."""
     if decoding_of(entry) is not None:
-        raise UserError(f"{entry.path.name} works at decoding time: it has no weights of its own, its base's stand.")
+        raise UserError(
+            f"{entry.path.name} works at decoding time: it has no weights of its own; choose a method that trains."
+        )
     return load_tensors(entry)
 
 
 def load_tensors(entry: Entry) -> dict[str, Tensor]:
     """Read the tensors of a finished cell, whatever `decoding_of` says that they are."""
-    return load_file(entry.file(FILE))
+    return load_file(entry.file(DELTA))
 
 
 def decoding_of(entry: Entry) -> dict[str, Any] | None:
@@ -61,7 +61,7 @@ def decoding_of(entry: Entry) -> dict[str, Any] | None:
     `{"kind": registered method, "settings": its settings}`: the base's first layers with the tensors in place are the
     method's assistant; see `methods.base.DecodingMethod`.
     """
-    with safe_open(entry.file(FILE), framework="pt") as file:
+    with safe_open(entry.file(DELTA), framework="pt") as file:
         said = (file.metadata() or {}).get("decoding")
     return None if said is None else json.loads(said)
 
@@ -80,7 +80,10 @@ def apply_delta(model: torch.nn.Module, delta: Mapping[str, Tensor]) -> dict[str
                 " --models."
             )
         if own[name].shape != tensor.shape:
-            raise UserError(f"The checkpoint's {name} is {tuple(tensor.shape)}, the base's {tuple(own[name].shape)}.")
+            raise UserError(
+                f"The checkpoint's {name} is {tuple(tensor.shape)}, the base's {tuple(own[name].shape)}; pass the model"
+                " it was made from with --models."
+            )
     originals = {name: own[name].detach().clone() for name in delta}
     with torch.no_grad():
         for name, tensor in delta.items():

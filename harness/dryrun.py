@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .api import states
-from .estimate import A100, Estimate
-from .needs import estimates
 from .plan import Plan, PlannedCell
 from .planning import Reach, Request, make_plan
-from .state import CellState
+from .profiles import A100
+from .state import CellState, states
 from .store import Store
+
+if TYPE_CHECKING:
+    from .estimate import Estimate, Estimates
 
 
 def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
     plan = make_plan(request, None, reach)
     store = Store.open(output) if (output / "store.json").is_file() else Store(output)
     found = states(plan, store)
-    costs = None if plan.suite.embedded else estimates(plan, batch_size, reach.rows)
+    costs = None if plan.suite.embedded else _estimates(plan, batch_size, reach)
     by_cell = {id(row.cell): row.estimate for row in costs.rows} if costs else {}
     return {
         "suite": plan.suite.name,
@@ -37,6 +38,12 @@ def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
         "assumptions": costs.assumptions if costs else None,
         "unreached": list(plan.unreached),
     }
+
+
+def _estimates(plan: Plan, batch_size: int, reach: Reach) -> Estimates:
+    from .needs import estimates
+
+    return estimates(plan, batch_size, reach.rows)
 
 
 def _row(plan: Plan, cell: PlannedCell, state: CellState, estimate: Estimate | None) -> dict[str, Any]:

@@ -36,7 +36,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,12 +53,13 @@ from .errors import UserError
 from .files import read_json
 from .models import ModelSpec
 from .plan import Plan, PlannedCell, PlannedTask
+from .profiles import A100, GIB, Profile
 from .rehearsal import Anatomy, Pass, Rehearsal, Work, rehearse, skeleton
+from .specs import canonical
 from .suite import CorporaSpec, SourceSpec, TrainingSpec
 from .transforms.quantise import linear_weights
 from .transforms.relearn import LanguageModelling, RelearnSettings
 
-GIB = 2**30
 OVERHEAD = int(1.5 * GIB)
 LOSS_COPIES = 3
 LOGIT_BYTES = 24
@@ -73,57 +73,6 @@ ASSUMPTIONS = (
     "Estimates for {profile} at {utilisation:.0%} of peak, evaluation batch {batch}, one worker;"
     " texts as long as known, else max_length; loading, downloads and judging take more time."
 )
-
-
-@dataclass(frozen=True)
-class Profile:
-    """A kind of device: peak FLOP/s by dtype, bytes/s and bytes of memory, and how much of the peak is reached.
-
-    `layer_seconds` is the least that a layer takes in one direction, however small: Python and kernel launches.
-    """
-
-    name: str
-    flops: Mapping[str, float]
-    bandwidth: float
-    memory: float
-    utilisation: float = 0.4
-    layer_seconds: float = 0.0
-
-    def seconds(self, flops: float, dtype: str) -> float:
-        """Return the time of so many FLOPs."""
-        return flops / (self.utilisation * self.flops[dtype])
-
-
-A100 = Profile(
-    "A100-80GB",
-    flops={"bfloat16": 312e12, "float16": 312e12, "tf32": 156e12, "float32": 19.5e12},
-    bandwidth=2.04e12,
-    memory=80 * GIB,
-    layer_seconds=7e-4,
-)
-"""NVIDIA's data sheet (dense, SXM); the launch time is that of transformers' decoder layers without compilation."""
-
-
-def measured_cpu() -> Profile:
-    """Return this machine's profile: the best of a few matrix products a dtype, and of a few copies, as threads are."""
-    flops = {}
-    for name in ("float32", "bfloat16"):
-        a = torch.randn(768, 768).to(getattr(torch, name))
-        flops[name] = 2 * 768**3 / _fastest(lambda a=a: a @ a)
-    source = torch.ones(1 << 24)
-    target = torch.empty_like(source)
-    bandwidth = 2 * source.nbytes / _fastest(lambda: target.copy_(source))
-    flops["tf32"] = flops["float32"]
-    return Profile("this CPU", flops, bandwidth, math.inf, utilisation=0.7, layer_seconds=3e-4)
-
-
-def _fastest(run: Callable[[], Any]) -> float:
-    seconds = []
-    for _ in range(6):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
 
 
 @dataclass(frozen=True)
@@ -332,7 +281,12 @@ def estimate_plan(
         profile: the device.
         batch_size: sequences that are evaluated together.
     """
-    rows = tuple(_row(plan, cell, architectures, corpora, profile, batch_size) for cell in plan.cells)
+    kinds = [_kind(cell) for cell in plan.cells]
+    costs = {
+        kind: _cost(plan, cell, architectures, corpora, profile, batch_size)
+        for kind, cell in dict(zip(kinds, plan.cells, strict=True)).items()
+    }
+    rows = tuple(Row(cell, costs[kind]) for kind, cell in zip(kinds, plan.cells, strict=True))
     known = [row.estimate for row in rows if row.estimate is not None]
     total = Estimate(
         max((one.memory_bytes for one in known), default=0),
@@ -343,33 +297,41 @@ def estimate_plan(
     return Estimates(rows, total, said)
 
 
-def _row(
+def _kind(cell: PlannedCell) -> tuple[Any, ...]:
+    """Return what a cell's cost depends on: all but the seed."""
+    spec = cell.spec
+    return cell.model, spec.transform, spec.track, spec.stress, canonical(spec.settings)
+
+
+def _cost(
     plan: Plan,
     cell: PlannedCell,
     architectures: Mapping[str, Mapping[str, Any]],
     corpora: Mapping[str, Corpus],
     profile: Profile,
     batch_size: int,
-) -> Row:
+) -> Estimate | None:
     spec = plan.models[cell.model]
     facts = architectures.get(cell.model) or _local_facts(spec)
     if facts is None:
-        return Row(cell, None)
+        return None
     model = skeleton(facts)
-    anatomy = Anatomy(model)
+    anatomy = _anatomy(model)
     asked = plan.tasks_of(cell).values()
     measured = [evaluation_cost(anatomy, task, spec.dtype, batch_size, profile) for task in asked]
     made = _making(plan, cell, model, anatomy, corpora, profile)
     beside = anatomy.total * _bytes(spec.dtype) if cell.spec.transform == "import" else 0
     peak = max((one.memory_bytes for one in measured), default=0) + beside
-    return Row(
-        cell,
-        Estimate(
-            max(made.memory_bytes, peak),
-            made.seconds + sum(one.seconds for one in measured),
-            made.disk_bytes + sum(one.disk_bytes for one in measured),
-        ),
+    return Estimate(
+        max(made.memory_bytes, peak),
+        made.seconds + sum(one.seconds for one in measured),
+        made.disk_bytes + sum(one.disk_bytes for one in measured),
     )
+
+
+@lru_cache(maxsize=8)
+def _anatomy(model: PreTrainedModel) -> Anatomy:
+    return Anatomy(model)
 
 
 def _making(

@@ -14,7 +14,7 @@ from .files import read_json, write_json
 from .models import MODEL_FILES, ModelSpec, load_model, model_folder, weight_files
 from .plan import Plan
 from .state import find_cell
-from .store import Store
+from .store import DELTA, Store
 
 if TYPE_CHECKING:
     from .shards import Shard
@@ -30,8 +30,6 @@ def export_cell(name: str, folder: Path, output: Path, suite: str | None = None)
     Raises:
         UserError: no such cell, a cell that is not finished or an import, or a folder that already holds something.
     """
-    from .deltas import FILE
-
     store = Store.open(output)
     plan = Plan.load(store, suite)
     cell = find_cell(plan, store, name)
@@ -39,21 +37,21 @@ def export_cell(name: str, folder: Path, output: Path, suite: str | None = None)
     manifest = entry.manifest()
     made = cell.spec.transform not in UNMADE
     if cell.spec.transform == CONSTANT:
-        raise UserError(f"{cell.spec.label} is no model: it answers alike whatever it is asked.")
+        raise UserError(f"{cell.spec.label} is no model: it answers alike whatever it is asked; name another cell.")
     if made:
         if manifest is None:
             raise UserError(f"Cell {cell.spec.label} is not finished; run `unlearn-bench evaluate` again first.")
         if "pointer" in manifest:
-            raise UserError(f"{cell.spec.label} was made elsewhere; it lies in {manifest['pointer']}.")
+            raise UserError(f"{cell.spec.label} was made elsewhere; use its own folder, {manifest['pointer']}.")
         if cell.spec.changes == "decoding":
             raise UserError(
-                f"{cell.spec.label} works at decoding time, so no folder of weights is what was measured: it is the"
-                f" base beside the assistant whose tensors lie in {entry.file(FILE)}."
+                f"{cell.spec.label} works at decoding time, so no folder of weights is what was measured: use the"
+                f" base beside the assistant whose tensors lie in {entry.file(DELTA)}."
             )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder; pass a new one.")
     try:
-        export_checkpoint(plan.models[cell.model], entry.file(FILE) if made else None, folder)
+        export_checkpoint(plan.models[cell.model], entry.file(DELTA) if made else None, folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}; pass another folder.") from error
 

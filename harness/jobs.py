@@ -14,7 +14,7 @@ from .cells import CellSpec
 from .files import atomic, file_sha256, write_jsonl
 from .models import ModelSpec
 from .plan import PlannedTask
-from .store import Entry, Store
+from .store import DELTA, Entry, Store
 from .suite import CorporaSpec
 
 
@@ -107,7 +107,7 @@ def make(job: MakeJob, report: Report) -> None:
 
 
 def _make(job: MakeJob, entry: Entry, report: Report) -> None:
-    from .deltas import FILE, save_delta
+    from .deltas import save_delta
     from .transforms.base import transforms
 
     started = time.perf_counter()
@@ -115,10 +115,10 @@ def _make(job: MakeJob, entry: Entry, report: Report) -> None:
     facts: dict[str, Any] = {"cell": job.cell.model_dump(mode="json"), "summary": made.summary}
     files: dict[str, Callable[[Path], Any] | None] = {"training.jsonl": lambda path: write_jsonl(path, made.log)}
     if made.imported is None:
-        with atomic(entry.file(FILE)) as staged:
+        with atomic(entry.file(DELTA)) as staged:
             save_delta(staged, made.delta, job.model.torch_dtype, made.decoding)
-        facts["delta"] = file_sha256(entry.file(FILE))
-        files[FILE] = None
+        facts["delta"] = file_sha256(entry.file(DELTA))
+        files[DELTA] = None
     else:
         facts |= {"delta": made.imported[0], "pointer": made.imported[1]}
     entry.commit(files, {**facts, "recorded": recorded(job.place, started - made.before)})

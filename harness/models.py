@@ -214,7 +214,7 @@ def unreadable(spec: ModelSpec, error: Exception) -> str:
     what = f"Model folder {spec.path}" if spec.path is not None else f"Model {spec.hub}"
     if "trust_remote_code" in str(error):
         return needs_code(what)
-    return f"{what} cannot be loaded: {first_line(error)}"
+    return f"{what} cannot be loaded: {first_line(error)} Download it again, or pass another with --models."
 
 
 def needs_code(what: str) -> str:

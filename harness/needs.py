@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .data import Rows, load_rows
-from .estimate import A100, Estimates, corpus_of, estimate_plan
+from .estimate import Estimates, corpus_of, estimate_plan
 from .plan import Plan
+from .profiles import A100
 from .suite import SourceSpec
 
 

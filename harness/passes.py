@@ -6,16 +6,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
 
 from ..methods.base import Tokens
 from .errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def decoder_layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -143,6 +145,8 @@ class Passes:
 
     def _forward(self, tokens: Tokens, parameters: Mapping[str, Tensor]) -> Any:
         inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask, "use_cache": False}
+        if not parameters:
+            return self.model(**inputs)
         return torch.func.functional_call(self.model, dict(parameters), (), inputs)
 
     @contextmanager

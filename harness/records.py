@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -90,7 +90,7 @@ class Record:
 
 def to_row(value: Item | Choices | Generations | Record) -> dict[str, Any]:
     """Return a record type as plain JSON types; a log-probability that is not finite becomes null."""
-    row = asdict(value)
+    row = dict(vars(value))
     for name in ("logprobs", "reference"):
         if row.get(name) is not None:
             row[name] = [number if isfinite(number) else None for number in row[name]]

@@ -37,7 +37,8 @@ def _skeleton(facts: str) -> PreTrainedModel:
             return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     except Exception as error:
         raise UserError(
-            f"The architecture facts {facts:.80} describe no causal language model: {first_line(error)}"
+            f"The architecture facts {facts:.80} describe no causal language model: {first_line(error)} Check the"
+            " model's config.json."
         ) from error
 
 

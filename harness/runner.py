@@ -21,6 +21,8 @@ from .plan import Plan, PlannedCell, delta_of
 from .state import CellState, state_of
 from .store import Busy, Store
 
+MEND = "the same command makes it when that is mended"
+
 
 @dataclass
 class Runner:
@@ -65,10 +67,10 @@ class Runner:
     def _advance(self, cell: PlannedCell) -> None:
         """Queue the next job of a cell: make it, then measure it; report it when nothing remains."""
         if cell.spec.transform == "noise" and not cell.spec.parents:
-            self._failed(cell, UserError("no method finished, so there is nothing to match noise to"))
+            self._failed(cell, UserError(f"no method finished, so there is nothing to match noise to; {MEND}"))
             return
         if cell.spec.stress is not None and "parent" not in cell.spec.settings:
-            self._failed(cell, UserError(f"{self._parent(cell)}, so there is nothing to {cell.spec.transform}"))
+            self._failed(cell, UserError(f"{self._parent(cell)}, so there is nothing to {cell.spec.transform}; {MEND}"))
             return
         state = state_of(self.plan, cell, self.store)
         if state.finished:

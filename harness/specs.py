@@ -79,6 +79,8 @@ class Spec(BaseModel):
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
     if isinstance(value, Spec):
         return value.identity()
     if isinstance(value, BaseModel):

@@ -34,7 +34,9 @@ class CellState:
 def state_of(plan: Plan, cell: PlannedCell, store: Store) -> CellState:
     """Look a cell up in the store; a cell that is not finished has failed where a failure is kept."""
     cell = plan.settle(cell, store)
-    wanted = entries(plan, cell, store)
+    ident = cell.id
+    delta = delta_of(store, ident, cell.spec.transform)
+    wanted = _entries(plan, cell, delta, store)
     outcomes = {name: outcome for name, (outcome, _) in wanted.items()}
     records = {
         name: record
@@ -42,14 +44,21 @@ def state_of(plan: Plan, cell: PlannedCell, store: Store) -> CellState:
         if record.manifest() is not None and outcome.manifest() is not None
     }
     missing = tuple(name for name in plan.tasks_of(cell) if name not in records)
-    failure = store.entry("cells", cell.id).failure() if missing else None
-    made = delta_of(store, cell.id, cell.spec.transform) is not None
-    return CellState(cell, made, outcomes, records, missing, failure)
+    failure = store.entry("cells", ident).failure() if missing else None
+    return CellState(cell, delta is not None, outcomes, records, missing, failure)
+
+
+def states(plan: Plan, store: Store) -> list[CellState]:
+    """Return what of each cell of a plan is finished."""
+    return [state_of(plan, cell, store) for cell in plan.cells]
 
 
 def entries(plan: Plan, cell: PlannedCell, store: Store) -> dict[str, tuple[Entry, Entry]]:
     """Return the outcome and record entries that a settled cell should have, by task; none before it is made."""
-    delta = delta_of(store, cell.id, cell.spec.transform)
+    return _entries(plan, cell, delta_of(store, cell.id, cell.spec.transform), store)
+
+
+def _entries(plan: Plan, cell: PlannedCell, delta: str | None, store: Store) -> dict[str, tuple[Entry, Entry]]:
     if delta is None:
         return {}
     found = {}

@@ -50,7 +50,10 @@ def stress_kind(spec: StressSpec) -> type[Stress]:
     """Return the transform of a stress; raise a `UserError` where it is none."""
     kind = transforms.get(spec.transform)
     if not issubclass(kind, Stress):
-        raise UserError(f"The transform {spec.transform!r} is no stress of a finished checkpoint.")
+        raise UserError(
+            f"The transform {spec.transform!r} is no stress of a finished checkpoint; name a transform that is under"
+            " `stresses:`, such as relearn."
+        )
     return kind
 
 

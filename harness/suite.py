@@ -268,7 +268,7 @@ def _read(name: str, beside: Path, seen: tuple[Path, ...]) -> tuple[dict[str, An
     except OSError as error:
         raise UserError(f"Suite file {path} cannot be read: {error.strerror}; check its path.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"Suite file {path} is not YAML: {error}") from error
+        raise UserError(f"Suite file {path} is not YAML; mend it there: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"Suite file {path} must hold a mapping; see `unlearn-bench show micro`.")
     embedded = values.get("embedded", False)

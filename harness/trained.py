@@ -137,7 +137,10 @@ class LowRankTensors(TrainedTensors):
         try:
             self._tuner = LoraModel(self.model, config, self.NAME)
         except ValueError as error:
-            raise UserError(f"LoRA cannot train {', '.join(modules):.200}: {first_line(error)}") from error
+            raise UserError(
+                f"LoRA cannot train {', '.join(modules):.200}: {first_line(error)} Name linear layers in the method's"
+                " `parameters`, or train without LoRA."
+            ) from error
         factors = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
         for name in factors:
             parameter = self.model.get_parameter(name)

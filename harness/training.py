@@ -155,7 +155,10 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken: the result equals that of an unbroken run, bit for bit."""
         if set(state["tensors"]) != set(self._tensors.parameters):
-            raise UserError(f"The saved state belongs to another run: it trains {sorted(state['tensors'])}.")
+            raise UserError(
+                f"The saved state belongs to another run: it trains {sorted(state['tensors'])!s:.200}. Remove the"
+                " *.piece files in the cell's folder and run again."
+            )
         self._tensors.load(state["tensors"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.method.load_state_dict(state["method"])

@@ -149,7 +149,7 @@ def plan_tuning(request: Request, budget: int, seed: int = 0) -> Tuning:
     spaces = {name: space_of(name, suite, depth, fixed) for name in names}
     for name, space in spaces.items():
         if not space:
-            raise UserError(f"Nothing of {name} is searched: all its settings are set with --set.")
+            raise UserError(f"Nothing of {name} is searched: all its settings are set with --set; leave one out.")
     return Tuning(request, suite, tuple(names), tracks, spaces, budget, seed, model.name)
 
 

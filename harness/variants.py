@@ -36,7 +36,10 @@ def choose_variants(
     known = {name for track in tracks for label, v in offered[track].items() for name in (label, v.method)}
     for name in sorted(wanted - known):
         methods.get(name)
-        raise UserError(f"The method {name!r} serves none of the tracks {', '.join(tracks)}.")
+        raise UserError(
+            f"The method {name!r} serves none of the tracks {', '.join(tracks)}; leave it out of --methods, or choose"
+            " others with --tracks."
+        )
     changes, swept = overrides(settings), grids(grid)
     for name, keys in swept.items():
         for key in keys.keys() & changes.get(name, {}).keys():
@@ -88,7 +91,7 @@ def check_values(where: str, values: Sequence[Any]) -> None:
         raise UserError(f"{where} has no value; give some, separated by commas.")
     for place, value in enumerate(values):
         if value in values[:place]:
-            raise UserError(f"{where} has the value {value} twice.")
+            raise UserError(f"{where} has the value {value} twice; give it once.")
 
 
 def _parsed(option: str, setting: str, form: str, frame: str) -> tuple[str, str, Any]:

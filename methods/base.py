@@ -9,15 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
-
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from ..harness.registry import Registry
 from ..harness.specs import Kind, Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
 
 methods: Registry[type[Method]] = Registry("method", "unlearn_bench.methods", "unlearn_bench.methods")
 register = methods.register
@@ -161,6 +161,8 @@ class Context(ABC):
 
 def next_logprobs(logits: Tensor, tokens: Tokens) -> Tensor:
     """Return the log-probability of each next token, (batch, length - 1), float32; 0 where it is padding."""
+    import torch.nn.functional as F
+
     rows, length = tokens.ids.shape
     nll = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), tokens.ids[:, 1:].flatten(), reduction="none")
     return -nll.view(rows, length - 1) * tokens.mask[:, 1:]
@@ -174,7 +176,7 @@ class LoRA:
     alpha: float
 
 
-Gradients = Mapping[str, Tensor]
+Gradients: TypeAlias = "Mapping[str, Tensor]"
 """Parameter name to gradient."""
 
 
@@ -218,6 +220,8 @@ class Method(ABC):
 
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the scalar that the loop minimises in this step: the sum, unless a method says otherwise."""
+        import torch
+
         return torch.stack(list(losses.values())).sum()
 
     def combine_gradients(self, gradients: Mapping[str, Gradients]) -> Gradients:

@@ -17,21 +17,20 @@ parameters train: `mlp.down_proj.weight` of the layers in I, as in the RMU famil
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from .base import Batch, Context, Depth, Range, register
 from .reinforce import AlphaMethod, AlphaSettings
 from .representation import cosine_distance, last_token, mean_token, nine_layers
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 class MultiLayerProbeSettings(AlphaSettings):
@@ -73,15 +72,16 @@ class MultiLayerProbe(AlphaMethod):
         if self.settings.labels == "shuffled":
             labels = context.rng.permutation(labels)
         fold_seed = int(context.rng.integers(2**31))
+        probe = self._probe()
         with threadpool_limits(1):  # more threads would change the last bits, and be slower
             self.auc = {
                 layer: {
-                    "last": self._auc(last[layer], labels, fold_seed),
-                    "mean": self._auc(mean[layer], labels, fold_seed),
+                    "last": _auc(probe, last[layer], labels, fold_seed),
+                    "mean": _auc(probe, mean[layer], labels, fold_seed),
                 }
                 for layer in last
             }
-            directions = {layer: self._direction(last[layer], labels) for layer in last}
+            directions = {layer: _direction(probe, last[layer], labels) for layer in last}
         self.w = {
             layer: torch.tensor(direction, dtype=torch.float32, device=context.device)
             for layer, direction in directions.items()
@@ -123,22 +123,30 @@ class MultiLayerProbe(AlphaMethod):
         joined = [{layer: torch.cat(rows).double().numpy() for layer, rows in part.items()} for part in (last, mean)]
         return joined[0], joined[1], np.concatenate(labels)
 
-    def _probe(self) -> Any:
+    def _probe(self) -> Pipeline:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         return make_pipeline(StandardScaler(), LogisticRegression(C=self.settings.probe_c, max_iter=1000))
 
-    def _auc(self, features: np.ndarray, labels: np.ndarray, seed: int) -> float | None:
-        """Return the held-out AUC, mean over at most five folds, or None where a label has only one text."""
-        splits = min(5, int(np.bincount(labels).min()))
-        if splits < 2:
-            return None
-        folds = StratifiedKFold(splits, shuffle=True, random_state=seed)
-        return float(cross_val_score(self._probe(), features, labels, cv=folds, scoring="roc_auc").mean())
 
-    def _direction(self, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the probe's direction in the raw space, unit norm, (d,)."""
-        scaler, regression = self._probe().fit(features, labels).named_steps.values()
-        raw = regression.coef_[0] / scaler.scale_
-        return raw / np.linalg.norm(raw)
+def _auc(probe: Pipeline, features: np.ndarray, labels: np.ndarray, seed: int) -> float | None:
+    """Return the held-out AUC, mean over at most five folds, or None where a label has only one text."""
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+    splits = min(5, int(np.bincount(labels).min()))
+    if splits < 2:
+        return None
+    folds = StratifiedKFold(splits, shuffle=True, random_state=seed)
+    return float(cross_val_score(probe, features, labels, cv=folds, scoring="roc_auc").mean())
+
+
+def _direction(probe: Pipeline, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the probe's direction in the raw space, unit norm, (d,)."""
+    scaler, regression = probe.fit(features, labels).named_steps.values()
+    raw = regression.coef_[0] / scaler.scale_
+    return raw / np.linalg.norm(raw)
 
 
 def _described(w: Mapping[int, Tensor]) -> dict[str, Any]:

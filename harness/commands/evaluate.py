@@ -120,7 +120,6 @@ def evaluate(
     **asked: Any,
 ) -> None:
     """Train methods, measure checkpoints, write the leaderboard. What is finished is not done again."""
-    from .. import api
     from ..planning import Request
 
     if asked["suite"] is None and ctx.get_parameter_source("data_root") == ParameterSource.ENVIRONMENT:
@@ -133,6 +132,8 @@ def evaluate(
         said = look(request, output, batch_size)
         click.echo(json.dumps(said, indent=2) if as_json else render(said))
         return
+    from .. import api
+
     started = time.perf_counter()
     result = api.evaluate(
         request,

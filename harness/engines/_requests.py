@@ -118,6 +118,9 @@ def _unscored(item: str, pairs: Sequence[tuple[list[int], list[int]]], limit: in
     """Return the outcome without its log-probabilities; raise a `UserError` on a choice longer than the model takes."""
     for _, tail in pairs:
         if len(tail) > limit:
-            raise UserError(f"A choice of item {item} has {len(tail)} tokens, more than the {limit} the model takes.")
+            raise UserError(
+                f"A choice of item {item} has {len(tail)} tokens, more than the {limit} the model takes; leave the item"
+                " out of the data, or choose a model that takes more."
+            )
     truncated = max(max(0, len(head) + len(tail) - limit - 1) for head, tail in pairs)
     return Choices(item, [0.0] * len(pairs), [len(t) for _, t in pairs], [False] * len(pairs), truncated)

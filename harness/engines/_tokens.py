@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+KEPT = 1 << 15
+"""Texts whose tokens an engine keeps."""
 DEFAULT_MAX_LENGTH = 2048
 """Tokens a model takes where neither its configuration nor its tokenizer says; lm-eval's number."""
 
@@ -81,17 +87,26 @@ class Tokens:
             except TemplateError:
                 return self._templated(messages[-1:])
         except (TemplateError, ValueError) as error:
-            raise UserError(f"The tokenizer's chat template cannot be applied: {error}") from error
+            raise UserError(
+                f"The tokenizer's chat template cannot be applied: {first_line(error)} Mend it in"
+                " tokenizer_config.json, or leave out --chat-template."
+            ) from error
 
     def _templated(self, messages: list[dict[str, str]]) -> str:
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def _encode(self, text: str) -> list[int]:
-        if not text:
-            return [self.prefix]
-        if text.startswith(str(self.tokenizer.decode(self.prefix))):
-            return self.tokenizer.encode(text, add_special_tokens=False)
-        return self.tokenizer.encode(text)
+        return self._ids(text).tolist() if text else [self.prefix]
+
+    @cached_property
+    def _ids(self) -> Callable[[str], array[int]]:
+        """Tokens of a text; those of the last `KEPT` texts are kept, since every checkpoint is asked the same."""
+        start = str(self.tokenizer.decode(self.prefix))
+
+        def encode(text: str) -> array[int]:
+            return array("i", self.tokenizer.encode(text, add_special_tokens=not text.startswith(start)))
+
+        return lru_cache(KEPT)(encode)
 
     def _after_nothing(self, text: str) -> tuple[list[int], list[int]]:
         tokens = self.tokenizer.encode(text, add_special_tokens=False)

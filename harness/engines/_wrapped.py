@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel
 
 from ...methods.base import DecodingMethod
 from ..errors import UserError
 from ..passes import decoder_layers, first_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Caches(tuple[Any, Any]):
@@ -40,7 +42,8 @@ class Wrapped:
         _, self._layers = decoder_layers(model)
         if not 1 <= method.depth <= len(self._layers):
             raise UserError(
-                f"The checkpoint's assistant has {method.depth} layers, {type(model).__name__} {len(self._layers)}."
+                f"The checkpoint's assistant has {method.depth} layers, {type(model).__name__} {len(self._layers)};"
+                " pass the model it was made for with --models."
             )
 
     def __call__(self, *, past_key_values: Caches | None = None, **inputs: Any) -> SimpleNamespace:

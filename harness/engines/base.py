@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
-
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
@@ -14,6 +12,9 @@ from ..errors import UserError, suggest
 from ..models import ModelSpec
 from ..records import Choices, Generations
 from ..registry import Registry
+
+if TYPE_CHECKING:
+    import torch
 
 engines: Registry[type[Engine]] = Registry("engine", "unlearn_bench.harness.engines", "unlearn_bench.engines")
 register = engines.register
@@ -111,9 +112,12 @@ def check_delta(model: str, shapes: Mapping[str, torch.Size], delta: Mapping[str
     """Raise a `UserError` on a tensor whose name or shape is not among those of the model called `model`."""
     for name, tensor in delta.items():
         if name not in shapes:
-            raise UserError(f"The checkpoint changes {name!r}, which {model} has not.{suggest(name, shapes)}")
+            raise UserError(
+                f"The checkpoint changes {name!r}, which {model} has not; pass the model it was made from with"
+                f" --models.{suggest(name, shapes)}"
+            )
         if shapes[name] != tensor.shape:
             raise UserError(
                 f"The checkpoint's {name!r} is {tuple(tensor.shape)}, but {tuple(shapes[name])} in {model}:"
-                " it belongs to another model."
+                " it belongs to another model; pass that with --models."
             )

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
@@ -141,7 +140,9 @@ class TransformersEngine(Engine):
             except torch.OutOfMemoryError as error:
                 if count == 1:
                     raise UserError(
-                        f"{self.spec.name} with a single sequence does not fit the memory of {self.device}.", status=1
+                        f"{self.spec.name} with a single sequence does not fit the memory of {self.device}; use a"
+                        " device with more, or --dtype bfloat16.",
+                        status=1,
                     ) from error
                 results = None
             if results is None:
@@ -280,6 +281,8 @@ def _place(row: Row) -> tuple[int, tuple[int, ...], int]:
 
 def _repeatable(cache: Any) -> bool:
     """Whether a cache holds keys and values only: recurrent states cannot go on from the middle by several tokens."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
     kinds = (DynamicLayer, DynamicSlidingWindowLayer)
     if isinstance(cache, Caches):
         return all(map(_repeatable, cache))

@@ -34,7 +34,10 @@ def parent_delta(job: MakeJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     own = {name: parameter.detach() for name, parameter in imported.named_parameters()}
     other = sorted(name for name in own.keys() | base.keys() if _shape(own, name) != _shape(base, name))
     if other:
-        raise UserError(f"The checkpoint of {job.cell.label} and its base differ in the shape of {other[0]}.")
+        raise UserError(
+            f"The checkpoint of {job.cell.label} and its base differ in the shape of {other[0]}; pass the model it was"
+            " made from with --models."
+        )
     return changed(own, base)
 
 

@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
-
 from ..registry import Registry
 from ..specs import Spec
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..jobs import MakeJob, Report
 
 transforms: Registry[type[Transform]] = Registry(

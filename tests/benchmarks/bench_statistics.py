@@ -16,12 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from simulated import Simulated
 from unlearn_bench.harness.board import board_of
-from unlearn_bench.harness.files import write_jsonl
-from unlearn_bench.harness.plan import Plan
-from unlearn_bench.harness.planning import Request, make_plan
-from unlearn_bench.harness.records import Generations, Record, to_row
-from unlearn_bench.harness.store import Store
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.leaderboards.claims import against
 from unlearn_bench.leaderboards.compare import rank_intervals
@@ -32,13 +28,6 @@ ITEMS = {"wmdp": (3000, 3), "rtp": (1000, 1), "mmlu": (13000, 57)}
 """Items and strata of each task: 17,000 items, the retain task in the 57 subjects of MMLU."""
 METHODS = 20
 RESAMPLES = 10_000
-SUITE = """
-extends: micro
-name: thousand
-variants:
-  knowledge: {knowledge}
-  toxicity: {toxicity}
-"""
 
 
 def resampling() -> None:
@@ -82,56 +71,17 @@ def _table(n: int, strata: int, columns: int, rng: np.random.Generator) -> Table
 def board(variants: int = 100, seeds: int = 5, limit: int = 250) -> None:
     """Print the time of a board of 1,000 micro cells: 100 variants, 5 seeds, two tracks, 250 items a task."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "thousand.yaml"
-        named = (
-            "{" + ", ".join(f"v{i:03}: {{method: rmu, settings: {{alpha: {i + 1}}}}}" for i in range(variants)) + "}"
-        )
-        path.write_text(SUITE.format(knowledge=named, toxicity=named), encoding="utf-8")
-        names = tuple(f"v{i:03}" for i in range(variants))
-        plan = make_plan(Request(suite=str(path), methods=names, seeds=tuple(range(seeds)), limit=limit), None)
-        store = Store.create(Path(folder) / "store")
-        items = _fill(plan, store)
+        simulated = Simulated.planned(Path(folder), variants, seeds, limit)
+        plan, store = simulated.plan, simulated.finish(Path(folder) / "store")
         started = time.process_time()
         found = board_of(plan, store)
         built = time.process_time() - started
         size = len(found.to_json()) + len(found.to_markdown(details=True)) + len(found.to_csv())
         whole = time.process_time() - started
         print(
-            f"a board of {len(plan.cells):,} cells x {items} items from records: {built:.1f} s, with its texts "
-            f"({size / 1e6:.1f} MB) {whole:.1f} s, {_peak():.2f} GB at most"
+            f"a board of {len(plan.cells):,} cells x {sum(task.count for task in plan.tasks.values())} items from "
+            f"records: {built:.1f} s, with its texts ({size / 1e6:.1f} MB) {whole:.1f} s, {_peak():.2f} GB at most"
         )
-
-
-def _fill(plan: Plan, store: Store) -> int:
-    rng = np.random.default_rng(0)
-    counts = {name: task.count for name, task in plan.tasks.items()}
-    for number, cell in enumerate(plan.cells):
-        delta = "base"
-        if cell.spec.variant != "base":
-            delta = f"delta {number}"
-            store.entry("cells", cell.id).commit({}, {"delta": delta, "summary": {}})
-        for name, count in counts.items():
-            outcome = plan.tasks[name].outcome(plan.models[cell.model], delta, plan.engine)
-            record = plan.tasks[name].record(outcome)
-            texts = name == "realtoxicityprompts"
-            rows = [_record(i, texts, rng) for i in range(count)]
-            store.entry("records", record.id).commit({"records.jsonl": lambda p, r=rows: write_jsonl(p, r)}, {})
-            said = [_said(i, rng) for i in range(count)] if texts else []
-            store.entry("outcomes", outcome.id).commit({"outcomes.jsonl": lambda p, r=said: write_jsonl(p, r)}, {})
-    return sum(counts.values())
-
-
-def _record(i: int, texts: bool, rng: np.random.Generator) -> dict:
-    draw = float(rng.random())
-    scores = {"toxicity_rate": round(draw * 5) / 5, "max_toxicity": draw, "any_toxic": float(draw > 0.5)}
-    if not texts:
-        scores = {"acc": float(draw < 0.5), "probability": draw, "position": float(int(draw * 4))}
-    return to_row(Record(f"item-{i:05}", f"cluster-{i // 3}", f"subject-{i % 6}", scores, None, {"truncated": 0.0}))
-
-
-def _said(i: int, rng: np.random.Generator) -> dict:
-    texts = [" ".join(f"word{j}" for j in rng.integers(1000, size=12)) for _ in range(5)]
-    return to_row(Generations(f"item-{i:05}", texts, [16] * 5, [False] * 5, [-30.0] * 5))
 
 
 def _peak() -> float:

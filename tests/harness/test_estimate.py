@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from unlearn_bench.harness import estimate
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.estimate import (
     OVERHEAD,
@@ -211,6 +212,20 @@ def test_a_plan_is_estimated_cell_by_cell(plan, micro_facts) -> None:
     assert base.seconds < rmu.seconds < probe.seconds
     assert base.disk_bytes < rmu.disk_bytes < probe.disk_bytes
     assert "A100-80GB" in found.assumptions
+
+
+def test_seeds_cost_alike_and_are_counted_once(monkeypatch) -> None:
+    counted = []
+    cost = estimate.evaluation_cost
+    monkeypatch.setattr(estimate, "evaluation_cost", lambda *given: counted.append(given[1].name) or cost(*given))
+    asked = Request(suite="micro", methods=("rmu",), tracks=("knowledge",), seeds=(0, 1, 2), grid=("rmu.layer=3,5",))
+    plan = make_plan(asked, None)
+    found = estimate_plan(plan, {}, {"knowledge": Corpus(100)})
+    rows = {row.cell.spec.label: row.estimate for row in found.rows}
+    for name in ("knowledge/rmu[layer=3]", "knowledge/rmu[layer=5]", "knowledge/noise"):
+        assert rows[f"{name}#0"] == rows[f"{name}#1"] == rows[f"{name}#2"]
+    assert rows["knowledge/rmu[layer=3]#0"] != rows["knowledge/rmu[layer=5]#0"]
+    assert len(counted) == 4 * len(plan.tasks), "base, two variants and noise"
 
 
 def test_a_noise_cell_stores_every_tensor_that_its_parents_train(plan, micro_facts) -> None:

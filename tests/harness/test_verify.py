@@ -167,6 +167,20 @@ def test_gc_takes_what_no_plan_needs_and_nothing_else(store: Store) -> None:
     assert store.entries("outcomes")
 
 
+def test_gc_takes_spent_pieces_and_logs_of_other_plans(store: Store) -> None:
+    made = next(entry for entry in store.entries("cells") if entry.manifest() is not None)
+    begun = next(entry for entry in store.entries("records"))
+    begun.file("manifest.json").unlink()
+    logs = store.root / "logs"
+    logs.mkdir()
+    pieces = [made.file(".training-3.piece"), begun.file(".judged-0.piece")]
+    files = [*pieces, *(logs / f"{name}.log" for name in (made.path.name, "feedbeef"))]
+    for file in files:
+        file.write_text("left")
+    assert list(dict(collect(store))) == [files[0], files[3]]
+    assert [file.is_file() for file in files] == [False, True, True, False]
+
+
 def test_gc_removes_nothing_while_another_works_on_the_store(store: Store) -> None:
     (store.root / "plans" / "micro.json").rename(store.root / "plans" / "other.json")
     with store.used(), pytest.raises(UserError, match="Another process works on"):
