@@ -16,9 +16,6 @@ from ..methods.base import Batch, Tokens
 from .errors import UserError
 from .suite import TrainingSpec
 
-KEPT = 1 << 14
-"""Texts whose tokens are kept for the next time they come round."""
-
 
 @dataclass(frozen=True)
 class Corpora:
@@ -85,7 +82,6 @@ class Batches:
         self._retain = Shuffled("retain", corpora.retain, seed)
         self._corpora, self._tokenizer, self._seed, self._device = corpora, tokenizer, seed, device
         self._size, self._length = training.batch_size, training.max_length
-        self._ids = lru_cache(KEPT)(self._tokenised)
         forget_texts = sum(len(topic.texts) for topic in self._forget)
         each = training.batch_size * training.accumulation
         self.steps = training.steps or max(1, math.ceil(training.epochs * forget_texts / each))
@@ -115,7 +111,7 @@ class Batches:
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Tokenise with the tokenizer's special tokens, cut at `max_length` on the right, pad on the right."""
-        rows = [self._ids(text) for text in texts]
+        rows = [_tokenised(self._tokenizer, text, self._length) for text in texts]
         pad = self._tokenizer.pad_token_id or 0
         ids = torch.full((len(rows), max(map(len, rows))), int(pad))  # pyright: ignore[reportArgumentType]
         mask = torch.zeros_like(ids)
@@ -123,12 +119,6 @@ class Batches:
             ids[index, : len(row)] = torch.from_numpy(row)
             mask[index, : len(row)] = 1
         return Tokens(ids.to(self._device), mask.to(self._device))
-
-    def _tokenised(self, text: str) -> np.ndarray:
-        row = np.array(self._tokenizer(text, verbose=False)["input_ids"], dtype=np.int32)[: self._length]
-        if not len(row):
-            raise UserError(f"The tokenizer gives no token for the training text {text!r:.80}; remove that text.")
-        return row
 
     def _probe_text(self) -> tuple[list[str], np.ndarray]:
         if self._corpora.probe is not None:
@@ -141,3 +131,12 @@ class Batches:
             return [text for text, _ in kept], np.array([label for _, label in kept], dtype=int)
         forget = [text for topic in self._forget for text in topic.texts]
         return forget + self._retain.texts, np.array([1] * len(forget) + [0] * len(self._retain.texts))
+
+
+@lru_cache(maxsize=1 << 14)
+def _tokenised(tokenizer: PreTrainedTokenizerBase, text: str, length: int) -> np.ndarray:
+    """Return a text's tokens; they are kept for the next epoch, and for the next method on the same text."""
+    row = np.array(tokenizer(text, verbose=False)["input_ids"], dtype=np.int32)[:length]
+    if not len(row):
+        raise UserError(f"The tokenizer gives no token for the training text {text!r:.80}; remove that text.")
+    return row

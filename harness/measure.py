@@ -57,7 +57,9 @@ def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store:
     answered = entry.manifest() is not None
     if answered and store.entry("records", record.id).manifest() is not None:
         return
-    task, items = planned.build()
+    from .resident import built
+
+    task, items = built(planned)
     if not answered:
         started = time.perf_counter()
         rows, before = _answered(job, planned.name, task, items, entry, report)

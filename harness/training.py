@@ -254,7 +254,11 @@ class Trainer:
         return number
 
     def _seed_torch(self, step: int) -> None:
-        torch.manual_seed(int(generator(self.seed, "torch", step).integers(2**63)))
+        seed = int(generator(self.seed, "torch", step).integers(2**63))
+        if self.context.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # without the other devices' queues, which take milliseconds
+        else:
+            torch.manual_seed(seed)
 
 
 def _optimizer(parameters: list[torch.nn.Parameter], training: TrainingSpec) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -135,8 +135,9 @@ class Answers:
         scores = {name: _finite([each.get(name, math.nan) for each in found]) for name in _names(found)}
         marks = [row["marks"] for row in rows]
         shares = {name: np.array([each.get(name, 0.0) for each in marks]) for name in _names(marks)}
+        items = tuple(row["item"] for row in rows)
         places = tuple((row["stratum"], row["cluster"]) for row in rows)
-        return cls(tuple(row["item"] for row in rows), places, scores, shares)
+        return cls(*_shared(items, places), scores, shares)
 
     def scored(self, score: str) -> set[str]:
         """Return the items that have a score."""
@@ -152,6 +153,14 @@ class Answers:
             {name: values[rows] for name, values in self.scores.items()},
             {name: shares[rows] for name, shares in self.marks.items()},
         )
+
+
+@lru_cache(maxsize=256)
+def _shared(
+    items: tuple[str, ...], places: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Return the tuples that were here first among equal ones: checkpoints answer the same items."""
+    return items, places
 
 
 def _names(found: Sequence[Mapping[str, float]]) -> list[str]:
@@ -175,8 +184,9 @@ def collect(columns: Sequence[Answers], score: str) -> Table:
         UserError: an item twice in a checkpoint, or in different clusters or strata in two (different data).
     """
     places: dict[str, tuple[str, str]] = {}
-    orders: dict[tuple[str, ...], NDArray[np.intp]] = {}
-    for items, found in dict.fromkeys((answers.items, answers.places) for answers in columns):
+    orders: dict[int, NDArray[np.intp]] = {}
+    distinct = {(id(answers.items), id(answers.places)): (answers.items, answers.places) for answers in columns}
+    for items, found in distinct.values():
         if len(set(items)) < len(items):
             twice = next(item for item in items if items.count(item) > 1)
             raise UserError(f"Item {twice!r} occurs twice among the records of one checkpoint.")
@@ -190,10 +200,10 @@ def collect(columns: Sequence[Answers], score: str) -> Table:
     index = {item: row for row, item in enumerate(items)}
     values = np.full((len(items), len(columns)), np.nan)
     for column, answers in enumerate(columns):
-        if answers.items not in orders:
-            orders[answers.items] = np.array([index[item] for item in answers.items], dtype=np.intp)
+        if id(answers.items) not in orders:
+            orders[id(answers.items)] = np.array([index[item] for item in answers.items], dtype=np.intp)
         if score in answers.scores:
-            values[orders[answers.items], column] = answers.scores[score]
+            values[orders[id(answers.items)], column] = answers.scores[score]
     ordered = [places[item] for item in items]
     starts = [row for row in range(len(items)) if row == 0 or ordered[row] != ordered[row - 1]]
     names = tuple(sorted({stratum for stratum, _ in ordered}))

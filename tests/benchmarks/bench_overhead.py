@@ -63,6 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     clock = Clock()
     clock.watch(PreTrainedModel, "__call__", "forward passes")
     clock.watch(torch.autograd, "grad", "gradients")
+    clock.watch(torch.nn.utils, "clip_grad_norm_", "gradients")
     clock.watch(torch.optim.AdamW, "step", "optimiser")
     clock.watch(Pipeline, "fit", "probes")
     clock.watch(transformers_engine, "sample", "sampling")

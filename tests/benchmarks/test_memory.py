@@ -43,7 +43,7 @@ def test_checkpointing_takes_the_activations_of_nine_layers_out(monkeypatch):
         return rows, rows, np.arange(40) % 2
 
     monkeypatch.setattr(MultiLayerProbe, "_features", features)
-    monkeypatch.setattr(MultiLayerProbe, "_auc", lambda *_: None)
+    monkeypatch.setattr(multi_layer_probe, "_auc", lambda *_: None)
     monkeypatch.setattr(multi_layer_probe, "_described", lambda _: {})
     monkeypatch.setattr(MultiLayerProbe, "after_step", AlphaMethod.after_step)
     training = TrainingSpec(batch_size=4, max_length=512, steps=2)
