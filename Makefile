@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-# The long tests that the gate has time for: the whole demo, killed in the middle and finished; real text.
+# The long tests that the gate has time for: faults and kills, two machines of a cluster, 2,000 cells, real text.
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 0 -s -m "slow and not full"
 
@@ -32,6 +32,7 @@ bench: $(VENV)/.installed real-model
 	$(BIN)/python tests/benchmarks/bench_evaluation.py --model .cache/smollm2-135m --data "$(UNLEARN_BENCH_DATA)"
 	$(BIN)/python tests/benchmarks/bench_statistics.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_overhead.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_load.py
 	$(BIN)/python tests/benchmarks/bench_precision.py --model .cache/smollm2-135m --data "$(UNLEARN_BENCH_DATA)"
 
 # The manual, in build/site: opens without a server. A link or anchor that leads nowhere fails the build.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ..leaderboards import Board, build_board
@@ -36,6 +38,19 @@ RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers"
 """What was recorded beside results and must not differ within a table unsaid."""
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python from looking for cycles among millions of rows, which have none and go when they were read."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_uncollected()
 def board_of(plan: Plan, store: Store) -> Board:
     """Build the board of a plan from what the store holds."""
     states = [state_of(plan, cell, store) for cell in plan.cells]
@@ -80,7 +95,7 @@ def _texts(plan: Plan, state: CellState) -> dict[str, dict[str, float]]:
     return {
         name: audit_texts([row["texts"] for row in read_jsonl(outcome.file("outcomes.jsonl"))])
         for name, outcome in state.outcomes.items()
-        if registered.get(plan.tasks[name].spec.task).needs == "generations" and outcome.manifest() is not None
+        if registered.get(plan.tasks[name].spec.task).needs == "generations" and name in state.records
     }
 
 

@@ -122,7 +122,8 @@ class Evidence:
     def values(self, quantity: Quantity, columns: Sequence[int]) -> Floats:
         """Return a quantity of some checkpoints [B + 1, k]; those without a value are left out."""
         draws = quantity.of(*(self.part(part)[:, list(columns)] for part in quantity.parts))
-        return draws[:, ~np.isnan(draws[0])]
+        held = ~np.isnan(draws[0])
+        return draws if held.all() else draws[:, held]
 
     def draws(self, task: str, columns: Sequence[int]) -> Floats:
         """Return the means of some checkpoints on a task [B + 1, k]; those without any score of it are left out."""

@@ -62,6 +62,7 @@ def test_a_killed_run_is_finished_by_the_next_with_the_same_board(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_the_papers_methods_survive_a_kill_and_a_second_run_does_no_work(tmp_path: Path) -> None:
     check(("--methods", FOUR), tmp_path, finished=14)
     started = time.monotonic()

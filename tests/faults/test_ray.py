@@ -176,6 +176,7 @@ def test_a_run_that_is_ended_leaves_no_actor_and_the_next_goes_on(
 
 @NEEDS_RAY
 @pytest.mark.slow
+@pytest.mark.full
 def test_interrupts_of_a_run_on_this_machine_alone_leave_no_process(tmp_path: Path) -> None:
     import psutil
 
