@@ -58,7 +58,8 @@ def cli():
         environment = {key: value for key, value in os.environ.items() if not key.startswith("UNLEARN_BENCH_")}
         environment |= options.pop("env", {})
         line = [str(command), *map(str, arguments)]
-        return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=600, **options)
+        limit = options.pop("timeout", 600)
+        return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=limit, **options)
 
     return run
 

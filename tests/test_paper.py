@@ -108,7 +108,7 @@ def rehearsal(tmp_path_factory) -> Path:
 def test_the_whole_suite_runs_through_the_hubs_code_path(cli, rehearsal, data, tmp_path: Path) -> None:
     command = ("evaluate", "--suite", rehearsal, "--data-root", data, "--engine", "transformers", "--output", tmp_path)
     command += ("--methods", FOUR)
-    done = cli(*command)
+    done = cli(*command, timeout=1800)
     assert done.returncode == 0, done.stderr
     board = json.loads((tmp_path / "leaderboards" / "rehearsal.json").read_text())
     names = {"base", "noise", "rmu", "adap_rmu", "cosine_meta_rmu", "multi_layer_probe"}
