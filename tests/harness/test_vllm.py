@@ -373,14 +373,14 @@ def start(output: Path, *more: object) -> subprocess.Popen:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_through_the_command_line_resumes_and_leaves_no_process(usable, tmp_path, workers):
     run = start(tmp_path, "--workers", workers)
-    _, said = run.communicate(timeout=280)
+    _, said = run.communicate(timeout=900)
     assert run.returncode == 0, said
     assert still_running(run.pid) == []
     manifests = [json.loads(path.read_text()) for path in tmp_path.glob("outcomes/*/manifest.json")]
     assert {manifest["recorded"]["engine"] for manifest in manifests} == {"vllm"}
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("outcomes/*/*")}
     again = start(tmp_path, "--workers", workers)
-    _, said = again.communicate(timeout=280)
+    _, said = again.communicate(timeout=900)
     assert again.returncode == 0, said
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("outcomes/*/*")} == files
 
