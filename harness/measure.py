@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -64,7 +65,7 @@ def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store:
         started = time.perf_counter()
         rows, before = _answered(job, planned.name, task, items, entry, report)
         entry.commit(
-            {"outcomes.jsonl": _writer(rows)},
+            {"outcomes.jsonl": partial(write_jsonl, rows=rows)},
             {
                 "outcome": outcome.model_dump(mode="json"),
                 "cell": job.cell.label,
@@ -75,14 +76,23 @@ def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store:
     answers = [kind(**row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
     scored = store.entry("records", record.id)
     judge = _judge(job, planned, scored, report) if task.judged else None
+    records = [to_row(found) for found in task.score(items, answers, judge)]
     scored.commit(
-        {"records.jsonl": _writer([to_row(record) for record in task.score(items, answers, judge)])},
+        {"records.jsonl": partial(write_jsonl, rows=records)},
         {"record": record.model_dump(mode="json"), "cell": job.cell.label},
     )
 
 
-def _writer(rows: list[dict[str, Any]]) -> Callable[..., None]:
-    return lambda path: write_jsonl(path, rows)
+def _counted(report: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    """Return what is told how many more are done, and reports how many are done of the total."""
+    done = 0
+
+    def progress(count: int) -> None:
+        nonlocal done
+        done += count
+        report(done, total)
+
+    return progress
 
 
 class ByParts(Scorer):
@@ -94,12 +104,7 @@ class ByParts(Scorer):
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
         """Return what the judge says of each text."""
-        done = 0
-
-        def progress(count: int) -> None:
-            nonlocal done
-            done += count
-            self.report(done, len(texts))
+        progress = _counted(self.report, len(texts))
 
         def judged(part: Sequence[str]) -> list[float | None]:
             found = [None if value is None else float(value) for value in self.judge.score(part)]
@@ -137,12 +142,7 @@ def _answered(
     job: MeasureJob, name: str, task: Task, items: Sequence[Item], entry: Entry, report: Report
 ) -> tuple[list[dict[str, Any]], float]:
     """Let the checkpoint answer, part by part; return the answers' rows, and the seconds of parts that were kept."""
-    done = 0
-
-    def progress(count: int) -> None:
-        nonlocal done
-        done += count
-        report(Event(job.cell.label, name, done, len(items)))
+    progress = _counted(lambda done, total: report(Event(job.cell.label, name, done, total)), len(items))
 
     def answered(part: Sequence[Item]) -> list[dict[str, Any]]:
         return [to_row(each) for each in answer(job, task, part, progress)]

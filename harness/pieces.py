@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,7 +76,7 @@ class Pieces:
                 started = time.perf_counter()
                 made = make(part)
                 if len(things) > size:
-                    self.keep(start, _writer(made), seconds=time.perf_counter() - started)
+                    self.keep(start, partial(write_jsonl, rows=made), seconds=time.perf_counter() - started)
             rows += made
         return rows, before
 
@@ -96,7 +97,3 @@ class Pieces:
 
     def _note(self, number: int) -> Path:
         return self.entry.file(f".{self.stage}-{number}.json{PIECE}")
-
-
-def _writer(rows: list[Any]) -> Callable[[Path], None]:
-    return lambda path: write_jsonl(path, rows)

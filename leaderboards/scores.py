@@ -67,8 +67,14 @@ class Table:
         return int(scored.sum()), int((clusters > 0).sum()), int((~scored).sum())
 
     @cached_property
-    def _rows_of_strata(self) -> list[NDArray[np.intp]]:
-        of_item = np.repeat(self.strata, np.diff([*self.starts, len(self.items)]))
+    def _sizes(self) -> NDArray[np.intp]:
+        """Number of items of each cluster [C]."""
+        return np.diff([*self.starts, len(self.items)])
+
+    @cached_property
+    def _rows(self) -> list[NDArray[np.intp]]:
+        """Items of each stratum, in the order of `names`."""
+        of_item = np.repeat(self.strata, self._sizes)
         return [np.flatnonzero(of_item == code) for code in range(len(self.names))]
 
     def part(self, names: Sequence[str]) -> Table:
@@ -76,10 +82,8 @@ class Table:
         kept = [name for name in self.names if name in set(names)]
         codes = {self.names.index(name): code for code, name in enumerate(kept)}
         clusters = np.flatnonzero(np.isin(self.strata, list(codes)))
-        sizes = np.diff([*self.starts, len(self.items)])[clusters]
-        rows = (
-            np.repeat(self.starts[clusters], sizes) + np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
-        )
+        sizes = self._sizes[clusters]
+        rows = np.sort(np.concatenate([np.zeros(0, np.intp), *(self._rows[code] for code in codes)]))
         return Table(
             tuple(self.items[row] for row in rows),
             self.values[rows],
@@ -91,7 +95,7 @@ class Table:
     def stratum_means(self, columns: Sequence[int]) -> dict[str, float]:
         """Return the mean score of each stratum: over its scored items, then over the columns that have any."""
         means = {}
-        for name, rows in zip(self.names, self._rows_of_strata, strict=True):
+        for name, rows in zip(self.names, self._rows, strict=True):
             block = self.values[rows][:, list(columns)]
             scored = np.count_nonzero(~np.isnan(block), axis=0)
             if scored.any():

@@ -93,6 +93,24 @@ def undisturbed(tmp_path_factory) -> Work:
     return whole
 
 
+def flip(file: Path) -> None:
+    """Change one bit of a file."""
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+
+
+def killed_in_the_third_part(folder: Path, stage: str) -> tuple[Work, MeasureJob, list[Path]]:
+    """Make a checkpoint and kill its measurement in a stage; return the work, the measurement and what it kept."""
+    here = work(folder)
+    make, ask = here.jobs()
+    run_job(make, lambda event: None)
+    _, kill = until(lambda event: event.stage == stage and event.done > 2 * PART)
+    with pytest.raises(Killed):
+        run_job(ask, kill)
+    return here, ask, here.files_of_pieces()
+
+
 @pytest.fixture
 def never_slow(monkeypatch):
     """No pause after a save, however long it took."""
@@ -125,9 +143,7 @@ def test_a_state_that_does_not_count_is_not_gone_on_from(harm, tmp_path, undistu
         run_job(make, kill)
     if harm == "flipped":
         (state,) = here.files_of_pieces()
-        raw = bytearray(state.read_bytes())
-        raw[len(raw) // 2] ^= 1
-        state.write_bytes(raw)
+        flip(state)
     else:
         monkeypatch.setattr(train, "maker", lambda place: {"torch": "of another time"})
     seen, report = until(lambda event: False)
@@ -150,13 +166,7 @@ def test_an_error_of_training_takes_its_state_away(tmp_path, never_slow) -> None
 
 
 def test_answers_go_on_by_parts_and_end_with_the_same_bytes(tmp_path, undisturbed) -> None:
-    here = work(tmp_path)
-    make, ask = here.jobs()
-    run_job(make, lambda event: None)
-    _, kill = until(lambda event: event.stage == "realtoxicityprompts" and event.done > 2 * PART)
-    with pytest.raises(Killed):
-        run_job(ask, kill)
-    kept = here.files_of_pieces()
+    here, ask, kept = killed_in_the_third_part(tmp_path, "realtoxicityprompts")
     assert [path.name for path in kept] == [".answers-0.piece", ".answers-10.piece"]
     assert Entry(kept[0].parent).manifest() is None
     seen, report = until(lambda event: False)
@@ -170,18 +180,10 @@ def test_answers_go_on_by_parts_and_end_with_the_same_bytes(tmp_path, undisturbe
 
 @pytest.mark.parametrize("harm", [None, "flipped"])
 def test_judgements_go_on_by_parts_and_end_with_the_same_bytes(harm, tmp_path, undisturbed, monkeypatch) -> None:
-    here = work(tmp_path)
-    make, ask = here.jobs()
-    run_job(make, lambda event: None)
-    _, kill = until(lambda event: event.stage == "realtoxicityprompts, judged" and event.done > 2 * PART)
-    with pytest.raises(Killed):
-        run_job(ask, kill)
-    kept = here.files_of_pieces()
+    here, ask, kept = killed_in_the_third_part(tmp_path, "realtoxicityprompts, judged")
     assert [path.name for path in kept] == [".judged-0.piece", ".judged-10.piece"]
     if harm:
-        raw = bytearray(kept[0].read_bytes())
-        raw[3] ^= 1
-        kept[0].write_bytes(raw)
+        flip(kept[0])
     asked: list[int] = []
     real = resident.judge
 
