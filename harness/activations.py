@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..methods.base import Batch, Context, Tokens, next_logprobs
-from .batches import Batches, generator
-from .errors import UserError, suggest
-from .passes import Passes, Prefix, Recent, decoder_layers, layer_of
+from .batches import Batches
+from .errors import NotLoaded, UserError, suggest
+from .models.layers import decoder_layers, layer_of
+from .passes import Passes, Prefix, Recent
+from .rng import generator
 
 
 class ModelContext(Context):
@@ -158,7 +160,3 @@ class ModelContext(Context):
     ) -> dict[int, Tensor]:
         below = self._below(tokens) if self._below is not None and min(layers) >= self.shared else None
         return self.passes.run(tokens, layers, parameters, below)
-
-
-class NotLoaded(Exception):
-    """A method reads a layer that was left out when the model was loaded."""

@@ -14,15 +14,14 @@ from .board import board_of, write_board
 from .engines.base import engines
 from .errors import UserError
 from .executors.base import ClusterExecutor, Executor, executors
-from .files import read_jsonl
-from .jobs import Place, Report
-from .models import find_device
+from .models.load import find_device
 from .plan import Plan, PlannedCell
 from .planning import Request, make_plan
-from .progress import Display
-from .runner import Runner
+from .runner import Display, Runner
+from .runtime import Place, Report
 from .state import state_of, states
-from .store import Store
+from .store.entries import Store
+from .store.files import read_jsonl
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..methods.base import Batch, Tokens
 from .errors import UserError
+from .rng import generator
 from .suite import TrainingSpec
 
 
@@ -30,12 +30,6 @@ class Corpora:
     forget: Mapping[str, Sequence[str]]
     retain: Sequence[str]
     probe: tuple[Sequence[str], Sequence[int]] | None = None
-
-
-def generator(seed: int, *words: str | int) -> np.random.Generator:
-    """Return the generator of a named stream of randomness below `seed`; other words give independent draws."""
-    name = "/".join(str(word) for word in words)
-    return np.random.default_rng([seed, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")])
 
 
 class Shuffled:

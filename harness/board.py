@@ -14,13 +14,13 @@ from ..leaderboards.audit import audit_texts
 from ..leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
 from ..leaderboards.scores import Answers
 from ..tasks.base import tasks as registered
-from .cells import NULLS, UNRELATED
 from .errors import UserError
-from .files import read_jsonl, write_text
-from .jobs import COSTS
 from .plan import Plan
+from .runtime import COSTS
 from .state import CellState, state_of
-from .store import Store
+from .store.entries import Store
+from .store.files import read_jsonl, write_text
+from .store.identity import NULLS, UNRELATED
 from .stresses import described
 from .suite import PublishedSpec, ScorerSpec
 from .tuned import tuned_facts

@@ -15,7 +15,7 @@ from .board import RECORDED, board_of, board_spec, checkpoint, recorded
 from .errors import UserError
 from .plan import Plan, PlannedCell
 from .state import find_cell, state_of
-from .store import Store
+from .store.entries import Store
 
 
 def compare(a: str, b: str, output: Path, suite: str | None = None) -> Report:

@@ -10,7 +10,7 @@ from .plan import Plan, PlannedCell
 from .planning import Reach, Request, make_plan
 from .profiles import A100
 from .state import CellState, states
-from .store import Store
+from .store.entries import Store
 
 if TYPE_CHECKING:
     from .estimate import Estimate, Estimates

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one or two lines that say what was asked, what was found and what to do."""
+"""What goes wrong, and what a user can mend."""
 
 from __future__ import annotations
 
@@ -40,3 +40,35 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
     if near:
         return f" Did you mean {' or '.join(repr(name) for name in near)}?"
     return f" Known: {', '.join(names) or 'none'}."
+
+
+class NotLoaded(Exception):
+    """A method reads a layer that was left out when the model was loaded."""
+
+
+class JobError(Exception):
+    """What went wrong with a job, told by its worker: the cause in words; notes hold its traceback and its log."""
+
+
+class Lost(JobError):
+    """The process of a job ended before the job did.
+
+    Attributes:
+        passing: whether the cause can pass, as where memory was short beside other work: the runner tries such a job
+            once more, when nothing else runs.
+    """
+
+    def __init__(self, cause: str, *, passing: bool = False) -> None:
+        super().__init__(cause)
+        self.passing = passing
+
+
+class Busy(Exception):
+    """Another process is making what was asked for."""
+
+
+class TrainingError(UserError):
+    """Training that went wrong by itself: a loss that is not finite, or a result equal to the base."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, status=1)

@@ -50,12 +50,13 @@ from ..methods.base import methods
 from ..tasks.base import Decoding, tasks
 from .data import Rows, load_rows, texts
 from .errors import UserError
-from .files import read_json
-from .models import ModelSpec
+from .models.load import ModelSpec
+from .models.meta import skeleton
 from .plan import Plan, PlannedCell, PlannedTask
 from .profiles import A100, GIB, Profile
-from .rehearsal import Anatomy, Pass, Rehearsal, Work, rehearse, skeleton
+from .rehearsal import Anatomy, Pass, Rehearsal, Work, rehearse
 from .specs import canonical
+from .store.files import read_json
 from .suite import CorporaSpec, SourceSpec, TrainingSpec
 from .transforms.quantise import linear_weights
 from .transforms.relearn import LanguageModelling, RelearnSettings

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cells import CONSTANT, UNMADE
 from .errors import UserError
-from .files import read_json, write_json
-from .models import MODEL_FILES, ModelSpec, load_model, model_folder, weight_files
+from .models.load import MODEL_FILES, ModelSpec, load_model, model_folder, weight_files
 from .plan import Plan
 from .state import find_cell
-from .store import DELTA, Store
+from .store.entries import DELTA, Store
+from .store.files import read_json, write_json
+from .store.identity import CONSTANT, UNMADE
 
 if TYPE_CHECKING:
-    from .shards import Shard
+    from .store.shards import Shard
 
 INDEX = "model.safetensors.index.json"
 WRITTEN = ("config.json", "*.safetensors", "pytorch_model*.bin", "*.index.json")
@@ -83,7 +83,7 @@ def export_checkpoint(spec: ModelSpec, delta: Path | None, folder: Path) -> None
 
 def _stream(spec: ModelSpec, source: Path, delta: Path | None, folder: Path) -> bool:
     """Link or rewrite every weight file and write their index; False, with nothing written, where that cannot be."""
-    from .shards import Shard
+    from .store.shards import Shard
 
     files = weight_files(source)
     if files[0].suffix != ".safetensors":
@@ -109,7 +109,7 @@ def _stream(spec: ModelSpec, source: Path, delta: Path | None, folder: Path) -> 
 
 def _replaceable(changed: Mapping[str, Any], shards: Sequence[Shard], source: Path) -> bool:
     """Whether each changed tensor of the loaded model is one tensor of the files, by its name and of its shape."""
-    from .rehearsal import skeleton
+    from .models.meta import skeleton
 
     held = {name: facts["shape"] for shard in shards for name, facts in shard.tensors.items()}
     if any(held.get(name) != facts["shape"] for name, facts in changed.items()):
@@ -123,7 +123,7 @@ def _replaceable(changed: Mapping[str, Any], shards: Sequence[Shard], source: Pa
 def _save_whole(spec: ModelSpec, delta: Path | None, folder: Path) -> None:
     from safetensors.torch import load_file
 
-    from .deltas import apply_delta
+    from .store.delta import apply_delta
 
     model = load_model(spec)
     if delta is not None:

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import UserError
-from .files import PARTIAL
+from .errors import Busy, UserError
 from .plan import Plan
 from .state import entries
-from .store import PIECE, SECTIONS, Busy, Entry, Store
+from .store.entries import PIECE, SECTIONS, Entry, Store
+from .store.files import PARTIAL
 
 
 def needed(plans: Iterable[Plan], store: Store) -> set[str]:

@@ -12,8 +12,8 @@ from ..tasks.base import Scorer, load_scorer, scorers
 from ..tasks.scorers.kinds import Fitted, Packaged
 from .data import hub_copy, load_rows
 from .errors import UserError, first_line
-from .files import folder_digest, read_sealed, write_jsonl, write_sealed
-from .store import Store
+from .store.entries import Store
+from .store.files import folder_digest, read_sealed, write_jsonl, write_sealed
 from .suite import ScorerSpec
 
 SCORER_FILES = ("*.pth", "*.json", "*.jsonl", "*.safetensors", "*.bin", "*.model", "vocab.txt", "merges.txt")

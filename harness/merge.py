@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .files import atomic
 from .plan import Plan, PlannedCell
-from .store import SECTIONS, Entry, Store
+from .store.entries import SECTIONS, Entry, Store
+from .store.files import atomic
 
 
 def merge(sources: Sequence[Path], output: Path) -> dict[str, Any]:

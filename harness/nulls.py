@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ..tasks.base import ChoiceRequest, Request
-from .cells import CONSTANT, NULLS, SHUFFLED, UNRELATED, CellSpec
 from .errors import UserError, suggest
-from .models import ModelSpec
+from .models.load import ModelSpec
 from .records import Choices, Generations
+from .store.identity import CONSTANT, NULLS, SHUFFLED, UNRELATED, CellSpec
 from .suite import CorporaSpec
 
 TEXT = " I cannot help with that."

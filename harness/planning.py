@@ -9,28 +9,19 @@ from typing import Any, TypeVar
 
 from ..methods.base import methods
 from ..tasks.base import tasks
-from .cells import UNRELATED, CellSpec
 from .data import Rows, corpora_digests, load_rows
 from .engines.base import engines
 from .errors import UserError, suggest
-from .files import folder_digest
 from .judges import resolve_judge
-from .models import MODEL_FILES, ModelSpec, check_layout
+from .models.load import MODEL_FILES, ModelSpec, check_layout, named_model, resolve_models
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
 from .registry import check_name
-from .resolve import named_model, resolve_models
-from .store import Store
+from .store.entries import Store
+from .store.files import folder_digest
+from .store.identity import UNRELATED, CellSpec
 from .stresses import choose_stresses, derived_cells
-from .suite import (
-    ScorerSpec,
-    SourceSpec,
-    SuiteSpec,
-    TaskSpec,
-    TrainingSpec,
-    VariantSpec,
-    load_suite,
-)
+from .suite import ScorerSpec, SourceSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, load_suite
 from .variants import choose_variants, overrides
 from .wrappers import runnable
 

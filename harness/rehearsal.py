@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..methods.base import Batch, Method, Tokens
 from .activations import ModelContext
-from .errors import UserError, first_line
-from .models import CUT
-from .passes import Prefix, Recent, decoder_layers, layer_of
-
-
-def skeleton(facts: Mapping[str, Any]) -> PreTrainedModel:
-    """Return the model of these facts (fields of a config.json) on the meta device: shapes without weights.
-
-    Raises:
-        UserError: facts that transformers cannot build a causal language model from.
-    """
-    return _skeleton(json.dumps(dict(facts), sort_keys=True))
-
-
-@lru_cache(maxsize=8)
-def _skeleton(facts: str) -> PreTrainedModel:
-    try:
-        config = AutoConfig.for_model(**json.loads(facts))
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    except Exception as error:
-        raise UserError(
-            f"The architecture facts {facts:.80} describe no causal language model: {first_line(error)} Check the"
-            " model's config.json."
-        ) from error
+from .models.layers import decoder_layers, layer_of
+from .models.load import CUT
+from .passes import Prefix, Recent
 
 
 class Anatomy:

@@ -15,14 +15,14 @@ from ..reports.content import Cell, Content, Cost, Items, Run
 from ..reports.page import write
 from ..tasks.base import tasks as registered
 from .board import KINDS, board_of, recorded
-from .cells import BASE, SHUFFLED
 from .data import load_rows
 from .errors import UserError, first_line
-from .files import read_jsonl
-from .jobs import COSTS
-from .plan import Plan, PlannedTask
-from .state import CellState, delta_of, state_of
-from .store import Store
+from .plan import Plan, PlannedTask, delta_of
+from .runtime import COSTS
+from .state import CellState, state_of
+from .store.entries import Store
+from .store.files import read_jsonl
+from .store.identity import BASE, SHUFFLED
 
 RUN_FIRST = "run `unlearn-bench evaluate --output {}` first"
 

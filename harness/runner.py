@@ -13,13 +13,26 @@ from dataclasses import dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 
-from .errors import UserError, redacted
-from .executors.base import Executor, JobError, Lost
-from .jobs import Job, MakeJob, MeasureJob, Place
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from .errors import Busy, JobError, Lost, UserError, redacted
+from .executors.base import Executor
+from .jobs.job import Job, MeasureJob
 from .nulls import text_of
 from .plan import Plan, PlannedCell, delta_of
+from .runtime import Event, Place
 from .state import CellState, state_of
-from .store import Busy, Store
+from .store.entries import Store
+from .transforms.base import MakeJob
 
 MEND = "the same command makes it when that is mended"
 
@@ -149,3 +162,47 @@ class Runner:
         self.failures[cell.id] = cause
         self.store.entry("cells", cell.id).fail(cause, trace)
         self.on_cell(cell, cause)
+
+
+class Display:
+    """A bar for the run and one for each stage that is running."""
+
+    def __init__(self, cells: int, console: Console) -> None:
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.total = self.bars.add_task("cells", total=cells)
+        self.stages: dict[str, tuple[str, TaskID]] = {}
+
+    def __enter__(self) -> Display:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *rest: object) -> None:
+        self.bars.stop()
+
+    def event(self, event: Event) -> None:
+        """Move the bar of a label's stage, replacing the stage before it."""
+        stage, bar = self.stages.get(event.label, ("", None))
+        if stage != event.stage:
+            self._drop(event.label)
+            bar = self.bars.add_task(f"  {event.label}: {event.stage}", total=event.total)
+            self.stages[event.label] = (event.stage, bar)
+        if bar is not None:
+            self.bars.update(bar, completed=event.done, total=event.total)
+
+    def cell(self, label: str) -> None:
+        """Count a cell as finished."""
+        self._drop(label)
+        self.bars.advance(self.total)
+
+    def _drop(self, label: str) -> None:
+        if label in self.stages:
+            self.bars.remove_task(self.stages.pop(label)[1])

@@ -14,9 +14,9 @@ from .. import methods as method_package
 from .. import tasks as task_package
 from ..methods.base import methods
 from ..tasks.base import tasks
-from .cells import NULLS
 from .errors import UserError
 from .registry import Registry
+from .store.identity import NULLS
 
 HOME = Path(__file__).parent
 REGISTRIES: dict[str, Registry[Any]] = {"method": methods, "task": tasks}

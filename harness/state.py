@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .errors import UserError
 from .plan import Plan, PlannedCell, delta_of
-from .store import Entry, Store
+from .store.entries import Entry, Store
 
 
 @dataclass(frozen=True)

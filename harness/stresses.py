@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .cells import CellSpec
 from .errors import UserError, suggest
 from .plan import PlannedCell
+from .store.identity import CellSpec
 from .suite import SourceSpec, StressSpec, SuiteSpec, TrainingSpec
 from .transforms.base import Stress, transforms
 

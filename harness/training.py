@@ -15,20 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..methods.base import Batch, Method
 from .activations import ModelContext
-from .batches import Batches, Corpora, generator
-from .errors import UserError
-from .passes import embed_in_main_memory
+from .batches import Batches, Corpora
+from .errors import TrainingError, UserError
+from .models.layers import embed_in_main_memory
+from .rng import generator
 from .suite import TrainingSpec
 from .trained import LowRankTensors, TrainedTensors
-
-__all__ = ["Corpora", "Trainer", "TrainingError"]
-
-
-class TrainingError(UserError):
-    """Training that went wrong by itself: a loss that is not finite, or a result equal to the base."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, status=1)
 
 
 @contextmanager

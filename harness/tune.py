@@ -21,12 +21,12 @@ from ..methods.base import methods
 from .api import Result, evaluate
 from .data import load_rows
 from .errors import UserError, suggest
-from .models import load_config
+from .models.load import load_config
 from .plan import Plan, build_task
 from .planning import Request, make_plan
 from .search import BATCH, STARTUP, Point, Search, Space, described, space_of
 from .specs import canonical
-from .store import Store
+from .store.entries import Store
 from .suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, load_suite
 from .variants import TRAINING, Values, overrides
 

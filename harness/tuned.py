@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from .cells import CellSpec
 from .errors import UserError
-from .files import write_json, write_text
 from .plan import Plan
 from .specs import Spec
+from .store.files import write_json, write_text
+from .store.identity import CellSpec
 from .suite import SuiteSpec, TunedSpec, VariantSpec, suites
 from .variants import TRAINING, overrides
 

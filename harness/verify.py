@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from .board import board_of
-from .cells import CellSpec, OutcomeSpec, RecordSpec
 from .errors import UserError, first_line
-from .files import PARTIAL, read_jsonl, read_sealed
 from .gc import needed
 from .plan import Plan
 from .records import Choices, Generations, Record
 from .state import state_of
-from .store import DELTA, SECTIONS, Entry, Section, Store
+from .store.entries import DELTA, SECTIONS, Entry, Section, Store
+from .store.files import PARTIAL, read_jsonl, read_sealed
+from .store.identity import CellSpec, OutcomeSpec, RecordSpec
 
 SPECS: dict[Section, tuple[str, type[CellSpec | OutcomeSpec | RecordSpec]]] = {
     "cells": ("cell", CellSpec),

@@ -12,12 +12,12 @@ from .compare import rank_intervals
 from .doubts import Known, doubts
 from .evidence import Evidence
 from .frontier import Frontier, build_frontiers
-from .goals import Goals, build_goals
+from .goals import build_goals
 from .groups import RANKED, Group, Rivals, groups_of, rivals_of
 from .inputs import BoardSpec, Checkpoint
 from .intervals import SEEDS_FOR_METHOD, Estimate
 from .parts import comparison, component, difference, interval, selectivity, shares
-from .schema import Alpha, Claims, RankInterval, Row, Status, comparisons, rounded
+from .schema import Alpha, Claims, Goals, RankInterval, Row, Status, comparisons, rounded
 from .scores import mark_shares
 from .significance import holm
 from .stress import stressed

@@ -28,7 +28,8 @@ from .base import Method, MethodSettings, methods
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ..harness.training import Corpora, Trainer
+    from ..harness.batches import Corpora
+    from ..harness.training import Trainer
 
 STEPS = 4
 WORDS = [f"{stem}{ending}" for stem in ("ba", "de", "ki", "lo", "mu", "ra", "so", "ti") for ending in "bdgklmnprst"]
@@ -82,7 +83,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
 
 def tiny_corpora(seed: int = 0) -> Corpora:
     """Return two forget topics and retain text, sentences of 4 to 11 words; each topic favours its own words."""
-    from ..harness.training import Corpora
+    from ..harness.batches import Corpora
 
     rng = np.random.default_rng([seed, 7])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..leaderboards.compare import Estimate
 from ..leaderboards.inputs import NULLS
+from ..leaderboards.intervals import Estimate
 from ..leaderboards.schema import Interval
 from .comparison import Change, Comparison, Difference, Facts, Quantity, RowComparison, Side
 from .pairing import Boards, Draft, Paired

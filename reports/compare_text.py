@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from ..leaderboards.explain import wrapped
+from ..leaderboards.forms import interval, shorten, squeeze, table
 from ..leaderboards.inputs import NULLS
-from ..leaderboards.render import interval, shorten, squeeze, table
 from .comparison import Comparison, Quantity, Report, RowComparison
 
 VALUE = 21  # columns of a fact; longer ones are cut and given in full below the table

@@ -18,9 +18,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from ..leaderboards.compare import SEEDS_FOR_METHOD, Estimate, simultaneous
+from ..leaderboards.compare import simultaneous
 from ..leaderboards.evidence import Evidence
 from ..leaderboards.inputs import NULLS, Checkpoint, TrackRoles
+from ..leaderboards.intervals import SEEDS_FOR_METHOD, Estimate
 from ..leaderboards.metrics import Floats
 from ..leaderboards.schema import Component, Interval
 from ..leaderboards.scores import Answers

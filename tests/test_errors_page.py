@@ -20,6 +20,6 @@ def test_the_catalogue_of_errors_is_current(maker: dict, root: Path) -> None:
 
 def test_the_catalogue_follows_messages_to_where_they_are_made(maker: dict, root: Path) -> None:
     found = maker["Messages"](root).by_file()
-    assert any("is gated: accept its licence" in text for text in found["harness/hub.py"])
-    assert any("cannot be written" in text for text in found["harness/store.py"])
+    assert any("is gated: accept its licence" in text for text in found["harness/models/hub.py"])
+    assert any("cannot be written" in text for text in found["harness/store/entries.py"])
     assert sum(map(len, found.values())) > 200

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.data import hub_copy, load_rows
 from unlearn_bench.harness.errors import UserError, redacted
-from unlearn_bench.harness.files import read_sealed, write_sealed
 from unlearn_bench.harness.merge import merge
 from unlearn_bench.harness.planning import Request, make_plan
 from unlearn_bench.harness.registry import Registry
-from unlearn_bench.harness.store import Store
+from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.store.entries.files import read_sealed, write_sealed
 from unlearn_bench.harness.suite import SourceSpec, load_suite
 from unlearn_bench.methods.base import methods, register
 from unlearn_bench.methods.rmu import RMU

@@ -53,7 +53,7 @@ def verify(ctx: click.Context, output: Path, as_json: bool) -> None:
 
     Exit status 0: nothing is damaged, nothing is lacking; 1: something is; 2: no store, or wrong usage.
     """
-    from ..store import Store
+    from ..store.entries import Store
     from ..verify import render
     from ..verify import verify as check
 
@@ -74,7 +74,7 @@ def gc(output: Path, delete: bool, dry_run: bool, as_json: bool) -> None:
     removed while another process works on the store.
     """
     from ..gc import collect, garbage
-    from ..store import Store
+    from ..store.entries import Store
 
     if delete and dry_run:
         raise click.UsageError("--delete and --dry-run exclude each other.")

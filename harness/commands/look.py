@@ -26,7 +26,7 @@ def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> No
     """Print the board of the last run of a suite, built again from its records."""
     from ..board import board_of, write_board
     from ..plan import Plan
-    from ..store import Store
+    from ..store.entries import Store
 
     store = Store.open(output)
     board = board_of(Plan.load(store, suite), store)

@@ -10,7 +10,7 @@ import torch
 
 from ...methods.base import DecodingMethod
 from ..errors import UserError
-from ..passes import decoder_layers, first_layers
+from ..models.layers import decoder_layers, first_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

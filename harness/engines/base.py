@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError, suggest
-from ..models import ModelSpec
+from ..models.load import ModelSpec
 from ..records import Choices, Generations
 from ..registry import Registry
 

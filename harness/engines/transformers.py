@@ -15,7 +15,7 @@ import torch
 from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
-from ..models import ModelSpec, load_model, load_tokenizer
+from ..models.load import ModelSpec, load_model, load_tokenizer
 from ..records import Choices, Generations
 from ._requests import Drawing, Row, Sample, Scoring
 from ._sampling import noise, sample

@@ -17,7 +17,7 @@ import torch
 
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
-from ..models import ModelSpec, load_tokenizer, model_folder, unreadable, weight_files
+from ..models.load import ModelSpec, load_tokenizer, model_folder, unreadable, weight_files
 from ..records import Choices, Generations
 from ._requests import Drawing, Row, Sample, Scoring
 from ._tokens import Tokens

@@ -16,11 +16,11 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import UserError, first_line, redacted
-from ..jobs import Event, Job
-from ..store import Store
+from ..errors import JobError, UserError, first_line, redacted
+from ..jobs.job import Job
+from ..runtime import Event
+from ..store.entries import Store
 from ._worker import outcome
-from .base import JobError
 
 LOGS = "logs"
 """The store's folder of what jobs printed, a file a cell."""

@@ -12,10 +12,10 @@ from multiprocessing import parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle
 
-from ..errors import UserError
-from ..jobs import Job, Report, run_job
-from ..store import Busy
-from .base import JobError
+from ..errors import Busy, JobError, UserError
+from ..jobs.job import Job
+from ..jobs.worker import run_job
+from ..runtime import Report
 
 WHERE = signal.SIGUSR1
 """Makes a worker print where each of its threads stands."""

@@ -7,28 +7,14 @@ from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from typing import ClassVar
 
-from ..jobs import Job, Report
+from ..jobs.job import Job
 from ..registry import Registry
+from ..runtime import Report
 
 executors: Registry[type[Executor]] = Registry("executor", "unlearn_bench.harness.executors", "unlearn_bench.executors")
+
+
 register = executors.register
-
-
-class JobError(Exception):
-    """What went wrong with a job, told by its worker: the cause in words; notes hold its traceback and its log."""
-
-
-class Lost(JobError):
-    """The process of a job ended before the job did.
-
-    Attributes:
-        passing: whether the cause can pass, as where memory was short beside other work: the runner tries such a job
-            once more, when nothing else runs.
-    """
-
-    def __init__(self, cause: str, *, passing: bool = False) -> None:
-        super().__init__(cause)
-        self.passing = passing
 
 
 class Executor(ABC):

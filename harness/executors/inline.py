@@ -5,7 +5,9 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 from ..errors import UserError
-from ..jobs import Job, Report, run_job
+from ..jobs.job import Job
+from ..jobs.worker import run_job
+from ..runtime import Report
 from .base import Executor, register
 
 

@@ -19,12 +19,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from tempfile import TemporaryFile
 
-from ..jobs import Event, Job, Report
+from ..errors import JobError, Lost
+from ..jobs.job import Job
+from ..runtime import Event, Report
 from . import _worker
-from .base import Executor, JobError, Lost, register
+from .base import Executor, register
 
 HARNESS = __name__.rsplit(".", 2)[0]
-NEEDED = (f"{HARNESS}.measure", f"{HARNESS}.transforms.train", f"{HARNESS}.engines.transformers")
+NEEDED = (f"{HARNESS}.jobs.evaluate", f"{HARNESS}.transforms.train", f"{HARNESS}.engines.transformers")
 """What every worker imports: once, in the process that workers are forked from."""
 GRACE = 2.0
 """Seconds that a worker has to end when it is told to."""

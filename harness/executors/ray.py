@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
-from ..errors import UserError, first_line
-from ..jobs import Job, MakeJob, Report
+from ..errors import JobError, Lost, UserError, first_line
+from ..jobs.job import Job
+from ..runtime import Report
+from ..transforms.base import MakeJob
 from ._ray import TICK, News, Worker, amounts, connect, ended, needs, noted, unstarted
-from .base import ClusterExecutor, JobError, Lost, register
+from .base import ClusterExecutor, register
 
 STARTS = 3
 """Workers of a model that may end while they start, one after the other, before its jobs fail."""

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..cells import BASE
-from ..deltas import load_delta
 from ..errors import UserError
-from ..jobs import MakeJob
-from ..models import load_model
-from ..store import Store
+from ..models.load import load_model
+from ..store.delta import load_delta
+from ..store.entries import Store
+from ..store.identity import BASE
+from .base import MakeJob
 
 
 def parent_delta(job: MakeJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]:

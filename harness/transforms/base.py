@@ -4,19 +4,40 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..models.load import ModelSpec
 from ..registry import Registry
+from ..runtime import Place
 from ..specs import Spec
+from ..store.identity import CellSpec
+from ..suite import CorporaSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..jobs import MakeJob, Report
+    from ..runtime import Report
+    from .base import MakeJob
+
+
+@dataclass(frozen=True)
+class MakeJob:
+    """Make one checkpoint from its cell; with `wait`, after another process that is at it."""
+
+    place: Place
+    model: ModelSpec
+    cell: CellSpec
+    corpora: CorporaSpec | None = None
+    folder: Path | None = None
+    wait: bool = False
+
 
 transforms: Registry[type[Transform]] = Registry(
     "transform", "unlearn_bench.harness.transforms", "unlearn_bench.transforms"
 )
+
+
 register = transforms.register
 
 

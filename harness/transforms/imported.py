@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..errors import UserError
-from ..files import folder_digest
-from ..jobs import MakeJob, Report
-from ..models import MODEL_FILES
-from ..store import Store
-from .base import Made, Transform, register
+from ..models.load import MODEL_FILES
+from ..runtime import Report
+from ..store.entries import Store
+from ..store.files import folder_digest
+from .base import Made, MakeJob, Transform, register
 
 
 @register("import")

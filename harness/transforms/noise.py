@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..deltas import load_delta
 from ..errors import UserError
-from ..jobs import Event, MakeJob, Report
-from ..resident import base_model
-from ..store import Store
-from .base import Made, Transform, register
+from ..models.cache import base_model
+from ..runtime import Event, Report
+from ..store.delta import load_delta
+from ..store.entries import Store
+from .base import Made, MakeJob, Transform, register
 
 
 @register("noise")

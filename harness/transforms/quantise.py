@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from ..jobs import Event, MakeJob, Report
-from ..passes import decoder_layers
-from ..resident import base_model
+from ..models.cache import base_model
+from ..models.layers import decoder_layers
+from ..runtime import Event, Report
 from ..specs import Spec, identity
 from ._parent import changed, parent_delta
-from .base import Made, Stress, register
+from .base import Made, MakeJob, Stress, register
 
 
 class QuantiseSettings(Spec):

@@ -15,15 +15,15 @@ from torch import Tensor
 from ...methods.base import Batch, Context, LoRA, Method, next_logprobs
 from ..batches import Corpora
 from ..data import load_rows, texts
-from ..deltas import apply_delta
 from ..errors import UserError
-from ..jobs import Event, MakeJob, Report
-from ..resident import base_model
+from ..models.cache import base_model
+from ..runtime import Event, Report
 from ..specs import Spec, identity
+from ..store.delta import apply_delta
 from ..suite import TrainingSpec
 from ..training import Trainer, matrix_products
 from ._parent import changed, parent_delta
-from .base import Made, Stress, register
+from .base import Made, MakeJob, Stress, register
 
 
 class RelearnSettings(Spec):

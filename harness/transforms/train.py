@@ -9,18 +9,19 @@ import torch
 from transformers import PretrainedConfig
 
 from ...methods.base import Method, methods
-from ..activations import NotLoaded
+from ..batches import Corpora
 from ..data import corpora_digests, load_rows, texts
-from ..errors import UserError
-from ..jobs import Event, MakeJob, Report, maker
-from ..models import load_config
-from ..pieces import Pieces
-from ..rehearsal import rehearse, skeleton
-from ..resident import base_model
-from ..store import Store
+from ..errors import NotLoaded, UserError
+from ..models.cache import base_model
+from ..models.load import load_config
+from ..models.meta import skeleton
+from ..rehearsal import rehearse
+from ..runtime import Event, Report, maker
+from ..store.entries import Store
+from ..store.partial import Pieces
 from ..suite import CorporaSpec, TrainingSpec
-from ..training import Corpora, Trainer, matrix_products
-from .base import Made, Transform, register
+from ..training import Trainer, matrix_products
+from .base import Made, MakeJob, Transform, register
 
 SAVE_EVERY = 300.0
 """Seconds of training after which its state is kept."""

@@ -13,9 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from unlearn_bench.harness.batches import Corpora
-from unlearn_bench.harness.models import cut
+from unlearn_bench.harness.models.load.load import cut
+from unlearn_bench.harness.models.load.meta import skeleton
 from unlearn_bench.harness.passes import Prefix
-from unlearn_bench.harness.rehearsal import rehearse, skeleton
+from unlearn_bench.harness.rehearsal import rehearse
 from unlearn_bench.harness.suite import TrainingSpec
 from unlearn_bench.harness.training import Trainer
 from unlearn_bench.methods.base import methods

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from unlearn_bench.harness.api import evaluate
-from unlearn_bench.harness.files import read_jsonl, write_jsonl
 from unlearn_bench.harness.plan import Plan
 from unlearn_bench.harness.planning import Request, make_plan
 from unlearn_bench.harness.report import report
 from unlearn_bench.harness.state import state_of
-from unlearn_bench.harness.store import Entry, Store
+from unlearn_bench.harness.store.entries.entries import Entry, Store
+from unlearn_bench.harness.store.entries.files import read_jsonl, write_jsonl
 
 SUITE = "extends: micro\nname: many\nvariants: {{knowledge: {0}, toxicity: {0}}}\n"
 VARIANTS, SEEDS = 32, (0, 1, 2)

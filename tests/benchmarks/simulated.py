@@ -8,11 +8,11 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from unlearn_bench.harness.files import write_jsonl
 from unlearn_bench.harness.plan import Plan
 from unlearn_bench.harness.planning import Request, make_plan
 from unlearn_bench.harness.records import Generations, Record, to_row
-from unlearn_bench.harness.store import Store
+from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.store.entries.files import write_jsonl
 
 SUITE = "extends: micro\nname: many\nvariants: {{knowledge: {0}, toxicity: {0}}}\n"
 TEXTS = 20

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from unlearn_bench.harness.store import Busy, Store
+from unlearn_bench.harness.errors import Busy
+from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.verify import verify
 
 

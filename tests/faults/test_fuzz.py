@@ -13,10 +13,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.files import folder_digest, read_json, read_jsonl, read_sealed, write_sealed
 from unlearn_bench.harness.plan import Plan
 from unlearn_bench.harness.planning import Request, make_plan
-from unlearn_bench.harness.store import Store
+from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.store.entries.files import folder_digest, read_json, read_jsonl, read_sealed, write_sealed
 from unlearn_bench.harness.suite import SuiteSpec, load_suite
 from unlearn_bench.harness.verify import verify
 

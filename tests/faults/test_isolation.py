@@ -19,12 +19,15 @@ import pytest
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.commands.evaluate import evaluate as evaluate_command
 from unlearn_bench.harness.commands.options import seconds
-from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.executors.base import Executor, Lost
-from unlearn_bench.harness.jobs import MakeJob, MeasureJob, Place, run_job
+from unlearn_bench.harness.errors import Lost, UserError
+from unlearn_bench.harness.executors.base import Executor
 from unlearn_bench.harness.planning import make_plan
 from unlearn_bench.harness.runner import Runner
-from unlearn_bench.harness.store import Store
+from unlearn_bench.harness.runtime import Place
+from unlearn_bench.harness.runtime.job import MeasureJob
+from unlearn_bench.harness.runtime.worker import run_job
+from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.transforms.base import MakeJob
 
 PLUGIN = """
 import ctypes, os, signal, sys, time

@@ -18,15 +18,15 @@ from typing import Any
 
 import pytest
 from unlearn_bench.harness import Request, evaluate
-from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.errors import JobError, UserError
 from unlearn_bench.harness.executors._ray import Worker, amounts, connect, needs
-from unlearn_bench.harness.executors.base import JobError
 from unlearn_bench.harness.executors.ray import RayExecutor
-from unlearn_bench.harness.jobs import MakeJob, Place
 from unlearn_bench.harness.needs import memory
 from unlearn_bench.harness.plan import base_cell
 from unlearn_bench.harness.planning import make_plan
-from unlearn_bench.harness.store import Store
+from unlearn_bench.harness.runtime import Place
+from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.transforms.base import MakeJob
 
 COMMAND = str(Path(sys.executable).with_name("unlearn-bench"))
 NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra `ray`)")

@@ -8,12 +8,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from unlearn_bench.harness import Request, measure, resident
-from unlearn_bench.harness.jobs import Event, MakeJob, MeasureJob, Place, run_job
+from unlearn_bench.harness import Request
+from unlearn_bench.harness.models.load import cache as resident
 from unlearn_bench.harness.plan import Plan
 from unlearn_bench.harness.planning import make_plan
-from unlearn_bench.harness.store import Entry, Store
+from unlearn_bench.harness.runtime import Event, Place
+from unlearn_bench.harness.runtime import evaluate as measure
+from unlearn_bench.harness.runtime.job import MeasureJob
+from unlearn_bench.harness.runtime.worker import run_job
+from unlearn_bench.harness.store.entries.entries import Entry, Store
 from unlearn_bench.harness.transforms import train
+from unlearn_bench.harness.transforms.base import MakeJob
 from unlearn_bench.tasks.contract import PickyScorer
 
 STEPS, ITEMS, PART = 8, 24, 10

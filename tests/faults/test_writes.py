@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from unlearn_bench.harness.store import Store
+from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.verify import verify
 
 HOW = ("ENOSPC", "EIO", "KILL")

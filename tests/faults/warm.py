@@ -22,7 +22,7 @@ from pathlib import Path
 from conftest import bound
 
 PRIMITIVES = ("mkstemp", "write", "fsync", "chmod", "replace")
-"""What `harness/files.py` writes with, in the order of a file's life."""
+"""What `harness/store/files.py` writes with, in the order of a file's life."""
 
 
 def inject(calls: Counter, primitive: str | None, at: int, how: str) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from unlearn_bench.harness.deltas import save_delta
-from unlearn_bench.harness.rehearsal import rehearse, skeleton
-from unlearn_bench.harness.shards import Shard
+from unlearn_bench.harness.models.load.meta import skeleton
+from unlearn_bench.harness.rehearsal import rehearse
+from unlearn_bench.harness.store.entries.delta import save_delta
+from unlearn_bench.harness.store.entries.shards import Shard
 from unlearn_bench.harness.suite import SuiteModel, load_suite
 from unlearn_bench.methods.base import methods
 

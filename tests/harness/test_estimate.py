@@ -10,21 +10,16 @@ import pytest
 import torch
 import yaml
 from unlearn_bench.harness import estimate
+from unlearn_bench.harness.batches import Corpora
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.estimate import (
-    OVERHEAD,
-    Corpus,
-    Estimate,
-    corpus_of,
-    estimate_plan,
-    training_cost,
-)
-from unlearn_bench.harness.models import ModelSpec, load_model, load_tokenizer
+from unlearn_bench.harness.estimate import OVERHEAD, Corpus, Estimate, corpus_of, estimate_plan, training_cost
+from unlearn_bench.harness.models.load.load import ModelSpec, load_model, load_tokenizer
+from unlearn_bench.harness.models.load.meta import skeleton
 from unlearn_bench.harness.passes import Passes
 from unlearn_bench.harness.planning import Request, make_plan
-from unlearn_bench.harness.rehearsal import Anatomy, Work, rehearse, skeleton
+from unlearn_bench.harness.rehearsal import Anatomy, Work, rehearse
 from unlearn_bench.harness.suite import CorporaSpec, SourceSpec, TrainingSpec
-from unlearn_bench.harness.training import Corpora, Trainer
+from unlearn_bench.harness.training import Trainer
 from unlearn_bench.methods.base import methods
 
 SUITES = Path(__file__).resolve().parents[2] / "harness" / "suites"

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from unlearn_bench.harness import export
-from unlearn_bench.harness.deltas import apply_delta, save_delta
 from unlearn_bench.harness.export import export_checkpoint
-from unlearn_bench.harness.files import read_json, write_json
-from unlearn_bench.harness.models import ModelSpec, load_model, named_dtype
-from unlearn_bench.harness.shards import Shard
+from unlearn_bench.harness.models.load.load import ModelSpec, load_model, named_dtype
+from unlearn_bench.harness.store.entries.delta import apply_delta, save_delta
+from unlearn_bench.harness.store.entries.files import read_json, write_json
+from unlearn_bench.harness.store.entries.shards import Shard
 
 ODD: dict[str, Any] = {"vocab_size": 91, "hidden_size": 17, "num_attention_heads": 1}
 CHANGED = "model.layers.1.mlp.down_proj.weight"
@@ -223,7 +223,7 @@ MEASURED = r"""
 import re, sys
 from pathlib import Path
 from unlearn_bench.harness.export import export_checkpoint
-from unlearn_bench.harness.models import ModelSpec
+from unlearn_bench.harness.models.load import ModelSpec
 for name in sys.argv[2:]:
     root = Path(sys.argv[1])
     spec = ModelSpec(name="toy", path=str(root / name))

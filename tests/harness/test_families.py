@@ -15,9 +15,10 @@ from unlearn_bench.harness.activations import ModelContext
 from unlearn_bench.harness.batches import Batches
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models import CUT, ModelSpec, load_model, load_tokenizer
-from unlearn_bench.harness.passes import decoder_layers
-from unlearn_bench.harness.rehearsal import rehearse, skeleton
+from unlearn_bench.harness.models.load.layers import decoder_layers
+from unlearn_bench.harness.models.load.load import CUT, ModelSpec, load_model, load_tokenizer
+from unlearn_bench.harness.models.load.meta import skeleton
+from unlearn_bench.harness.rehearsal import rehearse
 from unlearn_bench.harness.suite import TrainingSpec
 from unlearn_bench.harness.training import Trainer
 from unlearn_bench.methods.base import methods

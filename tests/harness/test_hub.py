@@ -12,8 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models import ModelSpec, load_model, load_tokenizer
-from unlearn_bench.harness.resolve import resolve_models
+from unlearn_bench.harness.models.load.load import ModelSpec, load_model, load_tokenizer, resolve_models
 from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.methods.contract import tiny_model, tiny_tokenizer
 
@@ -94,8 +93,8 @@ class TestHubOffline:
     def test_another_process_loads_it_too(self, hub_cache, folder: Path) -> None:
         hub_cache(HUB, folder)
         script = (
-            "from unlearn_bench.harness.resolve import resolve_models\n"
-            "from unlearn_bench.harness.models import load_model, load_tokenizer\n"
+            "from unlearn_bench.harness.models.load import resolve_models\n"
+            "from unlearn_bench.harness.models.load import load_model, load_tokenizer\n"
             "from unlearn_bench.harness.suite import load_suite\n"
             f"spec = resolve_models([{HUB!r}], load_suite('micro'), None)['tiny']\n"
             "print(load_model(spec).num_parameters(), load_tokenizer(spec).vocab_size)\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from unlearn_bench.harness.deltas import apply_delta
 from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.store.entries.delta import apply_delta
 from unlearn_bench.harness.suite import TrainingSpec
 from unlearn_bench.harness.trained import LowRankTensors
 from unlearn_bench.methods.base import LoRA

@@ -12,16 +12,16 @@ import torch
 from unlearn_bench.harness.engines._tokens import Tokens
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models import (
+from unlearn_bench.harness.models.load.load import (
     ModelSpec,
     attention,
     find_device,
     load_model,
     load_tokenizer,
     named_dtype,
+    resolve_models,
 )
-from unlearn_bench.harness.resolve import resolve_models
-from unlearn_bench.harness.store import Store
+from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.methods.contract import tiny_model, tiny_tokenizer
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest

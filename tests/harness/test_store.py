@@ -9,9 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.files import atomic, folder_digest, read_json, read_jsonl, write_json, write_jsonl
 from unlearn_bench.harness.plan import Plan
-from unlearn_bench.harness.store import Entry, Store
+from unlearn_bench.harness.store.entries.entries import Entry, Store
+from unlearn_bench.harness.store.entries.files import (
+    atomic,
+    folder_digest,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
 
 
 def committed(store: Store, text: bytes = b"line\n") -> Entry:

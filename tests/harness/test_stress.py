@@ -12,18 +12,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.data import load_rows
-from unlearn_bench.harness.deltas import save_delta
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.files import file_sha256
-from unlearn_bench.harness.jobs import MakeJob, Place, run_job
-from unlearn_bench.harness.models import load_model
+from unlearn_bench.harness.models.load.cache import base_model
+from unlearn_bench.harness.models.load.load import load_model
 from unlearn_bench.harness.planning import Reach, make_plan
-from unlearn_bench.harness.resident import base_model
 from unlearn_bench.harness.runner import Runner
+from unlearn_bench.harness.runtime import Place
+from unlearn_bench.harness.runtime.worker import run_job
 from unlearn_bench.harness.state import find_cell, state_of
-from unlearn_bench.harness.store import Store
+from unlearn_bench.harness.store.entries.delta import save_delta
+from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.store.entries.files import file_sha256
 from unlearn_bench.harness.suite import SourceSpec, StressSpec, load_suite
-from unlearn_bench.harness.transforms.base import transforms
+from unlearn_bench.harness.transforms.base import MakeJob, transforms
 from unlearn_bench.harness.transforms.quantise import linear_weights, round_to_nearest
 from unlearn_bench.methods.base import methods, register
 from unlearn_bench.methods.rmu import RMU

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from unlearn_bench.harness import resident
 from unlearn_bench.harness.engines import _vllm_host
 from unlearn_bench.harness.engines.base import Engine, engines
 from unlearn_bench.harness.engines.vllm import VLLMEngine, seed_of
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models import ModelSpec
+from unlearn_bench.harness.models.load import cache as resident
+from unlearn_bench.harness.models.load.load import ModelSpec
 from unlearn_bench.harness.planning import resolve_engine
 
 pytestmark = pytest.mark.vllm

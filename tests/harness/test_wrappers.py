@@ -14,21 +14,22 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 from unlearn_bench.harness.board import board_of, write_board
-from unlearn_bench.harness.deltas import decoding_of, load_delta, save_delta
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.engines.vllm import VLLMEngine
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.executors.base import Executor
 from unlearn_bench.harness.export import export_cell
-from unlearn_bench.harness.files import file_sha256
 from unlearn_bench.harness.inventory import describe, inventory
-from unlearn_bench.harness.jobs import Place, run_job
-from unlearn_bench.harness.models import ModelSpec, cut
-from unlearn_bench.harness.passes import decoder_layers, first_layers
+from unlearn_bench.harness.models.load.layers import decoder_layers, first_layers
+from unlearn_bench.harness.models.load.load import ModelSpec, cut
 from unlearn_bench.harness.plan import Plan
 from unlearn_bench.harness.planning import Request, make_plan
 from unlearn_bench.harness.runner import Runner
-from unlearn_bench.harness.store import Entry, Store
+from unlearn_bench.harness.runtime import Place
+from unlearn_bench.harness.runtime.worker import run_job
+from unlearn_bench.harness.store.entries.delta import decoding_of, load_delta, save_delta
+from unlearn_bench.harness.store.entries.entries import Entry, Store
+from unlearn_bench.harness.store.entries.files import file_sha256
 from unlearn_bench.methods.contract import tiny_model
 from unlearn_bench.methods.uld import ULD, ULDSettings
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest

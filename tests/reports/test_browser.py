@@ -12,8 +12,7 @@ import pytest
 from unlearn_bench.reports.content import Content
 from unlearn_bench.reports.page import write
 from unlearn_bench.reports.texts import visible
-
-from .conftest import NASTY
+from unlearn_bench.tests.reports.conftest import NASTY
 
 pytestmark = pytest.mark.browser
 FLAGS = (

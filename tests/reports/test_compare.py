@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.cli import main
-from unlearn_bench.harness.files import read_sealed, write_sealed
 from unlearn_bench.harness.records import Record
+from unlearn_bench.harness.store.entries.files import read_sealed, write_sealed
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, build_board
 from unlearn_bench.leaderboards.compare import simultaneous
 from unlearn_bench.reports.compare import compare_sides, identity_changes

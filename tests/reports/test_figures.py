@@ -15,8 +15,7 @@ from unlearn_bench.reports.content import Content, Run
 from unlearn_bench.reports.document import Words
 from unlearn_bench.reports.drawing import label_beside, looks
 from unlearn_bench.reports.outline import outline
-
-from .conftest import LAYER_SETS, SPEC, cell, checkpoint, probed
+from unlearn_bench.tests.reports.conftest import LAYER_SETS, SPEC, cell, checkpoint, probed
 
 
 def of_track(content: Content, track: str):

@@ -25,9 +25,8 @@ from unlearn_bench.reports.page import write
 from unlearn_bench.reports.tables import claims as claims_of
 from unlearn_bench.reports.texts import visible
 from unlearn_bench.reports.training import MOST_PANELS, losses
-
-from .conftest import HIDDEN, NASTY, SPEC, cell, checkpoint, sample
-from .pages import Reader, rendered
+from unlearn_bench.tests.reports.conftest import HIDDEN, NASTY, SPEC, cell, checkpoint, sample
+from unlearn_bench.tests.reports.pages import Reader, rendered
 
 
 def html(content: Content, folder: Path) -> str:

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from unlearn_bench.reports.texts import LONGEST, parts, to_code, to_html, to_markdown, visible, words_to_html
-
-from .conftest import HIDDEN, NASTY
-from .pages import Reader, rendered
+from unlearn_bench.tests.reports.conftest import HIDDEN, NASTY
+from unlearn_bench.tests.reports.pages import Reader, rendered
 
 ANY = st.text(st.characters(), max_size=60)
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from ..methods.base import DecodingMethod, methods
-from ..tasks.base import ChoiceRequest, GenerationRequest, Request, Scorer, Task
-from .cells import CONSTANT, UNMADE, OutcomeSpec
-from .deltas import decoding_of, load_delta, load_tensors
-from .engines.base import Engine
-from .errors import UserError
-from .files import folder_digest, read_jsonl, write_jsonl
-from .jobs import Event, MeasureJob, Place, Report, maker, recorded
-from .models import MODEL_FILES, ModelSpec, load_tokenizer
-from .nulls import TEXT, constant_answers
-from .pieces import Pieces
-from .plan import PlannedTask
-from .records import Choices, Generations, Item, to_row
-from .specs import digest
-from .state import delta_of
-from .store import Busy, Entry, Store
+from ...methods.base import DecodingMethod, methods
+from ...tasks.base import ChoiceRequest, GenerationRequest, Request, Scorer, Task, load_scorer, tasks
+from ..engines.base import Engine
+from ..errors import Busy, UserError
+from ..models.load import MODEL_FILES, ModelSpec, load_tokenizer
+from ..nulls import TEXT, constant_answers
+from ..plan import PlannedTask, delta_of
+from ..records import Choices, Generations, Item, to_row
+from ..runtime import Event, Place, Report, maker, recorded
+from ..specs import digest
+from ..store.delta import decoding_of, load_delta, load_tensors
+from ..store.entries import Entry, Store
+from ..store.files import folder_digest, read_jsonl, write_jsonl
+from ..store.identity import CONSTANT, UNMADE, OutcomeSpec
+from ..store.partial import Pieces
+from .job import MeasureJob
 
 PART = 1000
 """Items that are answered together, and texts that are judged together; an interrupted job goes on after a part."""
@@ -58,7 +58,7 @@ def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store:
     answered = entry.manifest() is not None
     if answered and store.entry("records", record.id).manifest() is not None:
         return
-    from .resident import built
+    from .evaluate import built
 
     task, items = built(planned)
     if not answered:
@@ -116,7 +116,7 @@ class ByParts(Scorer):
 
 
 def _judge(job: MeasureJob, planned: PlannedTask, record: Entry, report: Report) -> Scorer:
-    from .resident import judge
+    from .evaluate import judge
 
     if planned.scorer is None:
         raise UserError("This task needs a judge of texts; pass one with --scorer FOLDER.")
@@ -129,7 +129,7 @@ def _judge(job: MeasureJob, planned: PlannedTask, record: Entry, report: Report)
 
 
 def _engine(job: MeasureJob, model: ModelSpec) -> Engine:
-    from .resident import engine
+    from ..models.cache import engine
 
     return engine(job.engine, model, job.place.device, job.place.batch_size, job.place.engine_options)
 
@@ -224,3 +224,20 @@ def with_reference(
         )
         for answer in answers
     ]
+
+
+_tasks: dict[tuple[type[Task], str], tuple[Task, list[Item]]] = {}
+
+
+def built(planned: PlannedTask) -> tuple[Task, list[Item]]:
+    """Return a task and its items; its data are read, and held against the plan, once."""
+    key = tasks.get(planned.spec.task), repr(planned)
+    if key not in _tasks:
+        _tasks[key] = planned.build()
+    return _tasks[key]
+
+
+@lru_cache(maxsize=2)
+def judge(kind: str, folder: str, device: str) -> Scorer:
+    """Return a loaded judge."""
+    return load_scorer(kind, folder, device)

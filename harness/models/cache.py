@@ -1,30 +1,28 @@
-"""What a worker keeps between jobs: a base model to train on, engines, tasks, judges. A GPU trains or measures."""
+"""The model cache: a base model to train on and engines, kept between jobs. A GPU trains or evaluates."""
 
 from __future__ import annotations
 
 import gc
 import math
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from multiprocessing import util
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..tasks.base import Scorer, Task, load_scorer, tasks
-from .engines.base import Engine, engines
-from .models import ModelSpec, load_model, load_tokenizer
-from .plan import PlannedTask
-from .records import Item
+from ..engines.base import Engine, engines
+from .load import ModelSpec, load_model, load_tokenizer
 
 KEPT = 2
 """Engines that a worker keeps, so that a checkpoint's own and its base's take turns; one where it stands alone."""
 
+
 _engines: dict[str, Engine] = {}
+
+
 _base: dict[str, tuple[int | None, PreTrainedModel, PreTrainedTokenizerBase]] = {}
 """The base model for training, with the number of its first layers that were loaded; None: all."""
-_tasks: dict[tuple[type[Task], str], tuple[Task, list[Item]]] = {}
 
 
 def base_model(
@@ -65,17 +63,3 @@ def _close(names: Iterable[str]) -> None:
 
 
 util.Finalize(None, lambda: _close(_engines), exitpriority=100)
-
-
-def built(planned: PlannedTask) -> tuple[Task, list[Item]]:
-    """Return a task and its items; its data are read, and held against the plan, once."""
-    key = tasks.get(planned.spec.task), repr(planned)
-    if key not in _tasks:
-        _tasks[key] = planned.build()
-    return _tasks[key]
-
-
-@lru_cache(maxsize=2)
-def judge(kind: str, folder: str, device: str) -> Scorer:
-    """Return a loaded judge."""
-    return load_scorer(kind, folder, device)

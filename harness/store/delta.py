@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .errors import UserError
-from .store import DELTA, Entry
+from ..errors import UserError
+from .entries import DELTA, Entry
 
 
 def save_delta(

@@ -22,21 +22,27 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from .errors import UserError, redacted
+from ..errors import Busy, UserError, redacted
 from .files import atomic, file_sha256, locked, read_json, read_sealed, unwritable, write_json, write_sealed
 
 SCHEMA = 2
+
+
 Section = Literal["cells", "outcomes", "records"]
+
+
 SECTIONS: tuple[Section, ...] = get_args(Section)
+
+
 LOCK = ".lock"
+
+
 DELTA = "delta.safetensors"
 """The file of a cell's changed tensors (see `deltas`)."""
+
+
 PIECE = ".piece"
 """How the names of pieces of unfinished work end (see `pieces`)."""
-
-
-class Busy(Exception):
-    """Another process is making what was asked for."""
 
 
 @dataclass(frozen=True)

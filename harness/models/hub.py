@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import UserError
+from ..errors import UserError
 
 IGNORED = ("*.bin", "consolidated*.safetensors")
 """Weights that are never taken from the hub: pickles, and second copies in another layout."""

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import UserError
+from ..errors import UserError
+from .entries import PIECE, Entry
 from .files import atomic, file_sha256, read_jsonl, read_sealed, write_jsonl, write_sealed
-from .store import PIECE, Entry
 
 T = TypeVar("T")
 

@@ -1,0 +1,28 @@
+"""Jobs: what a worker does, as plain data; everything it makes goes to the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..models.load import ModelSpec
+from ..plan import PlannedTask
+from ..runtime import Place
+from ..store.identity import CellSpec
+from ..transforms.base import MakeJob
+
+
+@dataclass(frozen=True)
+class MeasureJob:
+    """Run tasks on one finished checkpoint (an import in its `folder`) and score the answers; `wait` as above."""
+
+    place: Place
+    model: ModelSpec
+    cell: CellSpec
+    tasks: tuple[PlannedTask, ...]
+    engine: str
+    folder: Path | None = None
+    wait: bool = False
+
+
+Job = MakeJob | MeasureJob

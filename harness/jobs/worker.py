@@ -1,0 +1,59 @@
+"""Runs a job in a worker: a checkpoint is made, or evaluated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..runtime import Report, recorded
+from ..store.entries import DELTA, Entry, Store
+from ..store.files import atomic, file_sha256, write_jsonl
+from ..transforms.base import MakeJob
+from .job import Job
+
+
+def run_job(job: Job, report: Report) -> None:
+    """Run a job in this process with the threads that its place asks for."""
+    import torch
+
+    torch.set_num_threads(job.place.threads)
+    if job.place.device != "cpu":
+        torch.cuda.reset_peak_memory_stats(job.place.device)
+    if isinstance(job, MakeJob):
+        make(job, report)
+    else:
+        from .evaluate import measure
+
+        measure(job, report)
+
+
+def make(job: MakeJob, report: Report) -> None:
+    """Make a checkpoint by its transform and commit it, where it is not finished: training log, delta, manifest.
+
+    Raises:
+        Busy: another process is making it and the job does not wait.
+    """
+    entry = Store.open(job.place.store).entry("cells", job.cell.id)
+    with entry.claim(wait=job.wait):
+        if entry.manifest() is None:
+            _make(job, entry, report)
+
+
+def _make(job: MakeJob, entry: Entry, report: Report) -> None:
+    from ..store.delta import save_delta
+    from ..transforms.base import transforms
+
+    started = time.perf_counter()
+    made = transforms.get(job.cell.transform)().make(job, report)
+    facts: dict[str, Any] = {"cell": job.cell.model_dump(mode="json"), "summary": made.summary}
+    files: dict[str, Callable[[Path], Any] | None] = {"training.jsonl": lambda path: write_jsonl(path, made.log)}
+    if made.imported is None:
+        with atomic(entry.file(DELTA)) as staged:
+            save_delta(staged, made.delta, job.model.torch_dtype, made.decoding)
+        facts["delta"] = file_sha256(entry.file(DELTA))
+        files[DELTA] = None
+    else:
+        facts |= {"delta": made.imported[0], "pointer": made.imported[1]}
+    entry.commit(files, {**facts, "recorded": recorded(job.place, started - made.before)})
