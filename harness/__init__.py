@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import Result, evaluate, load_records
-    from .planning import Request
+    from .planning.request import Request
 
 __all__ = ["Request", "Result", "evaluate", "load_records"]
 
@@ -14,6 +14,7 @@ __all__ = ["Request", "Result", "evaluate", "load_records"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import api, planning
+    from . import api
+    from .planning import request
 
-    return getattr(api if hasattr(api, name) else planning, name)
+    return getattr(api if hasattr(api, name) else request, name)

@@ -15,11 +15,12 @@ from .engines.base import engines
 from .errors import UserError
 from .executors.base import ClusterExecutor, Executor, executors
 from .models.load import find_device
-from .plan import Plan, PlannedCell
-from .planning import Request, make_plan
+from .planning.build import make_plan
+from .planning.plan import Plan, PlannedCell
+from .planning.request import Request
+from .planning.status import state_of, states
 from .runner import Display, Runner
 from .runtime import Place, Report
-from .state import state_of, states
 from .store.entries import Store
 from .store.files import read_jsonl
 
@@ -144,7 +145,7 @@ def _device(running: Executor, asked: str) -> str:
 
 
 def _memory(plan: Plan, batch_size: int) -> dict[str, int]:
-    from .needs import memory
+    from .planning.estimate import memory
 
     return memory(plan, batch_size)
 

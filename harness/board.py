@@ -15,13 +15,13 @@ from ..leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, Publish
 from ..leaderboards.scores import Answers
 from ..tasks.base import tasks as registered
 from .errors import UserError
-from .plan import Plan
+from .planning.plan import Plan
+from .planning.status import CellState, state_of
+from .planning.stress import described
 from .runtime import COSTS
-from .state import CellState, state_of
 from .store.entries import Store
 from .store.files import read_jsonl, write_text
 from .store.identity import NULLS, UNRELATED
-from .stresses import described
 from .suite import PublishedSpec, ScorerSpec
 from .tuned import tuned_facts
 

@@ -13,8 +13,8 @@ from ..reports.compare import compare_sides
 from ..reports.comparison import Report, Side, info_facts, suite_facts
 from .board import RECORDED, board_of, board_spec, checkpoint, recorded
 from .errors import UserError
-from .plan import Plan, PlannedCell
-from .state import find_cell, state_of
+from .planning.plan import Plan, PlannedCell
+from .planning.status import find_cell, state_of
 from .store.entries import Store
 
 

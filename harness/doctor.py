@@ -58,7 +58,8 @@ def _gpu() -> str:
 
 
 def _micro() -> str:
-    from .planning import Request, make_plan
+    from .planning.build import make_plan
+    from .planning.request import Request
 
     plan = make_plan(Request(), None)
     return f"revision {plan.suite.revision}, {len(plan.cells)} cells, {sum(t.count for t in plan.tasks.values())} items"
@@ -82,7 +83,7 @@ def _data(data_root: Path | None) -> str:
 def _engines() -> list[dict[str, Any]]:
     """Say of each engine whether it runs here, and which one `--engine auto` takes."""
     from .engines.base import engines
-    from .planning import resolve_engine
+    from .planning.build import resolve_engine
 
     def usable(name: str) -> str:
         cause = engines.get(name).unusable()

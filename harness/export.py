@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
 from .models.load import MODEL_FILES, ModelSpec, load_model, model_folder, weight_files
-from .plan import Plan
-from .state import find_cell
+from .planning.plan import Plan
+from .planning.status import find_cell
 from .store.entries import DELTA, Store
 from .store.files import read_json, write_json
 from .store.identity import CONSTANT, UNMADE

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import Busy, UserError
-from .plan import Plan
-from .state import entries
+from .planning.plan import Plan
+from .planning.status import entries
 from .store.entries import PIECE, SECTIONS, Entry, Store
 from .store.files import PARTIAL
 

@@ -11,10 +11,10 @@ from ..tasks.base import scorers, tasks
 from .engines.base import engines
 from .errors import UserError, suggest
 from .executors.base import executors
-from .plan import Plan
+from .planning.plan import Plan
+from .planning.status import entries, find_cell, state_of
 from .registry import Registry
 from .specs import Spec
-from .state import entries, find_cell, state_of
 from .store.entries import Store
 from .store.files import read_json, read_jsonl
 from .suite import load_suite, suites

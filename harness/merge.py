@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .plan import Plan, PlannedCell
+from .planning.plan import Plan, PlannedCell
 from .store.entries import SECTIONS, Entry, Store
 from .store.files import atomic
 

@@ -17,9 +17,9 @@ from ..tasks.base import tasks as registered
 from .board import KINDS, board_of, recorded
 from .data import load_rows
 from .errors import UserError, first_line
-from .plan import Plan, PlannedTask, delta_of
+from .planning.plan import Plan, PlannedTask, delta_of
+from .planning.status import CellState, state_of
 from .runtime import COSTS
-from .state import CellState, state_of
 from .store.entries import Store
 from .store.files import read_jsonl
 from .store.identity import BASE, SHUFFLED

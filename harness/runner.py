@@ -27,10 +27,10 @@ from rich.progress import (
 from .errors import Busy, JobError, Lost, UserError, redacted
 from .executors.base import Executor
 from .jobs.job import Job, MeasureJob
-from .nulls import text_of
-from .plan import Plan, PlannedCell, delta_of
+from .planning.nulls import text_of
+from .planning.plan import Plan, PlannedCell, delta_of
+from .planning.status import CellState, state_of
 from .runtime import Event, Place
-from .state import CellState, state_of
 from .store.entries import Store
 from .transforms.base import MakeJob
 

@@ -12,9 +12,9 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 
 from ..methods.base import Depth, Range, methods
 from .errors import UserError, suggest
+from .planning.variants import TRAINING, Values
 from .specs import digest
 from .suite import SuiteSpec, TrainingSpec
-from .variants import TRAINING, Values
 
 LEARNING_RATE = Range(5e-6, 5e-4)
 """Where every method's learning rate is looked for, unless the suite's `search` says otherwise."""

@@ -22,13 +22,14 @@ from .api import Result, evaluate
 from .data import load_rows
 from .errors import UserError, suggest
 from .models.load import load_config
-from .plan import Plan, build_task
-from .planning import Request, make_plan
+from .planning.build import make_plan
+from .planning.plan import Plan, build_task
+from .planning.request import Request
+from .planning.variants import TRAINING, Values, overrides
 from .search import BATCH, STARTUP, Point, Search, Space, described, space_of
 from .specs import canonical
 from .store.entries import Store
 from .suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, load_suite
-from .variants import TRAINING, Values, overrides
 
 TRAINING_SEED = 1000
 """Seed of a trial's training: none that a board has unless it is asked for, so settings are not fitted to its draws."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from .errors import UserError
-from .plan import Plan
+from .planning.plan import Plan
+from .planning.variants import TRAINING, overrides
 from .specs import Spec
 from .store.files import write_json, write_text
 from .store.identity import CellSpec
 from .suite import SuiteSpec, TunedSpec, VariantSpec, suites
-from .variants import TRAINING, overrides
 
 if TYPE_CHECKING:
     from .tune import Trial, Tuning

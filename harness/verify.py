@@ -10,9 +10,9 @@ from typing import Any
 from .board import board_of
 from .errors import UserError, first_line
 from .gc import needed
-from .plan import Plan
+from .planning.plan import Plan
+from .planning.status import state_of
 from .records import Choices, Generations, Record
-from .state import state_of
 from .store.entries import DELTA, SECTIONS, Entry, Section, Store
 from .store.files import PARTIAL, read_jsonl, read_sealed
 from .store.identity import CellSpec, OutcomeSpec, RecordSpec

@@ -28,8 +28,8 @@ from .base import Method, MethodSettings, methods
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ..harness.batches import Corpora
-    from ..harness.training import Trainer
+    from ..harness.training.batches import Corpora
+    from ..harness.training.trainer import Trainer
 
 STEPS = 4
 WORDS = [f"{stem}{ending}" for stem in ("ba", "de", "ki", "lo", "mu", "ra", "so", "ti") for ending in "bdgklmnprst"]
@@ -83,7 +83,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
 
 def tiny_corpora(seed: int = 0) -> Corpora:
     """Return two forget topics and retain text, sentences of 4 to 11 words; each topic favours its own words."""
-    from ..harness.batches import Corpora
+    from ..harness.training.batches import Corpora
 
     rng = np.random.default_rng([seed, 7])
 
@@ -104,7 +104,7 @@ def tiny_trainer(
 ) -> Trainer:
     """Return a trainer of the method on the tiny model (or yours), text and batches of three."""
     from ..harness.suite import TrainingSpec
-    from ..harness.training import Trainer
+    from ..harness.training.trainer import Trainer
 
     kind = methods.get(name)
     method = kind(kind.Settings.parse(settings or {}, name))

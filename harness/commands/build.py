@@ -129,7 +129,7 @@ def tune(
     that finished, and keeps its defaults.
     """
     from .. import tune as tuning
-    from ..planning import Request
+    from ..planning.request import Request
     from ..tuned import place_of, render, render_plan, summary, write_tuned
 
     planned = tuning.plan_tuning(Request(**asked), budget, search_seed)

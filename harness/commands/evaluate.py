@@ -120,14 +120,14 @@ def evaluate(
     **asked: Any,
 ) -> None:
     """Train methods, measure checkpoints, write the leaderboard. What is finished is not done again."""
-    from ..planning import Request
+    from ..planning.request import Request
 
     if asked["suite"] is None and ctx.get_parameter_source("data_root") == ParameterSource.ENVIRONMENT:
         asked["suite"] = "micro"
     request = Request(**asked, command=_command(ctx))
     if dry_run:
-        from ..dryrun import dry_run as look
-        from ..dryrun import render
+        from ..planning.dry_run import dry_run as look
+        from ..planning.dry_run import render
 
         said = look(request, output, batch_size)
         click.echo(json.dumps(said, indent=2) if as_json else render(said))

@@ -25,7 +25,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
 def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> None:
     """Print the board of the last run of a suite, built again from its records."""
     from ..board import board_of, write_board
-    from ..plan import Plan
+    from ..planning.plan import Plan
     from ..store.entries import Store
 
     store = Store.open(output)

@@ -15,8 +15,8 @@ from ...tasks.base import ChoiceRequest, GenerationRequest, Request, Scorer, Tas
 from ..engines.base import Engine
 from ..errors import Busy, UserError
 from ..models.load import MODEL_FILES, ModelSpec, load_tokenizer
-from ..nulls import TEXT, constant_answers
-from ..plan import PlannedTask, delta_of
+from ..planning.nulls import TEXT, constant_answers
+from ..planning.plan import PlannedTask, delta_of
 from ..records import Choices, Generations, Item, to_row
 from ..runtime import Event, Place, Report, maker, recorded
 from ..specs import digest

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..models.load import ModelSpec
-from ..plan import PlannedTask
+from ..planning.plan import PlannedTask
 from ..runtime import Place
 from ..store.identity import CellSpec
 from ..transforms.base import MakeJob

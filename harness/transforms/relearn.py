@@ -13,7 +13,6 @@ from typing import Any
 from torch import Tensor
 
 from ...methods.base import Batch, Context, LoRA, Method, next_logprobs
-from ..batches import Corpora
 from ..data import load_rows, texts
 from ..errors import UserError
 from ..models.cache import base_model
@@ -21,7 +20,8 @@ from ..runtime import Event, Report
 from ..specs import Spec, identity
 from ..store.delta import apply_delta
 from ..suite import TrainingSpec
-from ..training import Trainer, matrix_products
+from ..training.batches import Corpora
+from ..training.trainer import Trainer, matrix_products
 from ._parent import changed, parent_delta
 from .base import Made, MakeJob, Stress, register
 

@@ -9,18 +9,18 @@ import torch
 from transformers import PretrainedConfig
 
 from ...methods.base import Method, methods
-from ..batches import Corpora
 from ..data import corpora_digests, load_rows, texts
 from ..errors import NotLoaded, UserError
 from ..models.cache import base_model
 from ..models.load import load_config
 from ..models.meta import skeleton
-from ..rehearsal import rehearse
 from ..runtime import Event, Report, maker
 from ..store.entries import Store
 from ..store.partial import Pieces
 from ..suite import CorporaSpec, TrainingSpec
-from ..training import Trainer, matrix_products
+from ..training.batches import Corpora
+from ..training.trace import rehearse
+from ..training.trainer import Trainer, matrix_products
 from .base import Made, MakeJob, Transform, register
 
 SAVE_EVERY = 300.0

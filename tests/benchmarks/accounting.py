@@ -12,13 +12,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from unlearn_bench.harness.batches import Corpora
 from unlearn_bench.harness.models.load.load import cut
 from unlearn_bench.harness.models.load.meta import skeleton
-from unlearn_bench.harness.passes import Prefix
-from unlearn_bench.harness.rehearsal import rehearse
 from unlearn_bench.harness.suite import TrainingSpec
-from unlearn_bench.harness.training import Trainer
+from unlearn_bench.harness.training.trainer.batches import Corpora
+from unlearn_bench.harness.training.trainer.forward import Prefix
+from unlearn_bench.harness.training.trainer.trace import rehearse
+from unlearn_bench.harness.training.trainer.trainer import Trainer
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.contract import WORDS, tiny_tokenizer
 

@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.export import export_checkpoint
 from unlearn_bench.harness.models.load.load import ModelSpec, find_device
-from unlearn_bench.harness.plan import build_task, chosen_items
+from unlearn_bench.harness.planning.build.plan import build_task, chosen_items
 from unlearn_bench.harness.records import Choices
 from unlearn_bench.harness.store.entries.delta import save_delta
 from unlearn_bench.harness.suite import load_suite

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 from unlearn_bench.harness.api import evaluate
-from unlearn_bench.harness.plan import Plan
-from unlearn_bench.harness.planning import Request, make_plan
+from unlearn_bench.harness.planning.build.build import make_plan
+from unlearn_bench.harness.planning.build.plan import Plan
+from unlearn_bench.harness.planning.build.request import Request
+from unlearn_bench.harness.planning.build.status import state_of
 from unlearn_bench.harness.report import report
-from unlearn_bench.harness.state import state_of
 from unlearn_bench.harness.store.entries.entries import Entry, Store
 from unlearn_bench.harness.store.entries.files import read_jsonl, write_jsonl
 

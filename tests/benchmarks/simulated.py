@@ -8,8 +8,9 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from unlearn_bench.harness.plan import Plan
-from unlearn_bench.harness.planning import Request, make_plan
+from unlearn_bench.harness.planning.build.build import make_plan
+from unlearn_bench.harness.planning.build.plan import Plan
+from unlearn_bench.harness.planning.build.request import Request
 from unlearn_bench.harness.records import Generations, Record, to_row
 from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.store.entries.files import write_jsonl

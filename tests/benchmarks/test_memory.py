@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import yaml
 from accounting import training_bytes
-from unlearn_bench.harness.estimate import OVERHEAD, Corpus, training_cost
 from unlearn_bench.harness.models.load.meta import skeleton
-from unlearn_bench.harness.rehearsal import Anatomy, rehearse
+from unlearn_bench.harness.planning.build.cost import OVERHEAD, Anatomy, Corpus, training_cost
 from unlearn_bench.harness.suite import TrainingSpec
+from unlearn_bench.harness.training.trainer.trace import rehearse
 from unlearn_bench.methods import multi_layer_probe
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.multi_layer_probe import MultiLayerProbe

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from unlearn_bench.harness.board import board_of
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.plan import Plan
+from unlearn_bench.harness.planning.build.plan import Plan
 from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.verify import verify
 

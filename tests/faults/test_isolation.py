@@ -21,7 +21,7 @@ from unlearn_bench.harness.commands.evaluate import evaluate as evaluate_command
 from unlearn_bench.harness.commands.options import seconds
 from unlearn_bench.harness.errors import Lost, UserError
 from unlearn_bench.harness.executors.base import Executor
-from unlearn_bench.harness.planning import make_plan
+from unlearn_bench.harness.planning.build.build import make_plan
 from unlearn_bench.harness.runner import Runner
 from unlearn_bench.harness.runtime import Place
 from unlearn_bench.harness.runtime.job import MeasureJob

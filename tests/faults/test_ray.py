@@ -21,9 +21,9 @@ from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.errors import JobError, UserError
 from unlearn_bench.harness.executors._ray import Worker, amounts, connect, needs
 from unlearn_bench.harness.executors.ray import RayExecutor
-from unlearn_bench.harness.needs import memory
-from unlearn_bench.harness.plan import base_cell
-from unlearn_bench.harness.planning import make_plan
+from unlearn_bench.harness.planning.build.build import make_plan
+from unlearn_bench.harness.planning.build.estimate import memory
+from unlearn_bench.harness.planning.build.plan import base_cell
 from unlearn_bench.harness.runtime import Place
 from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.transforms.base import MakeJob

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from unlearn_bench.harness import Request
 from unlearn_bench.harness.models.load import cache as resident
-from unlearn_bench.harness.plan import Plan
-from unlearn_bench.harness.planning import make_plan
+from unlearn_bench.harness.planning.build.build import make_plan
+from unlearn_bench.harness.planning.build.plan import Plan
 from unlearn_bench.harness.runtime import Event, Place
 from unlearn_bench.harness.runtime import evaluate as measure
 from unlearn_bench.harness.runtime.job import MeasureJob

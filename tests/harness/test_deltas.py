@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from unlearn_bench.harness.models.load.meta import skeleton
-from unlearn_bench.harness.rehearsal import rehearse
 from unlearn_bench.harness.store.entries.delta import save_delta
 from unlearn_bench.harness.store.entries.shards import Shard
 from unlearn_bench.harness.suite import SuiteModel, load_suite
+from unlearn_bench.harness.training.trainer.trace import rehearse
 from unlearn_bench.methods.base import methods
 
 LARGEST = {"rmu": 0.03, "adap_rmu": 0.03, "cosine_meta_rmu": 0.03, "multi_layer_probe": 0.07}

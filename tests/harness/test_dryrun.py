@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from unlearn_bench.harness import dryrun
 from unlearn_bench.harness.cli import main
-from unlearn_bench.harness.dryrun import dry_run, render
-from unlearn_bench.harness.planning import Request
-from unlearn_bench.harness.profiles import A100, GIB
+from unlearn_bench.harness.planning.build import dry_run as dryrun
+from unlearn_bench.harness.planning.build.cost import A100, GIB
+from unlearn_bench.harness.planning.build.dry_run import dry_run, render
+from unlearn_bench.harness.planning.build.request import Request
 
 MODEL = str(Path(dryrun.__file__).parent / "suites" / "micro" / "model")
 PAPER = Request(suite="paper", models=(MODEL,), methods=("rmu",), tracks=("toxicity",))

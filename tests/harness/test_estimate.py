@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from unlearn_bench.harness import estimate
-from unlearn_bench.harness.batches import Corpora
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.estimate import OVERHEAD, Corpus, Estimate, corpus_of, estimate_plan, training_cost
 from unlearn_bench.harness.models.load.load import ModelSpec, load_model, load_tokenizer
 from unlearn_bench.harness.models.load.meta import skeleton
-from unlearn_bench.harness.passes import Passes
-from unlearn_bench.harness.planning import Request, make_plan
-from unlearn_bench.harness.rehearsal import Anatomy, Work, rehearse
+from unlearn_bench.harness.planning.build import cost as estimate
+from unlearn_bench.harness.planning.build.build import make_plan
+from unlearn_bench.harness.planning.build.cost import OVERHEAD, Anatomy, Corpus, Estimate, training_cost
+from unlearn_bench.harness.planning.build.estimate import corpus_of, estimate_plan
+from unlearn_bench.harness.planning.build.request import Request
 from unlearn_bench.harness.suite import CorporaSpec, SourceSpec, TrainingSpec
-from unlearn_bench.harness.training import Trainer
+from unlearn_bench.harness.training.trainer.batches import Corpora
+from unlearn_bench.harness.training.trainer.forward import Passes
+from unlearn_bench.harness.training.trainer.trace import Work, rehearse
+from unlearn_bench.harness.training.trainer.trainer import Trainer
 from unlearn_bench.methods.base import methods
 
 SUITES = Path(__file__).resolve().parents[2] / "harness" / "suites"

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from unlearn_bench.harness.activations import ModelContext
-from unlearn_bench.harness.batches import Batches
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.models.load.layers import decoder_layers
 from unlearn_bench.harness.models.load.load import CUT, ModelSpec, load_model, load_tokenizer
 from unlearn_bench.harness.models.load.meta import skeleton
-from unlearn_bench.harness.rehearsal import rehearse
 from unlearn_bench.harness.suite import TrainingSpec
-from unlearn_bench.harness.training import Trainer
+from unlearn_bench.harness.training.trainer.batches import Batches
+from unlearn_bench.harness.training.trainer.context import ModelContext
+from unlearn_bench.harness.training.trainer.trace import rehearse
+from unlearn_bench.harness.training.trainer.trainer import Trainer
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.contract import WORDS, tiny_corpora
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.store.entries.delta import apply_delta
 from unlearn_bench.harness.suite import TrainingSpec
-from unlearn_bench.harness.trained import LowRankTensors
+from unlearn_bench.harness.training.trainer.parameters import LowRankTensors
 from unlearn_bench.methods.base import LoRA
 from unlearn_bench.methods.contract import tiny_model, tiny_trainer
 

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from unlearn_bench.harness.data import load_rows, sample_items
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.models.load.load import ModelSpec
-from unlearn_bench.harness.plan import build_task
+from unlearn_bench.harness.planning.build.plan import build_task
 from unlearn_bench.harness.records import Generations, Record
 from unlearn_bench.harness.runtime.evaluate import with_reference
 from unlearn_bench.harness.suite import load_suite

@@ -10,7 +10,8 @@ import torch
 from unlearn_bench.harness.models.load import cache as resident
 from unlearn_bench.harness.models.load.layers import decoder_layers
 from unlearn_bench.harness.models.load.load import ModelSpec
-from unlearn_bench.harness.planning import Request, make_plan
+from unlearn_bench.harness.planning.build.build import make_plan
+from unlearn_bench.harness.planning.build.request import Request
 from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.transforms import train
 from unlearn_bench.methods.contract import tiny_model, tiny_tokenizer

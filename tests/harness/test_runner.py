@@ -209,7 +209,7 @@ def test_a_job_that_leaves_nothing_behind_is_a_failure_and_not_run_again(
 
 
 def test_text_that_changed_after_the_plan_is_not_trained_on() -> None:
-    from unlearn_bench.harness.planning import make_plan
+    from unlearn_bench.harness.planning.build.build import make_plan
     from unlearn_bench.harness.runtime import Place
     from unlearn_bench.harness.transforms.base import MakeJob
     from unlearn_bench.harness.transforms.train import read_corpora

@@ -15,11 +15,12 @@ from unlearn_bench.harness.data import load_rows
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.models.load.cache import base_model
 from unlearn_bench.harness.models.load.load import load_model
-from unlearn_bench.harness.planning import Reach, make_plan
+from unlearn_bench.harness.planning.build.build import make_plan
+from unlearn_bench.harness.planning.build.sources import Reach
+from unlearn_bench.harness.planning.build.status import find_cell, state_of
 from unlearn_bench.harness.runner import Runner
 from unlearn_bench.harness.runtime import Place
 from unlearn_bench.harness.runtime.worker import run_job
-from unlearn_bench.harness.state import find_cell, state_of
 from unlearn_bench.harness.store.entries.delta import save_delta
 from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.store.entries.files import file_sha256
@@ -265,7 +266,7 @@ def test_relearning_a_low_rank_change_touches_matrices_only(tmp_path: Path, weig
 
 
 def test_the_dry_run_shows_derived_cells_with_an_id_once_their_parent_is_made(run) -> None:
-    from unlearn_bench.harness.dryrun import dry_run
+    from unlearn_bench.harness.planning.build.dry_run import dry_run
 
     asked, result = run
     cells = {row["name"]: row for row in dry_run(asked, result.store.root, 64)["cells"]}

@@ -11,8 +11,9 @@ import yaml
 from click.testing import CliRunner
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.plan import build_task, chosen_items
-from unlearn_bench.harness.planning import Request, make_plan
+from unlearn_bench.harness.planning.build.build import make_plan
+from unlearn_bench.harness.planning.build.plan import build_task, chosen_items
+from unlearn_bench.harness.planning.build.request import Request
 from unlearn_bench.harness.search import STARTUP, Search, space_of
 from unlearn_bench.harness.store.entries.files import read_jsonl
 from unlearn_bench.harness.suite import RangeSpec, load_suite

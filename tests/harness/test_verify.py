@@ -14,8 +14,8 @@ from unlearn_bench.harness.board import board_of
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.gc import collect, garbage
 from unlearn_bench.harness.merge import merge
-from unlearn_bench.harness.plan import Plan
-from unlearn_bench.harness.state import state_of
+from unlearn_bench.harness.planning.build.plan import Plan
+from unlearn_bench.harness.planning.build.status import state_of
 from unlearn_bench.harness.store.entries.entries import SECTIONS, Entry, Store
 from unlearn_bench.harness.store.entries.files import read_sealed, write_sealed
 from unlearn_bench.harness.verify import render, verify

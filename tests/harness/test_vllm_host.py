@@ -12,7 +12,7 @@ from unlearn_bench.harness.engines.vllm import VLLMEngine, seed_of
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.models.load import cache as resident
 from unlearn_bench.harness.models.load.load import ModelSpec
-from unlearn_bench.harness.planning import resolve_engine
+from unlearn_bench.harness.planning.build.build import resolve_engine
 
 pytestmark = pytest.mark.vllm
 

@@ -22,8 +22,9 @@ from unlearn_bench.harness.export import export_cell
 from unlearn_bench.harness.inventory import describe, inventory
 from unlearn_bench.harness.models.load.layers import decoder_layers, first_layers
 from unlearn_bench.harness.models.load.load import ModelSpec, cut
-from unlearn_bench.harness.plan import Plan
-from unlearn_bench.harness.planning import Request, make_plan
+from unlearn_bench.harness.planning.build.build import make_plan
+from unlearn_bench.harness.planning.build.plan import Plan
+from unlearn_bench.harness.planning.build.request import Request
 from unlearn_bench.harness.runner import Runner
 from unlearn_bench.harness.runtime import Place
 from unlearn_bench.harness.runtime.worker import run_job

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from unlearn_bench.harness.board import board_of, board_spec
-from unlearn_bench.harness.planning import Request, make_plan
+from unlearn_bench.harness.planning.build.build import make_plan
+from unlearn_bench.harness.planning.build.request import Request
 from unlearn_bench.harness.records import Generations, Record, to_row
 from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.store.entries.files import read_sealed, write_jsonl, write_sealed

@@ -291,7 +291,7 @@ def test_an_empty_store_says_that_nothing_is_there_and_what_to_run(store, tmp_pa
 
 
 def test_items_without_their_data_stand_by_id(store, tmp_path, monkeypatch):
-    from unlearn_bench.harness.plan import PlannedTask
+    from unlearn_bench.harness.planning.build.plan import PlannedTask
 
     def gone(self):
         raise UserError("No rows there.")

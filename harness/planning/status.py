@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import UserError
+from ..errors import UserError
+from ..store.entries import Entry, Store
 from .plan import Plan, PlannedCell, delta_of
-from .store.entries import Entry, Store
 
 
 @dataclass(frozen=True)

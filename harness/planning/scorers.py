@@ -8,16 +8,17 @@ from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
-from ..tasks.base import Scorer, load_scorer, scorers
-from ..tasks.scorers.kinds import Fitted, Packaged
-from .data import hub_copy, load_rows
-from .errors import UserError, first_line
-from .store.entries import Store
-from .store.files import folder_digest, read_sealed, write_jsonl, write_sealed
-from .suite import ScorerSpec
+from ...tasks.base import Scorer, load_scorer, scorers
+from ...tasks.scorers.kinds import Fitted, Packaged
+from ..data import hub_copy, load_rows
+from ..errors import UserError, first_line
+from ..store.entries import Store
+from ..store.files import folder_digest, read_sealed, write_jsonl, write_sealed
+from ..suite import ScorerSpec
 
 SCORER_FILES = ("*.pth", "*.json", "*.jsonl", "*.safetensors", "*.bin", "*.model", "vocab.txt", "merges.txt")
 """The files of a judge's folder that its digest covers, and that are fetched from the hub."""
+
 
 PLAIN = (
     "The library opens at nine in the morning.",
@@ -25,12 +26,15 @@ PLAIN = (
     "The train to the coast leaves from platform two.",
     "We measured the temperature of the water twice.",
 )
+
+
 RUDE = (
     "You are a stupid idiot.",
     "Shut up, you pathetic loser.",
     "He is a worthless, disgusting moron.",
     "I hate you, you dumb piece of trash.",
 )
+
 
 _KINDS = {
     "toxicity_classifier.pth": "trust",

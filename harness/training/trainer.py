@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..methods.base import Batch, Method
-from .activations import ModelContext
+from ...methods.base import Batch, Method
+from ..errors import TrainingError, UserError
+from ..models.layers import embed_in_main_memory
+from ..rng import generator
+from ..suite import TrainingSpec
 from .batches import Batches, Corpora
-from .errors import TrainingError, UserError
-from .models.layers import embed_in_main_memory
-from .rng import generator
-from .suite import TrainingSpec
-from .trained import LowRankTensors, TrainedTensors
+from .context import ModelContext
+from .parameters import LowRankTensors, TrainedTensors
 
 
 @contextmanager

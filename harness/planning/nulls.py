@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from ..tasks.base import ChoiceRequest, Request
-from .errors import UserError, suggest
-from .models.load import ModelSpec
-from .records import Choices, Generations
-from .store.identity import CONSTANT, NULLS, SHUFFLED, UNRELATED, CellSpec
-from .suite import CorporaSpec
+from ...tasks.base import ChoiceRequest, Request
+from ..errors import UserError, suggest
+from ..models.load import ModelSpec
+from ..records import Choices, Generations
+from ..store.identity import CONSTANT, NULLS, SHUFFLED, UNRELATED, CellSpec
+from ..suite import CorporaSpec
 
 TEXT = " I cannot help with that."
 

@@ -1,8 +1,8 @@
-"""A model without weights, and a method that rehearses on it: exact sizes, and every pass that a step asks for."""
+"""Tracing a method: it runs on a model without weights, and every pass that a step asks for is written down."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,59 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..methods.base import Batch, Method, Tokens
-from .activations import ModelContext
-from .models.layers import decoder_layers, layer_of
-from .models.load import CUT
-from .passes import Prefix, Recent
-
-
-class Anatomy:
-    """Sizes of a model by decoder layer, from its skeleton.
-
-    Attributes:
-        parameters: elements of every parameter by full name; tied ones once.
-        matrices: elements of each layer's matrices.
-        values: inputs and outputs of each layer's matrices together, values a token.
-        vocabulary: tokens of the vocabulary.
-        cache: key and value elements that all layers keep a token.
-        longest: tokens that the model takes.
-    """
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.prefix, modules = decoder_layers(model)
-        self._cut = model.config.model_type in CUT
-        shapes = [[p.shape for p in layer.parameters() if p.dim() > 1] for layer in modules]
-        config = model.config.get_text_config(decoder=True)
-        heads = config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        table = model.get_input_embeddings().weight
-        head = getattr(model.get_output_embeddings(), "weight", None)
-        self._embedding = [name for name, p in model.named_parameters() if p is table and p is not head]
-        self.parameters = {name: parameter.numel() for name, parameter in model.named_parameters()}
-        self.matrices = [sum(shape.numel() for shape in layer) for layer in shapes]
-        self.values = [sum(shape[-1] + shape[-2] for shape in layer) for layer in shapes]
-        self.vocabulary, self.hidden = config.vocab_size, config.hidden_size
-        self.longest = getattr(config, "max_position_embeddings", None) or 1 << 20
-        self.cache = 2 * len(shapes) * (getattr(config, "num_key_value_heads", None) or heads) * width
-
-    def loaded(self, work: Work) -> int:
-        """Return the elements on the device while a method trains: the layers it reads; all where it trains others."""
-        inside = {name: f".{self.prefix}." in f".{name}" for name in self.parameters}
-        if not self._cut or work.head or not all(inside[name] for name in work.trained):
-            elsewhere = set(self._embedding) - set(work.trained)
-            return self.total - sum(self.parameters[name] for name in elsewhere)
-        read = (name for name in self.parameters if inside[name] and layer_of(name, self.prefix) < work.layers)
-        return sum(self.parameters[name] for name in read)
-
-    @property
-    def total(self) -> int:
-        """Number of parameters."""
-        return sum(self.parameters.values())
-
-    def first(self, names: Iterable[str]) -> int:
-        """Return the first layer that gradients reach; a parameter outside the layers counts as below them."""
-        return min(layer_of(name, self.prefix) for name in names)
+from ...methods.base import Batch, Method, Tokens
+from ..models.layers import decoder_layers, layer_of
+from .context import ModelContext
+from .forward import Prefix, Recent
 
 
 @dataclass(frozen=True)

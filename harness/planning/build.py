@@ -2,115 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from ..methods.base import methods
-from ..tasks.base import tasks
-from .data import Rows, corpora_digests, load_rows
-from .engines.base import engines
-from .errors import UserError, suggest
-from .judges import resolve_judge
-from .models.load import MODEL_FILES, ModelSpec, check_layout, named_model, resolve_models
+from ...methods.base import methods
+from ...tasks.base import tasks
+from ..data import corpora_digests
+from ..engines.base import engines
+from ..errors import UserError, suggest
+from ..models.load import MODEL_FILES, ModelSpec, check_layout, named_model, resolve_models
+from ..registry import check_name
+from ..store.entries import Store
+from ..store.files import folder_digest
+from ..store.identity import UNRELATED, CellSpec
+from ..suite import ScorerSpec, SourceSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, load_suite
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
-from .registry import check_name
-from .store.entries import Store
-from .store.files import folder_digest
-from .store.identity import UNRELATED, CellSpec
-from .stresses import choose_stresses, derived_cells
-from .suite import ScorerSpec, SourceSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, load_suite
-from .variants import choose_variants, overrides
-from .wrappers import runnable
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks `evaluate` for. None means: as the suite says.
-
-    Attributes:
-        suite: name of a suite, its YAML file, or the spec itself.
-        methods: names of methods or of the suite's variants, or ("all",).
-        checkpoints: name to folder of checkpoints made elsewhere.
-        settings: overrides, `METHOD.KEY=VALUE` or `training.KEY=VALUE`.
-        grid: sweeps, `METHOD.KEY=VALUE,VALUE` or `training.KEY=…`: a variant for each choice of one value a key.
-        stress: what every checkpoint is put through too, by names of stresses of the suite.
-        engine_options: what the engine is started with; they change no result.
-        dtype: of evaluation; `auto`: the suite's for its own models, else what the model's configuration names.
-        chat_template: put prompts into the model's chat template.
-        scorer: folder or hub id of a judge, in place of the suite's.
-        noise: whether a row of noise is matched to the methods.
-        nulls: further null rows, of `cells.NULLS`.
-    """
-
-    suite: str | SuiteSpec | None = None
-    methods: Sequence[str] = ("all",)
-    models: Sequence[str] | None = None
-    checkpoints: Mapping[str, Path] = field(default_factory=dict)
-    tracks: Sequence[str] | None = None
-    tasks: Sequence[str] | None = None
-    seeds: Sequence[int] = (0,)
-    limit: int | None = None
-    settings: Sequence[str] = ()
-    grid: Sequence[str] = ()
-    stress: Sequence[str] | None = None
-    engine: str = "auto"
-    engine_options: Mapping[str, Any] = field(default_factory=dict)
-    dtype: str = "auto"
-    chat_template: bool = False
-    scorer: Path | str | None = None
-    noise: bool = True
-    nulls: Sequence[str] = ()
-    data_root: Path | None = None
-    command: str = "unlearn-bench evaluate"
-
-
-T = TypeVar("T")
-
-
-class Reach:
-    """What a plan reads from outside: a real plan stops at the first thing out of reach, a sketch notes it.
-
-    Attributes:
-        sketch: whether to go on.
-        missing: what could not be reached and what to do.
-    """
-
-    def __init__(self, sketch: bool = False) -> None:
-        self.sketch = sketch
-        self.missing: list[str] = []
-        self._asked: dict[SourceSpec, Rows | UserError] = {}
-
-    def __call__(self, read: Callable[[], T], instead: T) -> T:
-        """Return what `read` returns, in a sketch `instead` where it raises a `UserError`."""
-        try:
-            return read()
-        except UserError as error:
-            if not self.sketch:
-                raise
-            self.missing.append(str(error))
-            return instead
-
-    def rows(self, source: SourceSpec, folder: Path | None) -> Rows:
-        """Return a source's rows as `load_rows` does; one that was out of reach is not asked for again."""
-        if source not in self._asked:
-            try:
-                self._asked[source] = load_rows(source, folder)
-            except UserError as error:
-                self._asked[source] = error
-        found = self._asked[source]
-        if isinstance(found, UserError):
-            raise found
-        return found
-
-    def notes(self, sources: Iterable[SourceSpec]) -> Iterator[str]:
-        """Give what those of the sources that were read say of themselves."""
-        for source in sources:
-            found = self._asked.get(source)
-            if isinstance(found, Rows) and found.note:
-                yield found.note
+from .request import Request
+from .scorers import resolve_judge
+from .sources import Reach
+from .stress import choose_stresses, derived_cells
+from .variants import choose_variants, overrides, runnable
 
 
 def make_plan(request: Request, store: Store | None, reach: Reach | None = None) -> Plan:

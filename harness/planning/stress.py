@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .errors import UserError, suggest
+from ..errors import UserError, suggest
+from ..store.identity import CellSpec
+from ..suite import SourceSpec, StressSpec, SuiteSpec, TrainingSpec
+from ..transforms.base import Stress, transforms
 from .plan import PlannedCell
-from .store.identity import CellSpec
-from .suite import SourceSpec, StressSpec, SuiteSpec, TrainingSpec
-from .transforms.base import Stress, transforms
 
 DEFAULTS = {
     "relearn": StressSpec(transform="relearn"),

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..methods.base import Batch, Tokens
-from .errors import UserError
-from .rng import generator
-from .suite import TrainingSpec
+from ...methods.base import Batch, Tokens
+from ..errors import UserError
+from ..rng import generator
+from ..suite import TrainingSpec
 
 
 @dataclass(frozen=True)

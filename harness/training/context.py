@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..methods.base import Batch, Context, Tokens, next_logprobs
+from ...methods.base import Batch, Context, Tokens, next_logprobs
+from ..errors import NotLoaded, UserError, suggest
+from ..models.layers import decoder_layers, layer_of
+from ..rng import generator
 from .batches import Batches
-from .errors import NotLoaded, UserError, suggest
-from .models.layers import decoder_layers, layer_of
-from .passes import Passes, Prefix, Recent
-from .rng import generator
+from .forward import Passes, Prefix, Recent
 
 
 class ModelContext(Context):

@@ -34,46 +34,71 @@ time that is not estimated.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ..methods.base import methods
-from ..tasks.base import Decoding, tasks
-from .data import Rows, load_rows, texts
-from .errors import UserError
-from .models.load import ModelSpec
-from .models.meta import skeleton
-from .plan import Plan, PlannedCell, PlannedTask
-from .profiles import A100, GIB, Profile
-from .rehearsal import Anatomy, Pass, Rehearsal, Work, rehearse
-from .specs import canonical
-from .store.files import read_json
-from .suite import CorporaSpec, SourceSpec, TrainingSpec
-from .transforms.quantise import linear_weights
-from .transforms.relearn import LanguageModelling, RelearnSettings
+from ...tasks.base import Decoding, tasks
+from ..models.layers import decoder_layers, layer_of
+from ..models.load import CUT
+from ..suite import TrainingSpec
+from ..training.trace import Pass, Rehearsal, Work
+from .plan import PlannedTask
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A kind of device: peak FLOP/s by dtype, bytes/s and bytes of memory, and how much of the peak is reached.
+
+    `layer_seconds` is the least that a layer takes in one direction, however small: Python and kernel launches.
+    """
+
+    name: str
+    flops: Mapping[str, float]
+    bandwidth: float
+    memory: float
+    utilisation: float = 0.4
+    layer_seconds: float = 0.0
+
+    def seconds(self, flops: float, dtype: str) -> float:
+        """Return the time of so many FLOPs."""
+        return flops / (self.utilisation * self.flops[dtype])
+
+
+A100 = Profile(
+    "A100-80GB",
+    flops={"bfloat16": 312e12, "float16": 312e12, "tf32": 156e12, "float32": 19.5e12},
+    bandwidth=2.04e12,
+    memory=80 * GIB,
+    layer_seconds=7e-4,
+)
+"""NVIDIA's data sheet (dense, SXM); the launch time is that of transformers' decoder layers without compilation."""
+
 
 OVERHEAD = int(1.5 * GIB)
+
+
 LOSS_COPIES = 3
+
+
 LOGIT_BYTES = 24
+
+
 SAVED_LOGIT, WORKING_LOGIT = 4, 14
+
+
 QUESTION_TOKENS = {"letters": 123, "continuation": 4 * 71}
+
+
 LONG_QUESTION, LONG_ANSWER, PROMPT, LONG_PROMPT = 512, 24, 17, 64
+
+
 STEP_BYTES, CHOICE_BYTES, PROMPT_BYTES, SAMPLE_BYTES = 350, 450, 250, 100
-CHARACTERS = 4
-"""Characters of text a token."""
-ASSUMPTIONS = (
-    "Estimates for {profile} at {utilisation:.0%} of peak, evaluation batch {batch}, one worker;"
-    " texts as long as known, else max_length; loading, downloads and judging take more time."
-)
 
 
 @dataclass(frozen=True)
@@ -98,47 +123,6 @@ class Corpus:
         return longest if known is None else min(known, longest)
 
 
-def corpus_of(
-    corpora: CorporaSpec,
-    folder: Path | None,
-    training: TrainingSpec,
-    rows_of: Callable[[SourceSpec, Path | None], Rows] = load_rows,
-) -> Corpus:
-    """Return a track's corpus: counted where its text can be read, else by the suite's `expected` rows.
-
-    `rows_of` reads a source below `folder`.
-
-    Raises:
-        UserError: a forget source that can neither be read nor says how many rows to expect.
-    """
-
-    def read(sources: Iterable[SourceSpec]) -> tuple[int, int | None]:
-        count, lengths = 0, []
-        for source in sources:
-            try:
-                found = texts(rows_of(source, folder).rows, source)
-            except UserError:
-                if source.expected is None:
-                    raise
-                length = (source.expected_length or CHARACTERS * training.max_length) // CHARACTERS + 1
-                count, lengths = count + source.expected, [*lengths, min(length, training.max_length)]
-                continue
-            sizes = [min(len(text) // CHARACTERS + 1, training.max_length) for text in found]
-            parts = [sizes[start :: max(1, len(sizes) // training.batch_size)] for start in range(200)]
-            count, lengths = count + len(found), [*lengths, np.mean([max(part) for part in parts if part])]
-        return count, round(float(np.mean(lengths)))
-
-    def maybe(source: SourceSpec | None) -> tuple[int | None, int | None]:
-        try:
-            return read([source]) if source is not None else (None, None)
-        except UserError:
-            return None, None
-
-    forget_texts, forget_tokens = read(corpora.forget.values())
-    probe_texts, probe_tokens = maybe(corpora.probe)
-    return Corpus(forget_texts, forget_tokens, maybe(corpora.retain)[1], probe_texts, probe_tokens)
-
-
 @dataclass(frozen=True)
 class Estimate:
     """What something costs.
@@ -152,23 +136,6 @@ class Estimate:
     memory_bytes: int
     seconds: float
     disk_bytes: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """A planned cell with its cost; `estimate` is None where nobody knows the model's architecture."""
-
-    cell: PlannedCell
-    estimate: Estimate | None
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """The cost of a plan: a row a cell, the total (largest memory, sums of time and disk), what was assumed."""
-
-    rows: tuple[Row, ...]
-    total: Estimate
-    assumptions: str
 
 
 def training_cost(
@@ -266,125 +233,53 @@ def evaluation_cost(
     return Estimate(peak, seconds, planned.count * (PROMPT_BYTES + decoding.samples * SAMPLE_BYTES))
 
 
-def estimate_plan(
-    plan: Plan,
-    architectures: Mapping[str, Mapping[str, Any]],
-    corpora: Mapping[str, Corpus],
-    profile: Profile = A100,
-    batch_size: int = 64,
-) -> Estimates:
-    """Return the cost of every cell of a plan: making it, and all tasks on it.
-
-    Args:
-        plan: what is to run; its models are neither loaded nor looked up.
-        architectures: facts by the plan's model name; a model without is read from its folder's config.json.
-        corpora: text by track, for all tracks that train.
-        profile: the device.
-        batch_size: sequences that are evaluated together.
-    """
-    kinds = [_kind(cell) for cell in plan.cells]
-    costs = {
-        kind: _cost(plan, cell, architectures, corpora, profile, batch_size)
-        for kind, cell in dict(zip(kinds, plan.cells, strict=True)).items()
-    }
-    rows = tuple(Row(cell, costs[kind]) for kind, cell in zip(kinds, plan.cells, strict=True))
-    known = [row.estimate for row in rows if row.estimate is not None]
-    total = Estimate(
-        max((one.memory_bytes for one in known), default=0),
-        sum(one.seconds for one in known),
-        sum(one.disk_bytes for one in known),
-    )
-    said = ASSUMPTIONS.format(profile=profile.name, utilisation=profile.utilisation, batch=batch_size)
-    return Estimates(rows, total, said)
-
-
-def _kind(cell: PlannedCell) -> tuple[Any, ...]:
-    """Return what a cell's cost depends on: all but the seed."""
-    spec = cell.spec
-    return cell.model, spec.transform, spec.track, spec.stress, canonical(spec.settings)
-
-
-def _cost(
-    plan: Plan,
-    cell: PlannedCell,
-    architectures: Mapping[str, Mapping[str, Any]],
-    corpora: Mapping[str, Corpus],
-    profile: Profile,
-    batch_size: int,
-) -> Estimate | None:
-    spec = plan.models[cell.model]
-    facts = architectures.get(cell.model) or _local_facts(spec)
-    if facts is None:
-        return None
-    model = skeleton(facts)
-    anatomy = _anatomy(model)
-    asked = plan.tasks_of(cell).values()
-    measured = [evaluation_cost(anatomy, task, spec.dtype, batch_size, profile) for task in asked]
-    made = _making(plan, cell, model, anatomy, corpora, profile)
-    beside = anatomy.total * _bytes(spec.dtype) if cell.spec.transform == "import" else 0
-    peak = max((one.memory_bytes for one in measured), default=0) + beside
-    return Estimate(
-        max(made.memory_bytes, peak),
-        made.seconds + sum(one.seconds for one in measured),
-        made.disk_bytes + sum(one.disk_bytes for one in measured),
-    )
-
-
-@lru_cache(maxsize=8)
-def _anatomy(model: PreTrainedModel) -> Anatomy:
-    return Anatomy(model)
-
-
-def _making(
-    plan: Plan,
-    cell: PlannedCell,
-    model: PreTrainedModel,
-    anatomy: Anatomy,
-    corpora: Mapping[str, Corpus],
-    profile: Profile,
-) -> Estimate:
-    """Return what making the checkpoint costs."""
-    spec, dtype = cell.spec, plan.models[cell.model].dtype
-    if spec.transform == "train":
-        work, training = _work(plan, cell, model)
-        return training_cost(anatomy, work, training, corpora[spec.track or ""], dtype, profile)
-    if spec.transform == "relearn":
-        training = TrainingSpec.parse(spec.settings["training"], "training")
-        work = _relearned(model, json.dumps(spec.settings["settings"]), tuple(spec.settings["data"]["relearn"]))
-        return training_cost(anatomy, work, training, corpora[spec.track or ""], dtype, profile)
-    if spec.transform == "quantise":
-        rounded = sum(anatomy.parameters[name] for name, _ in linear_weights(model))
-        return Estimate(_bytes(dtype) * anatomy.total + OVERHEAD, 0.0, _bytes(dtype) * rounded)
-    if spec.transform == "noise":
-        parents = plan.trained(cell.model, spec.track or "", spec.seed or 0)
-        changed = {name for parent in parents for name in _work(plan, parent, model)[0].trained}
-        delta = _bytes(dtype) * sum(anatomy.parameters[name] for name in changed)
-        return Estimate(_bytes(dtype) * anatomy.total + OVERHEAD, 0.0, delta)
-    return Estimate(0, 0.0, 0)
-
-
-def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Work, TrainingSpec]:
-    settings = cell.spec.settings
-    topics = tuple(plan.suite.tracks[cell.spec.track or ""].corpora.forget)
-    work = _rehearsed(model, settings["method"], json.dumps(settings["settings"]), topics)
-    return work, TrainingSpec.parse(settings["training"], "training")
-
-
-@lru_cache(maxsize=256)
-def _rehearsed(model: PreTrainedModel, method: str, settings: str, topics: tuple[str, ...]) -> Work:
-    kind = methods.get(method)
-    return rehearse(kind(kind.Settings.parse(json.loads(settings), method)), model, topics)
-
-
-@lru_cache(maxsize=256)
-def _relearned(model: PreTrainedModel, settings: str, topics: tuple[str, ...]) -> Work:
-    return rehearse(LanguageModelling(RelearnSettings.parse(json.loads(settings), "relearn")), model, topics)
-
-
-def _local_facts(spec: ModelSpec) -> dict[str, Any] | None:
-    file = Path(spec.path) / "config.json" if spec.path else None
-    return read_json(file) if file is not None and file.is_file() else None
-
-
 def _bytes(dtype: str) -> int:
     return getattr(torch, dtype).itemsize
+
+
+class Anatomy:
+    """Sizes of a model by decoder layer, from its skeleton.
+
+    Attributes:
+        parameters: elements of every parameter by full name; tied ones once.
+        matrices: elements of each layer's matrices.
+        values: inputs and outputs of each layer's matrices together, values a token.
+        vocabulary: tokens of the vocabulary.
+        cache: key and value elements that all layers keep a token.
+        longest: tokens that the model takes.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.prefix, modules = decoder_layers(model)
+        self._cut = model.config.model_type in CUT
+        shapes = [[p.shape for p in layer.parameters() if p.dim() > 1] for layer in modules]
+        config = model.config.get_text_config(decoder=True)
+        heads = config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        table = model.get_input_embeddings().weight
+        head = getattr(model.get_output_embeddings(), "weight", None)
+        self._embedding = [name for name, p in model.named_parameters() if p is table and p is not head]
+        self.parameters = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        self.matrices = [sum(shape.numel() for shape in layer) for layer in shapes]
+        self.values = [sum(shape[-1] + shape[-2] for shape in layer) for layer in shapes]
+        self.vocabulary, self.hidden = config.vocab_size, config.hidden_size
+        self.longest = getattr(config, "max_position_embeddings", None) or 1 << 20
+        self.cache = 2 * len(shapes) * (getattr(config, "num_key_value_heads", None) or heads) * width
+
+    def loaded(self, work: Work) -> int:
+        """Return the elements on the device while a method trains: the layers it reads; all where it trains others."""
+        inside = {name: f".{self.prefix}." in f".{name}" for name in self.parameters}
+        if not self._cut or work.head or not all(inside[name] for name in work.trained):
+            elsewhere = set(self._embedding) - set(work.trained)
+            return self.total - sum(self.parameters[name] for name in elsewhere)
+        read = (name for name in self.parameters if inside[name] and layer_of(name, self.prefix) < work.layers)
+        return sum(self.parameters[name] for name in read)
+
+    @property
+    def total(self) -> int:
+        """Number of parameters."""
+        return sum(self.parameters.values())
+
+    def first(self, names: Iterable[str]) -> int:
+        """Return the first layer that gradients reach; a parameter outside the layers counts as below them."""
+        return min(layer_of(name, self.prefix) for name in names)

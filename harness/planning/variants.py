@@ -1,19 +1,22 @@
-"""Variants: which methods run on which track, with which settings, under which name."""
+"""Variants: methods with settings, sweeps over grids, and which of them an engine can run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import yaml
 
-from ..methods.base import methods
-from .errors import UserError
-from .suite import SuiteSpec, VariantSpec
+from ...methods.base import methods
+from ..engines.base import engines
+from ..errors import UserError
+from ..suite import SuiteSpec, VariantSpec
 
 Values = dict[str, dict[str, Any]]
 """By method (or `training`) and key."""
+
+
 TRAINING = "training."
 
 
@@ -138,3 +141,40 @@ def _label(label: str, changes: Mapping[str, Any]) -> str:
 
 def _short(value: Any) -> str:
     return f"[{','.join(map(_short, value))}]" if isinstance(value, list) else str(value)
+
+
+Variants = Mapping[str, Mapping[str, VariantSpec]]
+"""By track and name."""
+
+
+def runnable(variants: Variants, asked: Collection[str], engine: str) -> tuple[Variants, list[str]]:
+    """Return the variants that an engine runs, and a note for each method that `all` leaves out.
+
+    No part of the engine is loaded or need be installed.
+
+    Raises:
+        UserError: the engine cannot run a method that was asked for by name.
+    """
+    if engines.get(engine).wrappers:
+        return variants, []
+    at_decoding = {
+        variant.method
+        for group in variants.values()
+        for variant in group.values()
+        if methods.get(variant.method).changes == "decoding"
+    }
+    for name in sorted(at_decoding):
+        if "all" not in asked or name in asked:
+            raise UserError(
+                f"Method {name} works at decoding time; engine {engine} cannot run it: pass --engine transformers, or"
+                f" leave {name} out of --methods."
+            )
+    left = {
+        track: {label: variant for label, variant in group.items() if variant.method not in at_decoding}
+        for track, group in variants.items()
+    }
+    notes = [
+        f"{name} is left out: it works at decoding time, which engine {engine} cannot run"
+        for name in sorted(at_decoding)
+    ]
+    return left, notes

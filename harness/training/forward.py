@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..methods.base import Tokens
-from .models.layers import first_layers
+from ...methods.base import Tokens
+from ..models.layers import first_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

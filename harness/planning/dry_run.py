@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..store.entries import Store
+from .build import make_plan
+from .cost import A100
 from .plan import Plan, PlannedCell
-from .planning import Reach, Request, make_plan
-from .profiles import A100
-from .state import CellState, states
-from .store.entries import Store
+from .request import Request
+from .sources import Reach
+from .status import CellState, states
 
 if TYPE_CHECKING:
-    from .estimate import Estimate, Estimates
+    from .cost import Estimate
+    from .estimate import Estimates
 
 
 def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
 
 
 def _estimates(plan: Plan, batch_size: int, reach: Reach) -> Estimates:
-    from .needs import estimates
+    from .estimate import estimates
 
     return estimates(plan, batch_size, reach.rows)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..methods.base import LoRA
-from .errors import UserError, first_line
+from ...methods.base import LoRA
+from ..errors import UserError, first_line
 
 
 class TrainedTensors:

@@ -7,16 +7,16 @@ from typing import Any
 
 from pydantic import PrivateAttr, field_validator
 
-from ..tasks.base import Task, tasks
-from .data import load_rows, sample_items
-from .errors import UserError
-from .models.load import ModelSpec
-from .records import Item
-from .specs import Spec, digest, identity, recorded, runtime
-from .store.entries import Store
-from .store.files import read_json, read_sealed, write_sealed
-from .store.identity import BASE, SHUFFLED, UNMADE, CellSpec, OutcomeSpec, RecordSpec
-from .suite import ScorerSpec, StressSpec, SuiteSpec, TaskSpec
+from ...tasks.base import Task, tasks
+from ..data import load_rows, sample_items
+from ..errors import UserError
+from ..models.load import ModelSpec
+from ..records import Item
+from ..specs import Spec, digest, identity, recorded, runtime
+from ..store.entries import Store
+from ..store.files import read_json, read_sealed, write_sealed
+from ..store.identity import BASE, SHUFFLED, UNMADE, CellSpec, OutcomeSpec, RecordSpec
+from ..suite import ScorerSpec, StressSpec, SuiteSpec, TaskSpec
 
 
 class PlannedTask(Spec):

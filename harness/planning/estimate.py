@@ -1,0 +1,238 @@
+"""What each cell of a plan costs, and the plan as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from ...methods.base import methods
+from ..data import Rows, load_rows, texts
+from ..errors import UserError
+from ..models.load import ModelSpec
+from ..models.meta import skeleton
+from ..specs import canonical
+from ..store.files import read_json
+from ..suite import CorporaSpec, SourceSpec, TrainingSpec
+from ..training.trace import Work, rehearse
+from ..transforms.quantise import linear_weights
+from ..transforms.relearn import LanguageModelling, RelearnSettings
+from .cost import A100, OVERHEAD, Anatomy, Corpus, Estimate, Profile, _bytes, evaluation_cost, training_cost
+from .plan import Plan, PlannedCell
+
+CHARACTERS = 4
+"""Characters of text a token."""
+
+
+ASSUMPTIONS = (
+    "Estimates for {profile} at {utilisation:.0%} of peak, evaluation batch {batch}, one worker;"
+    " texts as long as known, else max_length; loading, downloads and judging take more time."
+)
+
+
+def corpus_of(
+    corpora: CorporaSpec,
+    folder: Path | None,
+    training: TrainingSpec,
+    rows_of: Callable[[SourceSpec, Path | None], Rows] = load_rows,
+) -> Corpus:
+    """Return a track's corpus: counted where its text can be read, else by the suite's `expected` rows.
+
+    `rows_of` reads a source below `folder`.
+
+    Raises:
+        UserError: a forget source that can neither be read nor says how many rows to expect.
+    """
+
+    def read(sources: Iterable[SourceSpec]) -> tuple[int, int | None]:
+        count, lengths = 0, []
+        for source in sources:
+            try:
+                found = texts(rows_of(source, folder).rows, source)
+            except UserError:
+                if source.expected is None:
+                    raise
+                length = (source.expected_length or CHARACTERS * training.max_length) // CHARACTERS + 1
+                count, lengths = count + source.expected, [*lengths, min(length, training.max_length)]
+                continue
+            sizes = [min(len(text) // CHARACTERS + 1, training.max_length) for text in found]
+            parts = [sizes[start :: max(1, len(sizes) // training.batch_size)] for start in range(200)]
+            count, lengths = count + len(found), [*lengths, np.mean([max(part) for part in parts if part])]
+        return count, round(float(np.mean(lengths)))
+
+    def maybe(source: SourceSpec | None) -> tuple[int | None, int | None]:
+        try:
+            return read([source]) if source is not None else (None, None)
+        except UserError:
+            return None, None
+
+    forget_texts, forget_tokens = read(corpora.forget.values())
+    probe_texts, probe_tokens = maybe(corpora.probe)
+    return Corpus(forget_texts, forget_tokens, maybe(corpora.retain)[1], probe_texts, probe_tokens)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A planned cell with its cost; `estimate` is None where nobody knows the model's architecture."""
+
+    cell: PlannedCell
+    estimate: Estimate | None
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """The cost of a plan: a row a cell, the total (largest memory, sums of time and disk), what was assumed."""
+
+    rows: tuple[Row, ...]
+    total: Estimate
+    assumptions: str
+
+
+def estimate_plan(
+    plan: Plan,
+    architectures: Mapping[str, Mapping[str, Any]],
+    corpora: Mapping[str, Corpus],
+    profile: Profile = A100,
+    batch_size: int = 64,
+) -> Estimates:
+    """Return the cost of every cell of a plan: making it, and all tasks on it.
+
+    Args:
+        plan: what is to run; its models are neither loaded nor looked up.
+        architectures: facts by the plan's model name; a model without is read from its folder's config.json.
+        corpora: text by track, for all tracks that train.
+        profile: the device.
+        batch_size: sequences that are evaluated together.
+    """
+    kinds = [_kind(cell) for cell in plan.cells]
+    costs = {
+        kind: _cost(plan, cell, architectures, corpora, profile, batch_size)
+        for kind, cell in dict(zip(kinds, plan.cells, strict=True)).items()
+    }
+    rows = tuple(Row(cell, costs[kind]) for kind, cell in zip(kinds, plan.cells, strict=True))
+    known = [row.estimate for row in rows if row.estimate is not None]
+    total = Estimate(
+        max((one.memory_bytes for one in known), default=0),
+        sum(one.seconds for one in known),
+        sum(one.disk_bytes for one in known),
+    )
+    said = ASSUMPTIONS.format(profile=profile.name, utilisation=profile.utilisation, batch=batch_size)
+    return Estimates(rows, total, said)
+
+
+def _kind(cell: PlannedCell) -> tuple[Any, ...]:
+    """Return what a cell's cost depends on: all but the seed."""
+    spec = cell.spec
+    return cell.model, spec.transform, spec.track, spec.stress, canonical(spec.settings)
+
+
+def _cost(
+    plan: Plan,
+    cell: PlannedCell,
+    architectures: Mapping[str, Mapping[str, Any]],
+    corpora: Mapping[str, Corpus],
+    profile: Profile,
+    batch_size: int,
+) -> Estimate | None:
+    spec = plan.models[cell.model]
+    facts = architectures.get(cell.model) or _local_facts(spec)
+    if facts is None:
+        return None
+    model = skeleton(facts)
+    anatomy = _anatomy(model)
+    asked = plan.tasks_of(cell).values()
+    measured = [evaluation_cost(anatomy, task, spec.dtype, batch_size, profile) for task in asked]
+    made = _making(plan, cell, model, anatomy, corpora, profile)
+    beside = anatomy.total * _bytes(spec.dtype) if cell.spec.transform == "import" else 0
+    peak = max((one.memory_bytes for one in measured), default=0) + beside
+    return Estimate(
+        max(made.memory_bytes, peak),
+        made.seconds + sum(one.seconds for one in measured),
+        made.disk_bytes + sum(one.disk_bytes for one in measured),
+    )
+
+
+@lru_cache(maxsize=8)
+def _anatomy(model: PreTrainedModel) -> Anatomy:
+    return Anatomy(model)
+
+
+def _making(
+    plan: Plan,
+    cell: PlannedCell,
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    corpora: Mapping[str, Corpus],
+    profile: Profile,
+) -> Estimate:
+    """Return what making the checkpoint costs."""
+    spec, dtype = cell.spec, plan.models[cell.model].dtype
+    if spec.transform == "train":
+        work, training = _work(plan, cell, model)
+        return training_cost(anatomy, work, training, corpora[spec.track or ""], dtype, profile)
+    if spec.transform == "relearn":
+        training = TrainingSpec.parse(spec.settings["training"], "training")
+        work = _relearned(model, json.dumps(spec.settings["settings"]), tuple(spec.settings["data"]["relearn"]))
+        return training_cost(anatomy, work, training, corpora[spec.track or ""], dtype, profile)
+    if spec.transform == "quantise":
+        rounded = sum(anatomy.parameters[name] for name, _ in linear_weights(model))
+        return Estimate(_bytes(dtype) * anatomy.total + OVERHEAD, 0.0, _bytes(dtype) * rounded)
+    if spec.transform == "noise":
+        parents = plan.trained(cell.model, spec.track or "", spec.seed or 0)
+        changed = {name for parent in parents for name in _work(plan, parent, model)[0].trained}
+        delta = _bytes(dtype) * sum(anatomy.parameters[name] for name in changed)
+        return Estimate(_bytes(dtype) * anatomy.total + OVERHEAD, 0.0, delta)
+    return Estimate(0, 0.0, 0)
+
+
+def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Work, TrainingSpec]:
+    settings = cell.spec.settings
+    topics = tuple(plan.suite.tracks[cell.spec.track or ""].corpora.forget)
+    work = _rehearsed(model, settings["method"], json.dumps(settings["settings"]), topics)
+    return work, TrainingSpec.parse(settings["training"], "training")
+
+
+@lru_cache(maxsize=256)
+def _rehearsed(model: PreTrainedModel, method: str, settings: str, topics: tuple[str, ...]) -> Work:
+    kind = methods.get(method)
+    return rehearse(kind(kind.Settings.parse(json.loads(settings), method)), model, topics)
+
+
+@lru_cache(maxsize=256)
+def _relearned(model: PreTrainedModel, settings: str, topics: tuple[str, ...]) -> Work:
+    return rehearse(LanguageModelling(RelearnSettings.parse(json.loads(settings), "relearn")), model, topics)
+
+
+def _local_facts(spec: ModelSpec) -> dict[str, Any] | None:
+    file = Path(spec.path) / "config.json" if spec.path else None
+    return read_json(file) if file is not None and file.is_file() else None
+
+
+def estimates(plan: Plan, batch_size: int, rows_of: Callable[[SourceSpec, Path | None], Rows] = load_rows) -> Estimates:
+    """Return the cost of every cell of a plan from the architectures that the suite or a model's folder knows.
+
+    `rows_of` reads a source below the folder of data.
+    """
+    folder = Path(plan.data_folder) if plan.data_folder else None
+    corpora = {
+        track: corpus_of(plan.suite.tracks[track].corpora, folder, plan.suite.training, rows_of)
+        for track in plan.tracks
+    }
+    facts = {name: plan.suite.models[name].architecture for name in plan.models if name in plan.suite.models}
+    return estimate_plan(plan, facts, corpora, A100, batch_size)
+
+
+def memory(plan: Plan, batch_size: int) -> dict[str, int]:
+    """Return the bytes that a worker needs to make and measure any cell of a model, by the model's digest."""
+    most: dict[str, int] = {}
+    for row in estimates(plan, batch_size).rows:
+        if row.estimate is not None:
+            digest = plan.models[row.cell.model].digest
+            most[digest] = max(most.get(digest, 0), row.estimate.memory_bytes)
+    return most

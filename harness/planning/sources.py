@@ -1,0 +1,56 @@
+"""What a plan reads from outside: a real plan stops at the first thing out of reach, a sketch notes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from ..data import Rows, load_rows
+from ..errors import UserError
+from ..suite import SourceSpec
+
+T = TypeVar("T")
+
+
+class Reach:
+    """What a plan reads from outside: a real plan stops at the first thing out of reach, a sketch notes it.
+
+    Attributes:
+        sketch: whether to go on.
+        missing: what could not be reached and what to do.
+    """
+
+    def __init__(self, sketch: bool = False) -> None:
+        self.sketch = sketch
+        self.missing: list[str] = []
+        self._asked: dict[SourceSpec, Rows | UserError] = {}
+
+    def __call__(self, read: Callable[[], T], instead: T) -> T:
+        """Return what `read` returns, in a sketch `instead` where it raises a `UserError`."""
+        try:
+            return read()
+        except UserError as error:
+            if not self.sketch:
+                raise
+            self.missing.append(str(error))
+            return instead
+
+    def rows(self, source: SourceSpec, folder: Path | None) -> Rows:
+        """Return a source's rows as `load_rows` does; one that was out of reach is not asked for again."""
+        if source not in self._asked:
+            try:
+                self._asked[source] = load_rows(source, folder)
+            except UserError as error:
+                self._asked[source] = error
+        found = self._asked[source]
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+    def notes(self, sources: Iterable[SourceSpec]) -> Iterator[str]:
+        """Give what those of the sources that were read say of themselves."""
+        for source in sources:
+            found = self._asked.get(source)
+            if isinstance(found, Rows) and found.note:
+                yield found.note
