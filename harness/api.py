@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from .board import board_of, write_board
 from .engines.base import engines
 from .errors import UserError
 from .executors.base import ClusterExecutor, Executor, executors
@@ -19,6 +18,7 @@ from .planning.build import make_plan
 from .planning.plan import Plan, PlannedCell
 from .planning.request import Request
 from .planning.status import state_of, states
+from .results.board import board_of, write_board
 from .runner import Display, Runner
 from .runtime import Place, Report
 from .store.entries import Store

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from .commands.build import check, new, tune
+from .commands.authoring import check, list_, new, show
 from .commands.evaluate import evaluate
-from .commands.keep import doctor, export, gc, merge, verify
-from .commands.look import compare, items, leaderboard, list_, report, show
+from .commands.maintenance import doctor, export, gc, merge, verify
+from .commands.results import compare, items, leaderboard, report
+from .commands.tuning import tune
 from .errors import UserError, redacted
 
 

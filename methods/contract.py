@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..harness.authoring.rules import Finding, examine, hold, insist, validates
 from ..harness.errors import UserError
-from ..harness.findings import Finding, examine, hold, insist, validates
 from .base import Method, MethodSettings, methods
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..harness.findings import Finding, examine, hold, insist, validates
+from ..harness.authoring.rules import Finding, examine, hold, insist, validates
 from ..harness.records import Choices, Generations, Item, Record
 from ..harness.specs import digest
 from .base import ChoiceRequest, GenerationRequest, Request, Scorer, Task, TaskSettings, tasks

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.data import hub_copy, load_rows
 from unlearn_bench.harness.errors import UserError, redacted
-from unlearn_bench.harness.merge import merge
+from unlearn_bench.harness.maintenance.merge import merge
 from unlearn_bench.harness.planning.build.build import make_plan
 from unlearn_bench.harness.planning.build.request import Request
 from unlearn_bench.harness.registry import Registry

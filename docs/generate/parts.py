@@ -20,7 +20,12 @@ from unlearn_bench.tasks.base import Decoding, scorers, tasks
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = {Ge: ("≥ {}", "ge"), Gt: ("> {}", "gt"), Le: ("≤ {}", "le"), Lt: ("< {}", "lt")}
 API = {
-    "Running": ["harness.api.evaluate", "harness.planning.request.Request", "harness.api.Result", "harness.api.load_records"],
+    "Running": [
+        "harness.api.evaluate",
+        "harness.planning.request.Request",
+        "harness.api.Result",
+        "harness.api.load_records",
+    ],
     "A method": [
         *("methods.base." + name for name in ("Method", "MethodSettings", "Context", "Batch", "Tokens")),
         *("methods.base." + name for name in ("Range", "Depth")),

@@ -159,7 +159,7 @@ def evaluate(
 
 def _report_beside(result: Result) -> str:
     """Write the report of a run that just ended, and return a line that names it, or why there is none."""
-    from ..report import report_run
+    from ..results.report import report_run
 
     try:
         return f"Report: {report_run(result.plan, result.store, result.board)}"

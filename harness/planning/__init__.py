@@ -1,1 +1,1 @@
-"""From a request to a plan: variants and sweeps, baselines (nulls), attacks (stress), scorers, cost, the status of cells."""
+"""From a request to a plan: variants, sweeps, baselines (nulls), attacks (stress), scorers, cost, status of cells."""

@@ -26,7 +26,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from safetensors.torch import load_file
 from unlearn_bench.harness.engines.transformers import TransformersEngine
-from unlearn_bench.harness.export import export_checkpoint
+from unlearn_bench.harness.maintenance.export import export_checkpoint
 from unlearn_bench.harness.models.load.load import ModelSpec, find_device
 from unlearn_bench.harness.planning.build.plan import build_task, chosen_items
 from unlearn_bench.harness.records import Choices

@@ -22,7 +22,7 @@ from unlearn_bench.harness.planning.build.build import make_plan
 from unlearn_bench.harness.planning.build.plan import Plan
 from unlearn_bench.harness.planning.build.request import Request
 from unlearn_bench.harness.planning.build.status import state_of
-from unlearn_bench.harness.report import report
+from unlearn_bench.harness.results.report import report
 from unlearn_bench.harness.store.entries.entries import Entry, Store
 from unlearn_bench.harness.store.entries.files import read_jsonl, write_jsonl
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from simulated import Simulated
-from unlearn_bench.harness.board import board_of
+from unlearn_bench.harness.results.board import board_of
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.leaderboards.claims import against
 from unlearn_bench.leaderboards.compare import rank_intervals

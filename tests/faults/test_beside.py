@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from unlearn_bench.harness.errors import Busy
+from unlearn_bench.harness.maintenance.verify import verify
 from unlearn_bench.harness.store.entries.entries import Store
-from unlearn_bench.harness.verify import verify
 
 
 def sound(store: Path) -> None:

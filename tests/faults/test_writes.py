@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from unlearn_bench.harness.maintenance.verify import verify
 from unlearn_bench.harness.store.entries.entries import Store
-from unlearn_bench.harness.verify import verify
 
 HOW = ("ENOSPC", "EIO", "KILL")
 EVERY = 8

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from unlearn_bench.harness import export
-from unlearn_bench.harness.export import export_checkpoint
+from unlearn_bench.harness.maintenance import export
+from unlearn_bench.harness.maintenance.export import export_checkpoint
 from unlearn_bench.harness.models.load.load import ModelSpec, load_model, named_dtype
 from unlearn_bench.harness.store.entries.delta import apply_delta, save_delta
 from unlearn_bench.harness.store.entries.files import read_json, write_json
@@ -222,7 +222,7 @@ def test_a_file_cut_short_is_no_export(tmp_path: Path) -> None:
 MEASURED = r"""
 import re, sys
 from pathlib import Path
-from unlearn_bench.harness.export import export_checkpoint
+from unlearn_bench.harness.maintenance.export import export_checkpoint
 from unlearn_bench.harness.models.load import ModelSpec
 for name in sys.argv[2:]:
     root = Path(sys.argv[1])

@@ -30,7 +30,8 @@ from unlearn_bench.harness.suites.micro.comments import body_labels
 from unlearn_bench.harness.suites.micro.facts import QUESTIONS, STATEMENTS
 from unlearn_bench.harness.suites.micro.lexicon import INSULT_NOUNS, INSULTS
 from unlearn_bench.harness.suites.micro.world import World
-from unlearn_bench.harness.tune import Trial, best_trials
+from unlearn_bench.harness.tuning.study import best_trials
+from unlearn_bench.harness.tuning.trial import Trial
 from unlearn_bench.tasks.base import GenerationRequest, load_scorer
 
 QUESTIONS_ASKED = 300

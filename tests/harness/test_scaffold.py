@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from unlearn_bench.harness.check import check, render
+from unlearn_bench.harness.authoring.check import check, render
+from unlearn_bench.harness.authoring.scaffold import write
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Record
-from unlearn_bench.harness.scaffold import write
 from unlearn_bench.methods.base import Method, MethodSettings, methods
 from unlearn_bench.tasks.base import Task, TaskSettings, tasks
 from unlearn_bench.tasks.mmlu import MMLU
@@ -82,7 +82,7 @@ def test_in_a_checkout_a_method_is_one_file_and_its_test(root: Path, tmp_path: P
     shutil.copy(root / "pyproject.toml", home)
     before = {path.relative_to(home) for path in home.rglob("*")}
     code = (
-        "import os; from pathlib import Path; from unlearn_bench.harness.scaffold import write\n"
+        "import os; from pathlib import Path; from unlearn_bench.harness.authoring.scaffold import write\n"
         "print(write('method', 'hush')); print(write('task', 'recall')); os.chdir('..')\n"
         "try: write('method', 'other')\nexcept Exception as error: print(error)"
     )

@@ -14,11 +14,12 @@ from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.planning.build.build import make_plan
 from unlearn_bench.harness.planning.build.plan import build_task, chosen_items
 from unlearn_bench.harness.planning.build.request import Request
-from unlearn_bench.harness.search import STARTUP, Search, space_of
+from unlearn_bench.harness.results.provenance import tuned_facts
 from unlearn_bench.harness.store.entries.files import read_jsonl
 from unlearn_bench.harness.suite import RangeSpec, load_suite
-from unlearn_bench.harness.tune import Trial, best_trials, plan_tuning, tune
-from unlearn_bench.harness.tuned import tuned_facts
+from unlearn_bench.harness.tuning.space import STARTUP, Search, space_of
+from unlearn_bench.harness.tuning.study import best_trials, plan_tuning, tune
+from unlearn_bench.harness.tuning.trial import Trial
 from unlearn_bench.leaderboards.doubts import MANY
 from unlearn_bench.methods.base import methods, register
 from unlearn_bench.methods.rmu import RMU

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unlearn_bench.harness import Request, evaluate
-from unlearn_bench.harness.board import board_of
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.gc import collect, garbage
-from unlearn_bench.harness.merge import merge
+from unlearn_bench.harness.maintenance.garbage import collect, garbage
+from unlearn_bench.harness.maintenance.merge import merge
+from unlearn_bench.harness.maintenance.verify import render, verify
 from unlearn_bench.harness.planning.build.plan import Plan
 from unlearn_bench.harness.planning.build.status import state_of
+from unlearn_bench.harness.results.board import board_of
 from unlearn_bench.harness.store.entries.entries import SECTIONS, Entry, Store
 from unlearn_bench.harness.store.entries.files import read_sealed, write_sealed
-from unlearn_bench.harness.verify import render, verify
 
 QUICK = {"methods": ("rmu",), "tracks": ("knowledge",), "limit": 8, "settings": ("training.steps=3",)}
 

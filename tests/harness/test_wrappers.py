@@ -13,18 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
-from unlearn_bench.harness.board import board_of, write_board
+from unlearn_bench.harness.authoring.catalog import describe, inventory
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.engines.vllm import VLLMEngine
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.executors.base import Executor
-from unlearn_bench.harness.export import export_cell
-from unlearn_bench.harness.inventory import describe, inventory
+from unlearn_bench.harness.maintenance.export import export_cell
 from unlearn_bench.harness.models.load.layers import decoder_layers, first_layers
 from unlearn_bench.harness.models.load.load import ModelSpec, cut
 from unlearn_bench.harness.planning.build.build import make_plan
 from unlearn_bench.harness.planning.build.plan import Plan
 from unlearn_bench.harness.planning.build.request import Request
+from unlearn_bench.harness.results.board import board_of, write_board
 from unlearn_bench.harness.runner import Runner
 from unlearn_bench.harness.runtime import Place
 from unlearn_bench.harness.runtime.worker import run_job

@@ -1,12 +1,12 @@
-"""From a plan and a store to a board: what `harness/board.py` hands over. The store is filled by hand."""
+"""From a plan and a store to a board: what `harness/results/board.py` hands over. The store is filled by hand."""
 
 from __future__ import annotations
 
 import pytest
-from unlearn_bench.harness.board import board_of, board_spec
 from unlearn_bench.harness.planning.build.build import make_plan
 from unlearn_bench.harness.planning.build.request import Request
 from unlearn_bench.harness.records import Generations, Record, to_row
+from unlearn_bench.harness.results.board import board_of, board_spec
 from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.store.entries.files import read_sealed, write_jsonl, write_sealed
 from unlearn_bench.harness.suite import ScorerSpec

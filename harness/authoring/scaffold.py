@@ -10,16 +10,20 @@ from typing import Any
 
 import jinja2
 
-from .. import methods as method_package
-from .. import tasks as task_package
-from ..methods.base import methods
-from ..tasks.base import tasks
-from .errors import UserError
-from .registry import Registry
-from .store.identity import NULLS
+from ... import methods as method_package
+from ... import tasks as task_package
+from ...methods.base import methods
+from ...tasks.base import tasks
+from ..errors import UserError
+from ..registry import Registry
+from ..store.identity import NULLS
 
 HOME = Path(__file__).parent
+
+
 REGISTRIES: dict[str, Registry[Any]] = {"method": methods, "task": tasks}
+
+
 RESERVED = {"all", "none", "base", "noise", "training", *NULLS}
 """Words that `--methods`, `--set` and boards have a meaning for."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..methods.base import methods
-from ..tasks.base import tasks
-from .errors import UserError, suggest
-from .findings import Finding
+from ...methods.base import methods
+from ...tasks.base import tasks
+from ..errors import UserError, suggest
+from .rules import Finding
 
 WORDS = {"ok": "ok", "broken": "BROKEN", "unchecked": "-"}
 
@@ -37,10 +37,10 @@ def check(name: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any
 
 def _examine(name: str, settings: Mapping[str, Any] | None) -> list[Finding]:
     if name in methods.names():
-        from ..methods.contract import examine_method
+        from ...methods.contract import examine_method
 
         return list(examine_method(name, settings))
-    from ..tasks.contract import examine_task
+    from ...tasks.contract import examine_task
 
     return list(examine_task(name, settings))
 

@@ -1,20 +1,13 @@
-"""Commands that look: boards, what is registered, what lies behind a number, comparisons, reports."""
+"""Commands that show results: boards, reports, comparisons, items."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
 from .options import JSON, OUTPUT, SUITE, option
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    from tabulate import tabulate
-
-    click.echo(tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True))
 
 
 @click.command()
@@ -24,8 +17,8 @@ def _table(rows: list[dict[str, Any]]) -> None:
 @click.option("--details", is_flag=True, help="Components, unclipped parts, marks and cells too.")
 def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> None:
     """Print the board of the last run of a suite, built again from its records."""
-    from ..board import board_of, write_board
     from ..planning.plan import Plan
+    from ..results.board import board_of, write_board
     from ..store.entries import Store
 
     store = Store.open(output)
@@ -33,35 +26,6 @@ def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> No
     write_board(board, store)
     text = {"md": lambda: board.to_markdown(details=details), "json": board.to_json, "csv": board.to_csv}[form]()
     click.echo(text, nl=False)
-
-
-@click.command(name="list")
-@click.argument("what", type=click.Choice(["methods", "tasks", "suites", "models", "engines", "executors", "scorers"]))
-@SUITE
-@JSON
-def list_(what: str, suite: str | None, as_json: bool) -> None:
-    """List what is registered, plugins included."""
-    from ..inventory import inventory
-
-    rows, broken = inventory(what, suite)
-    if as_json:
-        click.echo(json.dumps({"rows": rows, "broken": broken}, indent=2))
-    else:
-        _table(rows)
-    for source, cause in broken.items():
-        click.echo(f"Broken: {source}: {cause}", err=True)
-
-
-@click.command()
-@click.argument("name")
-@OUTPUT
-@JSON
-def show(name: str, output: Path, as_json: bool) -> None:
-    """Show a method, task or suite by NAME, or a cell of the store by its id (or the start of it)."""
-    from ..inventory import describe, render
-
-    described = describe(name, output)
-    click.echo(json.dumps(described, indent=2, ensure_ascii=False) if as_json else render(described))
 
 
 @click.command()
@@ -74,7 +38,7 @@ def show(name: str, output: Path, as_json: bool) -> None:
 @JSON
 def items(cell: str, task: str, output: Path, suite: str | None, flipped: bool, most: int, as_json: bool) -> None:
     """Show the items behind a number: what was asked of CELL in TASK, what it answered and how that scored."""
-    from ..inventory import cell_items
+    from ..results.items import cell_items
 
     rows = cell_items(cell, task, output, suite, flipped=flipped)
     rows = rows[:most] if most else rows
@@ -98,7 +62,7 @@ def compare(ctx: click.Context, a: str, b: str, output: Path, suite: str | None,
     Says what they are made from, what came out, and which changes are more than noise. Exit status 0: nothing got
     worse by more than noise; 1: something did, or failed; 2: not everything is comparable, or wrong usage.
     """
-    from ..compare import compare as load
+    from ..results.compare import compare as load
 
     report = load(a, b, output, suite)
     click.echo(report.to_json() if as_json else report.to_text(), nl=False)
@@ -123,7 +87,7 @@ def compare(ctx: click.Context, a: str, b: str, output: Path, suite: str | None,
 @click.option("--show-toxic", is_flag=True, help="Write toxic text into markdown; HTML holds it covered.")
 def report(stores: tuple[Path, ...], out: Path, suite: str | None, show_toxic: bool) -> None:
     """Write a report of STOREs: boards, figures, training, cost, the items behind numbers, provenance."""
-    from ..report import report as build
+    from ..results.report import report as build
 
     build(stores or (Path("unlearn-bench-results"),), out, suite, show_toxic=show_toxic)
     click.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).", err=True)

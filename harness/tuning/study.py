@@ -9,68 +9,31 @@ empty, repetitive or tied): S also credits a model that can no longer speak.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from ..leaderboards.doubts import MANY, degenerate_share
-from ..leaderboards.schema import Row
-from ..methods.base import methods
-from .api import Result, evaluate
-from .data import load_rows
-from .errors import UserError, suggest
-from .models.load import load_config
-from .planning.build import make_plan
-from .planning.plan import Plan, build_task
-from .planning.request import Request
-from .planning.variants import TRAINING, Values, overrides
-from .search import BATCH, STARTUP, Point, Search, Space, described, space_of
-from .specs import canonical
-from .store.entries import Store
-from .suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, load_suite
+from ...leaderboards.doubts import MANY, degenerate_share
+from ...leaderboards.schema import Row
+from ...methods.base import methods
+from ..api import Result, evaluate
+from ..data import load_rows
+from ..errors import UserError, suggest
+from ..models.load import load_config
+from ..planning.build import make_plan
+from ..planning.plan import Plan, build_task
+from ..planning.request import Request
+from ..planning.variants import TRAINING, Values, overrides
+from ..specs import canonical
+from ..store.entries import Store
+from ..suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, load_suite
+from .space import BATCH, STARTUP, Point, Search, Space, described, space_of
+from .trial import Trial
 
 TRAINING_SEED = 1000
 """Seed of a trial's training: none that a board has unless it is asked for, so settings are not fitted to its draws."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Settings that were tried, and what came out on validation items.
-
-    Attributes:
-        track, method, trial: where it belongs, and its name as a variant of the validation suite.
-        settings, training: all that differs from the method's and the suite's defaults.
-        status: `ok` or `failed`; a failed trial has no values.
-        s_unlearning, forget, retain: the metrics' values.
-        broken: share of the answers to the forget task that are none.
-        cells: ids in the store; those of an earlier trial where the same settings were tried before.
-        failure: why it failed.
-    """
-
-    track: str
-    method: str
-    trial: str
-    settings: dict[str, Any]
-    training: dict[str, Any]
-    status: str
-    s_unlearning: float | None = None
-    forget: float | None = None
-    retain: float | None = None
-    broken: float | None = None
-    cells: list[str] = field(default_factory=list)
-    failure: str | None = None
-
-    @property
-    def order(self) -> tuple[bool, bool, float]:
-        """Sorts trials, the best first: finished, not broken, high S."""
-        return self.s_unlearning is None, self.is_broken, -(self.s_unlearning or 0.0)
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether too many answers are none for S to mean anything."""
-        return (self.broken or 0.0) > MANY
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
-from .planning.plan import Plan, PlannedCell
-from .store.entries import SECTIONS, Entry, Store
-from .store.files import atomic
+from ..errors import UserError
+from ..planning.plan import Plan, PlannedCell
+from ..store.entries import SECTIONS, Entry, Store
+from ..store.files import atomic
 
 
 def merge(sources: Sequence[Path], output: Path) -> dict[str, Any]:

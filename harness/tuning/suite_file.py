@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from .errors import UserError
-from .planning.plan import Plan
-from .planning.variants import TRAINING, overrides
-from .specs import Spec
-from .store.files import write_json, write_text
-from .store.identity import CellSpec
-from .suite import SuiteSpec, TunedSpec, VariantSpec, suites
+from ..errors import UserError
+from ..planning.variants import TRAINING, overrides
+from ..specs import Spec
+from ..store.files import write_json, write_text
+from ..suite import SuiteSpec, suites
 
 if TYPE_CHECKING:
-    from .tune import Trial, Tuning
+    from .study import Tuning
+    from .trial import Trial
+
 
 SCHEMA = 1
 
@@ -150,44 +150,3 @@ def render_plan(said: Mapping[str, Any]) -> str:
         f"{tabulate(rows, headers='keys', tablefmt='simple')}\n\n{len(said['methods'])} methods x {len(said['tracks'])}"
         f" tracks x {said['budget']} trials{f' x {seeds} seeds' if seeds > 1 else ''} = {said['trainings']} trainings."
     )
-
-
-def tuned_facts(plan: Plan) -> dict[str, str]:
-    """Return what a board says of its rows' settings: how they were tuned, and which were not.
-
-    A row counts as tuned where its settings still are what the search found.
-    """
-    suite = plan.suite
-    if not suite.tuned:
-        return {"tuning": suite.tuning} if suite.tuning else {}
-    rows: dict[str, dict[str, list[str]]] = {}
-    for spec in dict.fromkeys(cell.spec for cell in plan.cells if cell.spec.origin == "train"):
-        kind, text = _said(suite, spec)
-        tracks = rows.setdefault(kind, {}).setdefault(text, [])
-        tracks += [spec.track] if spec.track and spec.track not in tracks else []
-    said = [
-        f"{kind}: " + ", ".join(_on(text, tracks, plan) for text, tracks in sorted(found.items()))
-        for kind, found in sorted(rows.items())
-    ]
-    return {"tuning": suite.tuning, "settings": "; ".join(said)}
-
-
-def _said(suite: SuiteSpec, spec: CellSpec) -> tuple[str, str]:
-    track = spec.track or ""
-    variant: VariantSpec | None = suite.variants.get(track, {}).get(spec.variant)
-    tuned: TunedSpec | None = suite.tuned.get(track, {}).get(spec.variant)
-    if tuned is not None and variant is not None and _has(spec, tuned.found):
-        keys = ", ".join(key.removeprefix(TRAINING) for key in tuned.found)
-        return f"tuned in {tuned.trials} trials a track", f"{spec.variant} ({keys})"
-    if variant is None and spec.variant == spec.method:
-        return "not tuned, by default", spec.variant
-    return "not tuned, set by hand", spec.variant
-
-
-def _has(spec: CellSpec, found: Mapping[str, Any]) -> bool:
-    values = spec.settings["settings"] | {TRAINING + key: v for key, v in spec.settings["training"].items()}
-    return all(values.get(key) == value for key, value in found.items())
-
-
-def _on(text: str, tracks: Sequence[str], plan: Plan) -> str:
-    return text if len(tracks) == len(plan.tracks) else f"{text} on {', '.join(tracks)}"

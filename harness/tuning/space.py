@@ -10,20 +10,27 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from ..methods.base import Depth, Range, methods
-from .errors import UserError, suggest
-from .planning.variants import TRAINING, Values
-from .specs import digest
-from .suite import SuiteSpec, TrainingSpec
+from ...methods.base import Depth, Range, methods
+from ..errors import UserError, suggest
+from ..planning.variants import TRAINING, Values
+from ..specs import digest
+from ..suite import SuiteSpec, TrainingSpec
 
 LEARNING_RATE = Range(5e-6, 5e-4)
 """Where every method's learning rate is looked for, unless the suite's `search` says otherwise."""
+
+
 STARTUP = 4
 """Trials of a search before the sampler learns from results: the defaults, then random points."""
+
+
 BATCH = 3
 """Trials that are asked for at once after them."""
+
+
 DIGITS = 3
 """Significant digits of a value that is tried."""
+
 
 Space = dict[str, IntDistribution | FloatDistribution]
 """Setting, or `training.KEY`, to where it is looked for."""

@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..leaderboards.board import Board, load_board
-from ..leaderboards.inputs import NULLS, BoardSpec, Checkpoint
-from ..reports.compare import compare_sides
-from ..reports.comparison import Report, Side, info_facts, suite_facts
-from .board import RECORDED, board_of, board_spec, checkpoint, recorded
-from .errors import UserError
-from .planning.plan import Plan, PlannedCell
-from .planning.status import find_cell, state_of
-from .store.entries import Store
+from ...leaderboards.board import Board, load_board
+from ...leaderboards.inputs import NULLS, BoardSpec, Checkpoint
+from ...reports.compare import compare_sides
+from ...reports.comparison import Report, Side, info_facts, suite_facts
+from ..errors import UserError
+from ..planning.plan import Plan, PlannedCell
+from ..planning.status import find_cell, state_of
+from ..store.entries import Store
+from .board import board_of, board_spec, checkpoint
+from .provenance import RECORDED, recorded
 
 
 def compare(a: str, b: str, output: Path, suite: str | None = None) -> Report:

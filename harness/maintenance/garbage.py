@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import Busy, UserError
-from .planning.plan import Plan
-from .planning.status import entries
-from .store.entries import PIECE, SECTIONS, Entry, Store
-from .store.files import PARTIAL
+from ..errors import Busy, UserError
+from ..planning.plan import Plan
+from ..planning.status import entries
+from ..store.entries import PIECE, SECTIONS, Entry, Store
+from ..store.files import PARTIAL
 
 
 def needed(plans: Iterable[Plan], store: Store) -> set[str]:

@@ -9,20 +9,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..leaderboards.board import Board
-from ..reports.collect import cap, flipped, question, sample, spread
-from ..reports.content import Cell, Content, Cost, Items, Run
-from ..reports.page import write
-from ..tasks.base import tasks as registered
-from .board import KINDS, board_of, recorded
-from .data import load_rows
-from .errors import UserError, first_line
-from .planning.plan import Plan, PlannedTask, delta_of
-from .planning.status import CellState, state_of
-from .runtime import COSTS
-from .store.entries import Store
-from .store.files import read_jsonl
-from .store.identity import BASE, SHUFFLED
+from ...leaderboards.board import Board
+from ...reports.collect import cap, flipped, question, sample, spread
+from ...reports.content import Cell, Content, Cost, Items, Run
+from ...reports.page import write
+from ...tasks.base import tasks as registered
+from ..data import load_rows
+from ..errors import UserError, first_line
+from ..planning.plan import Plan, PlannedTask, delta_of
+from ..planning.status import CellState, state_of
+from ..runtime import COSTS
+from ..store.entries import Store
+from ..store.files import read_jsonl
+from ..store.identity import BASE, SHUFFLED
+from .board import KINDS, board_of
+from .provenance import recorded
 
 RUN_FIRST = "run `unlearn-bench evaluate --output {}` first"
 

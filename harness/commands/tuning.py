@@ -1,4 +1,4 @@
-"""Commands that build: a new method or task, its check, settings by search."""
+"""`tune`: settings by search."""
 
 from __future__ import annotations
 
@@ -8,49 +8,7 @@ from typing import Any
 
 import click
 
-from .options import ADDRESS, DATA_ROOT, JSON, SUITE, TIME_LIMIT, names, numbers, option, options
-
-
-@click.command()
-@click.argument("what", type=click.Choice(["method", "task"]))
-@click.argument("name")
-@click.option(
-    "--package",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Write a plugin package of its own into DIR, not files into this checkout.",
-)
-def new(what: str, name: str, folder: Path | None) -> None:
-    """Write a method or task NAME that works, with its test, to be changed into yours. Overwrites nothing."""
-    from ..scaffold import write
-
-    click.echo(write(what, name, folder))
-
-
-@click.command()
-@click.argument("name")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    callback=options,
-    metavar="KEY=VALUE",
-    help="Check it with this setting, where a default does not fit a model of nine layers (repeatable).",
-)
-@JSON
-@click.pass_context
-def check(ctx: click.Context, name: str, settings: dict[str, object], as_json: bool) -> None:
-    """Hold a method or task NAME to its contract; say of each rule whether it is kept, and what to do.
-
-    Methods train a tiny random model, tasks score made-up answers. Exit status 0: all kept; 1: some broken.
-    """
-    from ..check import check as examine
-    from ..check import render
-
-    checked = examine(name, settings)
-    click.echo(json.dumps(checked, indent=2) if as_json else render(checked))
-    ctx.exit(0 if checked["ok"] else 1)
+from .options import ADDRESS, DATA_ROOT, JSON, SUITE, TIME_LIMIT, names, numbers, option
 
 
 @click.command()
@@ -128,9 +86,9 @@ def tune(
     Writes a suite file that `evaluate --suite` takes, and all trials beside it. Exit status 1: a method has no trial
     that finished, and keeps its defaults.
     """
-    from .. import tune as tuning
     from ..planning.request import Request
-    from ..tuned import place_of, render, render_plan, summary, write_tuned
+    from ..tuning import study as tuning
+    from ..tuning.suite_file import place_of, render, render_plan, summary, write_tuned
 
     planned = tuning.plan_tuning(Request(**asked), budget, search_seed)
     place = place_of(asked["suite"], planned.suite, out)

@@ -8,18 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
-from .models.load import MODEL_FILES, ModelSpec, load_model, model_folder, weight_files
-from .planning.plan import Plan
-from .planning.status import find_cell
-from .store.entries import DELTA, Store
-from .store.files import read_json, write_json
-from .store.identity import CONSTANT, UNMADE
+from ..errors import UserError
+from ..models.load import MODEL_FILES, ModelSpec, load_model, model_folder, weight_files
+from ..planning.plan import Plan
+from ..planning.status import find_cell
+from ..store.entries import DELTA, Store
+from ..store.files import read_json, write_json
+from ..store.identity import CONSTANT, UNMADE
 
 if TYPE_CHECKING:
-    from .store.shards import Shard
+    from ..store.shards import Shard
+
 
 INDEX = "model.safetensors.index.json"
+
+
 WRITTEN = ("config.json", "*.safetensors", "pytorch_model*.bin", "*.index.json")
 """Those of a model's files that are not copied as they are."""
 
@@ -83,7 +86,7 @@ def export_checkpoint(spec: ModelSpec, delta: Path | None, folder: Path) -> None
 
 def _stream(spec: ModelSpec, source: Path, delta: Path | None, folder: Path) -> bool:
     """Link or rewrite every weight file and write their index; False, with nothing written, where that cannot be."""
-    from .store.shards import Shard
+    from ..store.shards import Shard
 
     files = weight_files(source)
     if files[0].suffix != ".safetensors":
@@ -109,7 +112,7 @@ def _stream(spec: ModelSpec, source: Path, delta: Path | None, folder: Path) -> 
 
 def _replaceable(changed: Mapping[str, Any], shards: Sequence[Shard], source: Path) -> bool:
     """Whether each changed tensor of the loaded model is one tensor of the files, by its name and of its shape."""
-    from .models.meta import skeleton
+    from ..models.meta import skeleton
 
     held = {name: facts["shape"] for shard in shards for name, facts in shard.tensors.items()}
     if any(held.get(name) != facts["shape"] for name, facts in changed.items()):
@@ -123,7 +126,7 @@ def _replaceable(changed: Mapping[str, Any], shards: Sequence[Shard], source: Pa
 def _save_whole(spec: ModelSpec, delta: Path | None, folder: Path) -> None:
     from safetensors.torch import load_file
 
-    from .store.delta import apply_delta
+    from ..store.delta import apply_delta
 
     model = load_model(spec)
     if delta is not None:

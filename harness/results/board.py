@@ -9,21 +9,20 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ..leaderboards import Board, build_board
-from ..leaderboards.audit import audit_texts
-from ..leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
-from ..leaderboards.scores import Answers
-from ..tasks.base import tasks as registered
-from .errors import UserError
-from .planning.plan import Plan
-from .planning.status import CellState, state_of
-from .planning.stress import described
-from .runtime import COSTS
-from .store.entries import Store
-from .store.files import read_jsonl, write_text
-from .store.identity import NULLS, UNRELATED
-from .suite import PublishedSpec, ScorerSpec
-from .tuned import tuned_facts
+from ...leaderboards import Board, build_board
+from ...leaderboards.audit import audit_texts
+from ...leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
+from ...leaderboards.scores import Answers
+from ...tasks.base import tasks as registered
+from ..errors import UserError
+from ..planning.plan import Plan
+from ..planning.status import CellState, state_of
+from ..planning.stress import described
+from ..store.entries import Store
+from ..store.files import read_jsonl, write_text
+from ..store.identity import NULLS, UNRELATED
+from ..suite import PublishedSpec, ScorerSpec
+from .provenance import RECORDED, _unusual, recorded, tuned_facts
 
 KINDS: dict[str, CheckpointKind] = {
     "base": "base",
@@ -33,9 +32,6 @@ KINDS: dict[str, CheckpointKind] = {
     **dict.fromkeys(NULLS, "null"),
 }
 """Where a checkpoint comes from to the board's word for it."""
-
-RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers", "vllm")
-"""What was recorded beside results and must not differ within a table unsaid."""
 
 
 @contextmanager
@@ -97,23 +93,6 @@ def _texts(plan: Plan, state: CellState) -> dict[str, dict[str, float]]:
         for name, outcome in state.outcomes.items()
         if registered.get(plan.tasks[name].spec.task).needs == "generations" and name in state.records
     }
-
-
-def recorded(state: CellState, store: Store) -> dict[str, list[str]]:
-    """Return the distinct values of all but the costs that was recorded when a cell was made and measured."""
-    made = store.entry("cells", state.cell.id)
-    manifests = [entry.manifest() or {} for entry in (made, *state.outcomes.values())]
-    found: dict[str, set[str]] = {}
-    for manifest in manifests:
-        for key, value in manifest.get("recorded", {}).items():
-            if key not in COSTS:
-                found.setdefault(key, set()).add(str(value))
-    return {key: sorted(values) for key, values in found.items()}
-
-
-def _unusual(key: str, usual: str, found: dict[str, list[str]]) -> list[str]:
-    others = [value for value in found.get(key, ()) if value != usual]
-    return [f"made or measured with {key} {', '.join(others)}, most rows with {usual}"] if others else []
 
 
 def board_spec(plan: Plan) -> BoardSpec:

@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .data import hub_copy
-from .errors import UserError
-from .suite import SourceSpec, SuiteSpec, load_suite, suites
+from ..data import hub_copy
+from ..errors import UserError
+from ..suite import SourceSpec, SuiteSpec, load_suite, suites
 
 PACKAGES = ("torch", "transformers", "lm-eval", "datasets", "scikit-learn", "scipy", "pandas")
 
@@ -58,8 +58,8 @@ def _gpu() -> str:
 
 
 def _micro() -> str:
-    from .planning.build import make_plan
-    from .planning.request import Request
+    from ..planning.build import make_plan
+    from ..planning.request import Request
 
     plan = make_plan(Request(), None)
     return f"revision {plan.suite.revision}, {len(plan.cells)} cells, {sum(t.count for t in plan.tasks.values())} items"
@@ -82,8 +82,8 @@ def _data(data_root: Path | None) -> str:
 
 def _engines() -> list[dict[str, Any]]:
     """Say of each engine whether it runs here, and which one `--engine auto` takes."""
-    from .engines.base import engines
-    from .planning.build import resolve_engine
+    from ..engines.base import engines
+    from ..planning.build import resolve_engine
 
     def usable(name: str) -> str:
         cause = engines.get(name).unusable()
@@ -187,7 +187,7 @@ def _hub() -> str:
 
 
 def _broken() -> list[dict[str, Any]]:
-    from .inventory import REGISTRIES
+    from ..authoring.catalog import REGISTRIES
 
     found = []
     for registry in REGISTRIES.values():

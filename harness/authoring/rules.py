@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
-from .errors import UserError
-from .specs import Spec
+from ..errors import UserError
+from ..specs import Spec
 
 
 class Subject(Protocol):
@@ -20,6 +20,8 @@ class Subject(Protocol):
 
 
 T = TypeVar("T", bound=Subject)
+
+
 Rule = Callable[[T], None]
 """A rule's docstring says what is promised; it raises an AssertionError that says how that is broken and what to do."""
 

@@ -1,4 +1,4 @@
-"""Commands that look after checkpoints, stores and the installation."""
+"""Commands that keep a store and a machine in order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .options import DATA_ROOT, JSON, OUTPUT, SUITE
 @SUITE
 def export(cell: str, folder: Path, output: Path, suite: str | None) -> None:
     """Write a trained CELL as a full Hugging Face folder."""
-    from ..export import export_cell
+    from ..maintenance.export import export_cell
 
     export_cell(cell, folder, output, suite)
     click.echo(f"Wrote {folder}; load it with AutoModelForCausalLM.from_pretrained.")
@@ -30,7 +30,7 @@ def export(cell: str, folder: Path, output: Path, suite: str | None) -> None:
 @JSON
 def doctor(output: Path, data_root: Path | None, as_json: bool) -> None:
     """Check versions, engines, the embedded suite, the output folder and the data; say what to do."""
-    from ..doctor import checks
+    from ..maintenance.doctor import checks
 
     found = checks(output, data_root)
     if as_json:
@@ -53,9 +53,9 @@ def verify(ctx: click.Context, output: Path, as_json: bool) -> None:
 
     Exit status 0: nothing is damaged, nothing is lacking; 1: something is; 2: no store, or wrong usage.
     """
+    from ..maintenance.verify import render
+    from ..maintenance.verify import verify as check
     from ..store.entries import Store
-    from ..verify import render
-    from ..verify import verify as check
 
     found = check(Store.open(output))
     click.echo(json.dumps(found, indent=2) if as_json else render(found, output))
@@ -73,7 +73,7 @@ def gc(output: Path, delete: bool, dry_run: bool, as_json: bool) -> None:
     A plan is what the last `evaluate` of a suite asked: what only earlier runs asked for is not needed. Nothing is
     removed while another process works on the store.
     """
-    from ..gc import collect, garbage
+    from ..maintenance.garbage import collect, garbage
     from ..store.entries import Store
 
     if delete and dry_run:
@@ -100,7 +100,7 @@ def merge(stores: tuple[Path, ...], output: Path, as_json: bool) -> None:
 
     Entries that have the same id and other contents are named, and nothing is written.
     """
-    from ..merge import merge as join
+    from ..maintenance.merge import merge as join
 
     found = join(stores, output)
     if as_json:

@@ -7,15 +7,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from .board import board_of
-from .errors import UserError, first_line
-from .gc import needed
-from .planning.plan import Plan
-from .planning.status import state_of
-from .records import Choices, Generations, Record
-from .store.entries import DELTA, SECTIONS, Entry, Section, Store
-from .store.files import PARTIAL, read_jsonl, read_sealed
-from .store.identity import CellSpec, OutcomeSpec, RecordSpec
+from ..errors import UserError, first_line
+from ..planning.plan import Plan
+from ..planning.status import state_of
+from ..records import Choices, Generations, Record
+from ..results.board import board_of
+from ..store.entries import DELTA, SECTIONS, Entry, Section, Store
+from ..store.files import PARTIAL, read_jsonl, read_sealed
+from ..store.identity import CellSpec, OutcomeSpec, RecordSpec
+from .garbage import needed
 
 SPECS: dict[Section, tuple[str, type[CellSpec | OutcomeSpec | RecordSpec]]] = {
     "cells": ("cell", CellSpec),
@@ -23,6 +23,8 @@ SPECS: dict[Section, tuple[str, type[CellSpec | OutcomeSpec | RecordSpec]]] = {
     "records": ("record", RecordSpec),
 }
 """Where a section's manifests keep the spec whose digest is the entry's id."""
+
+
 REDO = "run the same `unlearn-bench evaluate` again: it is made anew"
 
 

@@ -1,0 +1,1 @@
+"""From a store to what people read: board, report, comparison, items, provenance."""

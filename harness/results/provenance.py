@@ -1,0 +1,79 @@
+"""What results were made by and with: threads, versions, machine; how settings were tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..planning.plan import Plan
+from ..planning.status import CellState
+from ..planning.variants import TRAINING
+from ..runtime import COSTS
+from ..store.entries import Store
+from ..store.identity import CellSpec
+from ..suite import SuiteSpec, TunedSpec, VariantSpec
+
+if TYPE_CHECKING:
+    pass
+
+
+RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers", "vllm")
+"""What was recorded beside results and must not differ within a table unsaid."""
+
+
+def recorded(state: CellState, store: Store) -> dict[str, list[str]]:
+    """Return the distinct values of all but the costs that was recorded when a cell was made and measured."""
+    made = store.entry("cells", state.cell.id)
+    manifests = [entry.manifest() or {} for entry in (made, *state.outcomes.values())]
+    found: dict[str, set[str]] = {}
+    for manifest in manifests:
+        for key, value in manifest.get("recorded", {}).items():
+            if key not in COSTS:
+                found.setdefault(key, set()).add(str(value))
+    return {key: sorted(values) for key, values in found.items()}
+
+
+def _unusual(key: str, usual: str, found: dict[str, list[str]]) -> list[str]:
+    others = [value for value in found.get(key, ()) if value != usual]
+    return [f"made or measured with {key} {', '.join(others)}, most rows with {usual}"] if others else []
+
+
+def tuned_facts(plan: Plan) -> dict[str, str]:
+    """Return what a board says of its rows' settings: how they were tuned, and which were not.
+
+    A row counts as tuned where its settings still are what the search found.
+    """
+    suite = plan.suite
+    if not suite.tuned:
+        return {"tuning": suite.tuning} if suite.tuning else {}
+    rows: dict[str, dict[str, list[str]]] = {}
+    for spec in dict.fromkeys(cell.spec for cell in plan.cells if cell.spec.origin == "train"):
+        kind, text = _said(suite, spec)
+        tracks = rows.setdefault(kind, {}).setdefault(text, [])
+        tracks += [spec.track] if spec.track and spec.track not in tracks else []
+    said = [
+        f"{kind}: " + ", ".join(_on(text, tracks, plan) for text, tracks in sorted(found.items()))
+        for kind, found in sorted(rows.items())
+    ]
+    return {"tuning": suite.tuning, "settings": "; ".join(said)}
+
+
+def _said(suite: SuiteSpec, spec: CellSpec) -> tuple[str, str]:
+    track = spec.track or ""
+    variant: VariantSpec | None = suite.variants.get(track, {}).get(spec.variant)
+    tuned: TunedSpec | None = suite.tuned.get(track, {}).get(spec.variant)
+    if tuned is not None and variant is not None and _has(spec, tuned.found):
+        keys = ", ".join(key.removeprefix(TRAINING) for key in tuned.found)
+        return f"tuned in {tuned.trials} trials a track", f"{spec.variant} ({keys})"
+    if variant is None and spec.variant == spec.method:
+        return "not tuned, by default", spec.variant
+    return "not tuned, set by hand", spec.variant
+
+
+def _has(spec: CellSpec, found: Mapping[str, Any]) -> bool:
+    values = spec.settings["settings"] | {TRAINING + key: v for key, v in spec.settings["training"].items()}
+    return all(values.get(key) == value for key, value in found.items())
+
+
+def _on(text: str, tracks: Sequence[str], plan: Plan) -> str:
+    return text if len(tracks) == len(plan.tracks) else f"{text} on {', '.join(tracks)}"
