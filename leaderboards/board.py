@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..harness.errors import UserError
-from .frontier import Frontier
-from .inputs import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
-from .rows import build_rows
+from .rows.build import build_rows
+from .rows.frontier import Frontier
+from .rows.verdicts import build_verdicts
 from .schema import SCHEMA, Goals, Row, Verdict, decode, encode, rounded
-from .verdicts import build_verdicts
+from .spec import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Board:
 
     def to_markdown(self, *, details: bool = False) -> str:
         """Return the board as markdown, tables within 120 columns; `details` adds what stands behind the numbers."""
-        from .details import to_details
-        from .render import to_markdown
+        from .text.details import to_details
+        from .text.markdown import to_markdown
 
         return to_markdown(self) + ("\n" + to_details(self) if details else "")
 

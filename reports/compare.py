@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..leaderboards.inputs import NULLS
-from ..leaderboards.intervals import Estimate
 from ..leaderboards.schema import Interval
+from ..leaderboards.spec import NULLS
+from ..leaderboards.stats.intervals import Estimate
 from .comparison import Change, Comparison, Difference, Facts, Quantity, RowComparison, Side
 from .pairing import Boards, Draft, Paired
 

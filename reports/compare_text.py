@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
-from ..leaderboards.explain import wrapped
-from ..leaderboards.forms import interval, shorten, squeeze, table
-from ..leaderboards.inputs import NULLS
+from ..leaderboards.spec import NULLS
+from ..leaderboards.text.format import interval, shorten, squeeze, table
+from ..leaderboards.text.legend import wrapped
 from .comparison import Comparison, Quantity, Report, RowComparison
 
 VALUE = 21  # columns of a fact; longer ones are cut and given in full below the table

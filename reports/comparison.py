@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Literal
 
 from ..leaderboards.board import Board
-from ..leaderboards.inputs import BoardSpec, Checkpoint
 from ..leaderboards.schema import Interval, Row, encode, rounded
+from ..leaderboards.spec import BoardSpec, Checkpoint
 
 SCHEMA = 1
 Facts = Mapping[str, str]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..leaderboards.board import Board
-from ..leaderboards.inputs import CheckpointKind
+from ..leaderboards.spec import CheckpointKind
 
 COVERED = 0.5
 """Toxicity from which a text is covered until a reader asks for it."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..harness.errors import UserError
-from ..leaderboards.frontier import SWEEP
-from ..leaderboards.inputs import NULLS
+from ..leaderboards.rows.frontier import SWEEP
 from ..leaderboards.schema import Interval, Row
+from ..leaderboards.spec import NULLS
 from .svg import FAINT, INK, to_svg
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..leaderboards.forms import squeeze
-from ..leaderboards.inputs import BoardSpec
 from ..leaderboards.schema import Component, Interval, Row
+from ..leaderboards.spec import BoardSpec
+from ..leaderboards.text.format import squeeze
 from .content import Cell
 from .drawing import COLOURS, GREY, WIDTH, Drawing, Look, bar, dashed, draw, label_beside, mark, said
 from .svg import FAINT

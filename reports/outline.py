@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..leaderboards.explain import how_to_read
-from ..leaderboards.frontier import reading
-from ..leaderboards.notes import at_decoding
+from ..leaderboards.rows.frontier import reading
 from ..leaderboards.schema import Row
+from ..leaderboards.text.footnotes import at_decoding
+from ..leaderboards.text.legend import how_to_read
 from . import layers, plane, probes, tables, training
 from .content import Cell, Content, Run
 from .document import Block, Bullets, Document, Listing, Pairs, Section, Words

@@ -18,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from ..leaderboards.compare import simultaneous
-from ..leaderboards.evidence import Evidence
-from ..leaderboards.inputs import NULLS, Checkpoint, TrackRoles
-from ..leaderboards.intervals import SEEDS_FOR_METHOD, Estimate
-from ..leaderboards.metrics import Floats
+from ..leaderboards.rows.resampling import Evidence
 from ..leaderboards.schema import Component, Interval
-from ..leaderboards.scores import Answers
+from ..leaderboards.spec import NULLS, Checkpoint, TrackRoles
+from ..leaderboards.stats.arrays import Answers
+from ..leaderboards.stats.intervals import SEEDS_FOR_METHOD, Estimate
+from ..leaderboards.stats.metrics import Floats
+from ..leaderboards.stats.simultaneous import simultaneous
 from .comparison import Key, Outcome, RowComparison, Side
 
 QUANTITIES = ("S", "forget", "retain")

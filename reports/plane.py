@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from ..leaderboards.forms import rank, squeeze
-from ..leaderboards.frontier import Frontier
-from ..leaderboards.inputs import BoardSpec
+from ..leaderboards.rows.frontier import Frontier
 from ..leaderboards.schema import Interval, Row
+from ..leaderboards.spec import BoardSpec
+from ..leaderboards.text.format import rank, squeeze
 from .drawing import DASHES, MOST_LOOKS, WIDTH, Drawing, bar, dashed, draw, label_beside, looks, mark, said
 from .svg import FAINT
 

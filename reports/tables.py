@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..leaderboards.beside import alphas
 from ..leaderboards.board import Board
-from ..leaderboards.forms import interval, outcome, rank, seeds
-from ..leaderboards.frontier import Frontier
-from ..leaderboards.inputs import NULLS, BoardSpec
+from ..leaderboards.rows.frontier import Frontier
 from ..leaderboards.schema import Component, Goals, Interval, Row
+from ..leaderboards.spec import NULLS, BoardSpec
+from ..leaderboards.text.format import interval, outcome, rank, seeds
+from ..leaderboards.text.tables import alphas
 from .content import Cell, Run
 from .document import Table, Value
 

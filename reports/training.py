@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..leaderboards.forms import squeeze
+from ..leaderboards.text.format import squeeze
 from .content import Cell
 from .drawing import COLOURS, DASHES, GREY, WIDTH, Drawing, draw, label_beside
 from .svg import FAINT

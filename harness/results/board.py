@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ...leaderboards import Board, build_board
-from ...leaderboards.audit import audit_texts
-from ...leaderboards.inputs import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
-from ...leaderboards.scores import Answers
+from ...leaderboards.rows.audit import audit_texts
+from ...leaderboards.spec import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
+from ...leaderboards.stats.arrays import Answers
 from ...tasks.base import tasks as registered
 from ..errors import UserError
 from ..planning.plan import Plan

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...leaderboards.board import Board, load_board
-from ...leaderboards.inputs import NULLS, BoardSpec, Checkpoint
+from ...leaderboards.spec import NULLS, BoardSpec, Checkpoint
 from ...reports.compare import compare_sides
 from ...reports.comparison import Report, Side, info_facts, suite_facts
 from ..errors import UserError

@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 
-from ...leaderboards.doubts import MANY, degenerate_share
+from ...leaderboards.rows.row_warnings import MANY, degenerate_share
 from ...leaderboards.schema import Row
 from ...methods.base import methods
 from ..api import Result, evaluate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...leaderboards.doubts import MANY
+from ...leaderboards.rows.row_warnings import MANY
 
 
 @dataclass(frozen=True)

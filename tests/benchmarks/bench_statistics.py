@@ -19,10 +19,9 @@ import numpy as np
 from simulated import Simulated
 from unlearn_bench.harness.results.board import board_of
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles
-from unlearn_bench.leaderboards.claims import against
-from unlearn_bench.leaderboards.compare import rank_intervals
-from unlearn_bench.leaderboards.evidence import Evidence
-from unlearn_bench.leaderboards.scores import Table
+from unlearn_bench.leaderboards.rows.build.resampling import Evidence
+from unlearn_bench.leaderboards.stats.arrays import Table
+from unlearn_bench.leaderboards.stats.simultaneous import against, rank_intervals
 
 ITEMS = {"wmdp": (3000, 3), "rtp": (1000, 1), "mmlu": (13000, 57)}
 """Items and strata of each task: 17,000 items, the retain task in the 57 subjects of MMLU."""

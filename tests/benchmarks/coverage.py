@@ -19,12 +19,11 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles
-from unlearn_bench.leaderboards.claims import against
-from unlearn_bench.leaderboards.compare import rank_intervals
-from unlearn_bench.leaderboards.evidence import Evidence
-from unlearn_bench.leaderboards.intervals import estimate
-from unlearn_bench.leaderboards.metrics import forget_part, retain_part
-from unlearn_bench.leaderboards.scores import Table
+from unlearn_bench.leaderboards.rows.build.resampling import Evidence
+from unlearn_bench.leaderboards.stats.arrays import Table
+from unlearn_bench.leaderboards.stats.intervals import estimate
+from unlearn_bench.leaderboards.stats.metrics import forget_part, retain_part
+from unlearn_bench.leaderboards.stats.simultaneous import against, rank_intervals
 
 CONCENTRATION = 4.0
 """Of the Beta distribution of a cluster's probability: its variance is p (1 - p) / 5."""

@@ -20,7 +20,7 @@ from unlearn_bench.harness.suite import RangeSpec, load_suite
 from unlearn_bench.harness.tuning.space import STARTUP, Search, space_of
 from unlearn_bench.harness.tuning.study import best_trials, plan_tuning, tune
 from unlearn_bench.harness.tuning.trial import Trial
-from unlearn_bench.leaderboards.doubts import MANY
+from unlearn_bench.leaderboards.rows.build.row_warnings import MANY
 from unlearn_bench.methods.base import methods, register
 from unlearn_bench.methods.rmu import RMU
 

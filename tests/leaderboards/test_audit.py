@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import build_board
-from unlearn_bench.leaderboards.audit import Audit, audit_texts, below_chance, mean_numbers
-from unlearn_bench.leaderboards.scores import Answers, collect
+from unlearn_bench.leaderboards.rows.audit.audit import Audit, audit_texts, below_chance, mean_numbers
+from unlearn_bench.leaderboards.stats.arrays import Answers, collect
 
 
 def table(values, per=1):

@@ -8,8 +8,8 @@ from scipy import stats
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import bootstrap_means, bootstrap_weights, estimate
-from unlearn_bench.leaderboards.bootstrap import collapse_strata
-from unlearn_bench.leaderboards.scores import Answers, collect
+from unlearn_bench.leaderboards.stats.arrays import Answers, collect
+from unlearn_bench.leaderboards.stats.bootstrap import collapse_strata
 
 
 def generator(seed=0):
@@ -183,7 +183,7 @@ def test_records_of_different_data_are_refused():
 
 
 def test_chunks_of_resamples_do_not_change_what_is_drawn_for_whom(monkeypatch):
-    from unlearn_bench.leaderboards import bootstrap
+    from unlearn_bench.leaderboards.stats import bootstrap
 
     monkeypatch.setattr(bootstrap, "_CHUNK", 64)
     rng = generator(6)

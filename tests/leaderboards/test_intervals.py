@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, bootstrap_means, s_unlearning
-from unlearn_bench.leaderboards.bootstrap import jackknife_means
-from unlearn_bench.leaderboards.evidence import Evidence
-from unlearn_bench.leaderboards.intervals import SeedNoise, acceleration, estimate
-from unlearn_bench.leaderboards.scores import Answers, collect
+from unlearn_bench.leaderboards.rows.build.resampling import Evidence
+from unlearn_bench.leaderboards.stats.arrays import Answers, collect
+from unlearn_bench.leaderboards.stats.bootstrap import jackknife_means
+from unlearn_bench.leaderboards.stats.intervals import SeedNoise, acceleration, estimate
 
 
 def records(values, strata=None):

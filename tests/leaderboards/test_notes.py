@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from unlearn_bench.leaderboards import build_board
-from unlearn_bench.leaderboards.notes import merged, pattern, runs
+from unlearn_bench.leaderboards.text.footnotes import merged, pattern, runs
 
 
 def test_texts_that_differ_in_numbers_only_become_one_with_ranges():

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, build_board
-from unlearn_bench.leaderboards.compare import rank_intervals
-from unlearn_bench.leaderboards.evidence import Evidence
-from unlearn_bench.leaderboards.inputs import IntervalKind
+from unlearn_bench.leaderboards.rows.build.resampling import Evidence
+from unlearn_bench.leaderboards.spec import IntervalKind
+from unlearn_bench.leaderboards.stats.simultaneous import rank_intervals
 
 TASKS = {
     "facts": TaskInfo("facts", "acc", 0.25, "higher", 1),

@@ -9,9 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from unlearn_bench.harness.records import Record
-from unlearn_bench.leaderboards import build_board, significance
-from unlearn_bench.leaderboards.scores import Answers, collect
-from unlearn_bench.leaderboards.significance import compare_items, detectable_difference, holm, mcnemar, sign_flips
+from unlearn_bench.leaderboards import build_board
+from unlearn_bench.leaderboards.stats import significance
+from unlearn_bench.leaderboards.stats.arrays import Answers, collect
+from unlearn_bench.leaderboards.stats.significance import (
+    compare_items,
+    detectable_difference,
+    holm,
+    mcnemar,
+    sign_flips,
+)
 
 
 def records(values, *, clusters=None):

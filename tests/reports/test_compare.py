@@ -16,7 +16,7 @@ from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.records import Record
 from unlearn_bench.harness.store.entries.files import read_sealed, write_sealed
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, build_board
-from unlearn_bench.leaderboards.compare import simultaneous
+from unlearn_bench.leaderboards.stats.simultaneous import simultaneous
 from unlearn_bench.reports.compare import compare_sides, identity_changes
 from unlearn_bench.reports.comparison import Quantity, Report, RowComparison, Side
 from unlearn_bench.reports.pairing import Boards, Draft

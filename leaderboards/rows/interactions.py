@@ -18,13 +18,13 @@ from typing import Literal
 
 import numpy as np
 
-from .compare import family, separations
-from .evidence import Evidence
+from ..schema import Goals, Interaction, Interval
+from ..stats.intervals import Side, contrast
+from ..stats.metrics import Floats
+from ..stats.simultaneous import family, separations
+from .components import interval
 from .groups import Group
-from .intervals import Side, contrast
-from .metrics import Floats
-from .parts import interval
-from .schema import Goals, Interaction, Interval
+from .resampling import Evidence
 
 
 def build_goals(evidence: Evidence, model: str, groups: Mapping[str, Sequence[Group]]) -> list[Goals]:

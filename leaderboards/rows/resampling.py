@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..harness.errors import UserError
-from ..harness.specs import digest
-from .bootstrap import bootstrap_means, jackknife_means
-from .inputs import BoardSpec, Checkpoint
-from .intervals import Estimate, acceleration, estimate
-from .metrics import Floats, forget_part, retain_part, s_unlearning
-from .scores import Answers, Table, collect
-from .significance import Tested, compare_items
+from ...harness.errors import UserError
+from ...harness.specs import digest
+from ..spec import BoardSpec, Checkpoint
+from ..stats.arrays import Answers, Table, collect
+from ..stats.bootstrap import bootstrap_means, jackknife_means
+from ..stats.intervals import Estimate, acceleration, estimate
+from ..stats.metrics import Floats, forget_part, retain_part, s_unlearning
+from ..stats.significance import Tested, compare_items
 
 Part = tuple[str, ...]
 """A task, or a task and some of its strata."""

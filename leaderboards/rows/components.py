@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .evidence import Evidence, Quantity
+from ..schema import SMALLEST, Comparison, Component, Interval, NoiseShares, Selectivity
+from ..stats.arrays import mean_scores
+from ..stats.intervals import Estimate, noise_shares, wilson
+from ..stats.metrics import Floats
 from .groups import Group, Rivals
-from .intervals import Estimate, noise_shares, wilson
-from .metrics import Floats
-from .schema import SMALLEST, Comparison, Component, Interval, NoiseShares, Selectivity
-from .scores import mean_scores
+from .resampling import Evidence, Quantity
 
 STRATA = range(2, 7)
 """Numbers of strata of a forget task of which each gets an interval of its own."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .doubts import at_chance
-from .explain import wrapped
-from .forms import NAME, interval, name, outcome, shorten, squeeze, table
-from .inputs import BoardSpec
-from .schema import Alpha, Component, Goals, Row
+from ..rows.row_warnings import at_chance
+from ..schema import Alpha, Component, Goals, Row
+from ..spec import BoardSpec
+from .format import NAME, interval, name, outcome, shorten, squeeze, table
+from .legend import wrapped
 
 HEADER = 18
+
+
 STRATA = 3
 """Strata side by side in a table."""
 
@@ -138,3 +140,50 @@ def goals_table(goals: Goals) -> list[str]:
         body = [(shorten(variant, NAME), *(interval(s[track]) for track in shown)) for variant, s in goals["s"].items()]
         blocks.append(table(("method", *(shorten(f"S: {track}", HEADER) for track in shown)), body))
     return [*blocks, wrapped(f"**Goal.** {goals['sentence']}")]
+
+
+NARROW = 12
+
+
+def stress_tables(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
+    """Return the rows of a track under every stress, and why a share is missing."""
+    found = [(stress, row, row["stress"][stress]) for stress in spec.stress for row in rows if stress in row["stress"]]
+    if not found:
+        return []
+    what = "; ".join(f"{stress}: {words}" for stress, words in spec.stress.items())
+    lead = (
+        f"**After stress.** {what}. What remains is the forgetting after it as a share of that before, each against "
+        "base put through the same: 1 all, 0 none; its interval stands for itself. No say in S or rank."
+    )
+    body = [
+        (
+            name(row),
+            squeeze(stress, NARROW),
+            interval(part["forget"]),
+            interval(part["retain"]),
+            interval(part["remaining"]),
+        )
+        for stress, row, part in found
+    ]
+    notes: dict[tuple[str, str], list[str]] = {}
+    for stress, row, part in found:
+        if part["note"]:
+            notes.setdefault((stress, part["note"]), []).append(f"`{row['variant']}`")
+    lines = [f"{stress}, {', '.join(variants)}: {note}." for (stress, note), variants in notes.items()]
+    return [
+        wrapped(lead),
+        table(("method", "stress", "forget", "retain", "remains"), body),
+        *(["\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)] if lines else []),
+    ]
+
+
+def stress_details(rows: Sequence[Row]) -> str | None:
+    """Return S after each stress and how it differs from base after the same."""
+    body = [
+        (name(row), squeeze(stress, NARROW), interval(part["s_unlearning"]), interval(part["s_delta_base"], sign=True))
+        for row in rows
+        for stress, part in row["stress"].items()
+        if part["finished"]
+    ]
+    lead = "S after each stress, and less that of base after the same (paired)."
+    return f"{lead}\n\n" + table(("method", "stress", "S", "Δ base"), body) if body else None

@@ -5,16 +5,20 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from .inputs import BoardSpec
-from .intervals import SEEDS_FOR_METHOD
-from .schema import Row
+from ..schema import Row
+from ..spec import BoardSpec
+from ..stats.intervals import SEEDS_FOR_METHOD
 
 WIDTH = 120
+
+
 NULL_ROWS = {
     "constant": "gives every question its first choice and every prompt one harmless sentence",
     "shuffled": "is base, asked with the choices of each question in another order",
     "unrelated": "is a method trained with the retain text in place of the forget text",
 }
+
+
 KINDS = {"bca": "bias-corrected (BCa)", "percentile": "percentile"}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..harness.errors import UserError
-from .evidence import Evidence
-from .inputs import Checkpoint
+from ...harness.errors import UserError
+from ..spec import Checkpoint
+from .resampling import Evidence
 
 RANKED = ("method", "import")
 

@@ -22,16 +22,18 @@ from typing import TypedDict
 
 import numpy as np
 
-from .compare import family
-from .evidence import Evidence
+from ..schema import Interval
+from ..stats.intervals import Side, contrast, estimate
+from ..stats.metrics import Floats
+from ..stats.simultaneous import family
+from .components import interval
 from .groups import Group
-from .intervals import Side, contrast, estimate
-from .metrics import Floats
-from .parts import interval
-from .schema import Interval
+from .resampling import Evidence
 
 SWEEP = 3
 """Settings from which a method counts as swept."""
+
+
 TOLERANCE = 0.02
 """Loss of the retain metric at which methods are compared."""
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from .doubts import MANY, at_chance, degenerate_share, one_form
+from ..schema import Claims, Interval, Row, Verdict
+from ..spec import BoardSpec
 from .groups import RANKED
-from .inputs import BoardSpec
-from .schema import Claims, Interval, Row, Verdict
+from .row_warnings import MANY, at_chance, degenerate_share, one_form
 
 ALONE = "when taken alone, not with all rows of the table together"
+
+
 NOT_JUDGED = "not judged: base is at chance"
 
 

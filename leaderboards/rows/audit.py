@@ -18,8 +18,8 @@ from itertools import pairwise
 import numpy as np
 from scipy import special
 
-from .evidence import Evidence
-from .scores import Table, answer_shares, by_cluster
+from ..stats.arrays import Table, answer_shares, by_cluster
+from .resampling import Evidence
 
 BELOW = 0.001
 """p from which an accuracy is said to lie below chance: a board tests many checkpoints."""

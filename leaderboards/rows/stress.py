@@ -13,17 +13,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .evidence import Evidence
-from .explain import wrapped
-from .forms import interval as shown
-from .forms import name, squeeze, table
+from ..schema import Interval, Stressed
+from ..stats.intervals import estimate
+from .components import interval
 from .groups import Group
-from .inputs import BoardSpec
-from .intervals import estimate
-from .parts import interval
-from .schema import Interval, Row, Stressed
-
-NARROW = 12
+from .resampling import Evidence
 
 
 def stressed(evidence: Evidence, track: str, group: Group, base: Group | None) -> dict[str, Stressed]:
@@ -110,41 +104,3 @@ def _remaining(
     draws = ratio + (left - ratio * was) / mean
     found = estimate(draws, confidence=evidence.spec.confidence, freedom=evidence.freedom(metric))
     return interval(found), ""
-
-
-def stress_tables(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
-    """Return the rows of a track under every stress, and why a share is missing."""
-    found = [(stress, row, row["stress"][stress]) for stress in spec.stress for row in rows if stress in row["stress"]]
-    if not found:
-        return []
-    what = "; ".join(f"{stress}: {words}" for stress, words in spec.stress.items())
-    lead = (
-        f"**After stress.** {what}. What remains is the forgetting after it as a share of that before, each against "
-        "base put through the same: 1 all, 0 none; its interval stands for itself. No say in S or rank."
-    )
-    body = [
-        (name(row), squeeze(stress, NARROW), shown(part["forget"]), shown(part["retain"]), shown(part["remaining"]))
-        for stress, row, part in found
-    ]
-    notes: dict[tuple[str, str], list[str]] = {}
-    for stress, row, part in found:
-        if part["note"]:
-            notes.setdefault((stress, part["note"]), []).append(f"`{row['variant']}`")
-    lines = [f"{stress}, {', '.join(variants)}: {note}." for (stress, note), variants in notes.items()]
-    return [
-        wrapped(lead),
-        table(("method", "stress", "forget", "retain", "remains"), body),
-        *(["\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)] if lines else []),
-    ]
-
-
-def stress_details(rows: Sequence[Row]) -> str | None:
-    """Return S after each stress and how it differs from base after the same."""
-    body = [
-        (name(row), squeeze(stress, NARROW), shown(part["s_unlearning"]), shown(part["s_delta_base"], sign=True))
-        for row in rows
-        for stress, part in row["stress"].items()
-        if part["finished"]
-    ]
-    lead = "S after each stress, and less that of base after the same (paired)."
-    return f"{lead}\n\n" + table(("method", "stress", "S", "Δ base"), body) if body else None

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from ..harness.errors import UserError, suggest
+from ...harness.errors import UserError, suggest
+from ..schema import Alpha, Claims, Goals, RankInterval, Row, Status, comparisons, rounded
+from ..spec import BoardSpec, Checkpoint
+from ..stats.arrays import mark_shares
+from ..stats.intervals import SEEDS_FOR_METHOD, Estimate
+from ..stats.significance import holm
+from ..stats.simultaneous import against, rank_intervals
 from .audit import Audit, audit, mean_numbers
-from .claims import against
-from .compare import rank_intervals
-from .doubts import Known, doubts
-from .evidence import Evidence
+from .components import comparison, component, difference, interval, selectivity, shares
 from .frontier import Frontier, build_frontiers
-from .goals import build_goals
 from .groups import RANKED, Group, Rivals, groups_of, rivals_of
-from .inputs import BoardSpec, Checkpoint
-from .intervals import SEEDS_FOR_METHOD, Estimate
-from .parts import comparison, component, difference, interval, selectivity, shares
-from .schema import Alpha, Claims, Goals, RankInterval, Row, Status, comparisons, rounded
-from .scores import mark_shares
-from .significance import holm
+from .interactions import build_goals
+from .resampling import Evidence
+from .row_warnings import Known, doubts
 from .stress import stressed
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..harness.errors import UserError
-from ..harness.records import Record
+from ...harness.errors import UserError
+from ...harness.records import Record
 from .metrics import Floats
 
 

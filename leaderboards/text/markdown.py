@@ -6,17 +6,23 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from .beside import HEADER, control_tables, cross_table, goals_table, published_table, selectivity_table, strata_tables
-from .explain import components_line, facts, how_to_read, wrapped
-from .forms import interval, name, outcome, rank, seeds, shorten, squeeze, table
-from .notes import at_decoding, footnotes, note_numbers
-from .schema import Row
-from .stress import stress_tables
+from ..schema import Row
+from .footnotes import at_decoding, footnotes, note_numbers
+from .format import interval, name, outcome, rank, seeds, shorten, table
+from .legend import components_line, facts, how_to_read, wrapped
+from .tables import (
+    HEADER,
+    control_tables,
+    cross_table,
+    goals_table,
+    published_table,
+    selectivity_table,
+    strata_tables,
+    stress_tables,
+)
 
 if TYPE_CHECKING:
-    from .board import Board
-
-__all__ = ["interval", "name", "shorten", "squeeze", "table", "tables", "to_markdown"]
+    from ..board import Board
 
 
 def to_markdown(board: Board) -> str:

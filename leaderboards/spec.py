@@ -8,13 +8,21 @@ from typing import Literal
 
 from ..harness.errors import UserError, suggest
 from ..harness.records import Record
-from .scores import Answers
+from .stats.arrays import Answers
 
 Changes = Literal["weights", "decoding"]
+
+
 CheckpointKind = Literal["method", "base", "noise", "import", "null"]
+
+
 NULLS = ("base", "noise", "null")
 """Kinds in which nothing was unlearned: shown, never ranked."""
+
+
 IntervalKind = Literal["percentile", "bca"]
+
+
 CheckpointStatus = Literal["ok", "failed", "pending"]
 
 

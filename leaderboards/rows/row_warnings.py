@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..schema import Component, Row, components
+from ..spec import BoardSpec, Checkpoint
+from ..stats.intervals import Estimate
 from .audit import BELOW, Audit
-from .inputs import BoardSpec, Checkpoint
-from .intervals import Estimate
-from .schema import Component, Row, components
 
 MANY = 0.10  # share of answers from which a mark is worth a warning
+
+
 CUT = 0.01  # the same for truncated prompts
+
+
 ALIKE = 0.80  # share of the questions answered with one position from which that is worth a warning
+
+
 SAME = 0.25  # share of the prompts continued with one text, likewise
+
 
 DEGENERATE = ("gibberish", "empty", "repetitive", "tie")
 """Marks of answers that are none: broken text, or no choice between the choices."""
+
 
 _MARKS = {
     "gibberish": "{share} of the answers to {task} are gibberish: its value is no evidence of what the model would say",

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .explain import wrapped
-from .forms import interval, name, shorten, squeeze, table
-from .frontier import Frontier, reading
-from .render import tables
-from .schema import Goals, Row, comparisons, components
-from .stress import stress_details
+from ..rows.frontier import Frontier, reading
+from ..schema import Goals, Row, comparisons, components
+from .format import interval, name, shorten, squeeze, table
+from .legend import wrapped
+from .markdown import tables
+from .tables import stress_details
 
 if TYPE_CHECKING:
-    from .board import Board
+    from ..board import Board
 
 
 _AUDIT = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from .explain import wrapped
-from .forms import fits
-from .schema import Row
+from ..schema import Row
+from .format import fits
+from .legend import wrapped
 
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?!\w)")
 

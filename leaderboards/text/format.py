@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from .inputs import NULLS
-from .schema import Component, Interval, RankInterval, Row
+from ..schema import Component, Interval, RankInterval, Row
+from ..spec import NULLS
 
 NAME = 28
 """Columns of a row's name; longer ones are cut and given in full below the table."""
+
+
 NOTE = 5  # of these for a footnote's number
 
 

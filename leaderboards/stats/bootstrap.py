@@ -15,9 +15,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Table
 from .intervals import TINY
 from .metrics import Floats
-from .scores import Table
 
 _CHUNK = 4_000_000  # cluster weights held at a time (32 MB)
 

@@ -1,0 +1,1 @@
+"""Statistics on arrays: metrics, bootstrap, confidence intervals, significance, simultaneous comparison and ranks."""

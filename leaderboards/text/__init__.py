@@ -1,0 +1,1 @@
+"""A board as text: tables, footnotes, legend, details."""
