@@ -10,8 +10,8 @@ from ..leaderboards.schema import Component, Goals, Interval, Row
 from ..leaderboards.spec import NULLS, BoardSpec
 from ..leaderboards.text.format import interval, outcome, rank, seeds
 from ..leaderboards.text.tables import alphas
-from .content import Cell, Run
-from .document import Table, Value
+from .data import Cell, Run
+from .document.blocks import Table, Value
 
 
 def _number(value: Interval | Component | None, *, sign: bool = False) -> Value:

@@ -1,4 +1,4 @@
-"""What `unlearn-bench compare` compares: stores, boards or cells, loaded for `reports/compare.py`."""
+"""What `unlearn-bench compare` compares: stores, boards or cells, loaded for `reports/comparison/compare.py`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from ...leaderboards.board import Board, load_board
 from ...leaderboards.spec import NULLS, BoardSpec, Checkpoint
-from ...reports.compare import compare_sides
-from ...reports.comparison import Report, Side, info_facts, suite_facts
+from ...reports.comparison.compare import compare_sides
+from ...reports.comparison.model import Report, Side, info_facts, suite_facts
 from ..errors import UserError
 from ..planning.plan import Plan, PlannedCell
 from ..planning.status import find_cell, state_of

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ...leaderboards.board import Board
-from ...reports.collect import cap, flipped, question, sample, spread
-from ...reports.content import Cell, Content, Cost, Items, Run
-from ...reports.page import write
+from ...reports.data import Cell, Content, Cost, Items, Run
+from ...reports.items import cap, flipped, question, sample, spread
+from ...reports.write import write
 from ...tasks.base import tasks as registered
 from ..data import load_rows
 from ..errors import UserError, first_line

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles, build_board
-from unlearn_bench.reports.content import Cell, Content, Continuation, Cost, Items, Question, Run, Sample
+from unlearn_bench.reports.data import Cell, Content, Continuation, Cost, Items, Question, Run, Sample
 
 NASTY = (
     "</code></bdi></script><script>document.title='owned'</script><img src=https://evil.example/x onerror=alert(1)>"

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from unlearn_bench.reports.content import Content
-from unlearn_bench.reports.page import write
-from unlearn_bench.reports.texts import visible
+from unlearn_bench.reports.data import Content
+from unlearn_bench.reports.document.blocks.escape import visible
+from unlearn_bench.reports.write import write
 from unlearn_bench.tests.reports.conftest import NASTY
 
 pytestmark = pytest.mark.browser
@@ -243,7 +243,7 @@ def test_words_figures_and_their_marks_stand_out_from_the_paper(page, scheme):
         script = f"return getComputedStyle(document.querySelector('{selector}'))[arguments[0]]"
         ink = luminance(page.execute_script(script, "fill" if selector.startswith("svg") else "color"))
         assert contrast(ink, paper) >= least, selector
-    from unlearn_bench.reports.drawing import COLOURS, GREY
+    from unlearn_bench.reports.figures.style import COLOURS, GREY
 
     for colour in (*COLOURS, GREY):
         mark = luminance(f"rgb({int(colour[1:3], 16)}, {int(colour[3:5], 16)}, {int(colour[5:], 16)})")

@@ -17,9 +17,9 @@ from unlearn_bench.harness.records import Record
 from unlearn_bench.harness.store.entries.files import read_sealed, write_sealed
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, build_board
 from unlearn_bench.leaderboards.stats.simultaneous import simultaneous
-from unlearn_bench.reports.compare import compare_sides, identity_changes
-from unlearn_bench.reports.comparison import Quantity, Report, RowComparison, Side
-from unlearn_bench.reports.pairing import Boards, Draft
+from unlearn_bench.reports.comparison.model.compare import compare_sides, identity_changes
+from unlearn_bench.reports.comparison.model.model import Quantity, Report, RowComparison, Side
+from unlearn_bench.reports.comparison.model.paired import Boards, Draft
 
 SPEC = BoardSpec(
     suite="toy",

@@ -10,11 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from unlearn_bench.leaderboards import build_board
-from unlearn_bench.reports import layers, plane, probes, training
-from unlearn_bench.reports.content import Content, Run
-from unlearn_bench.reports.document import Words
-from unlearn_bench.reports.drawing import label_beside, looks
-from unlearn_bench.reports.outline import outline
+from unlearn_bench.reports.data import Content, Run
+from unlearn_bench.reports.document.blocks.blocks import Words
+from unlearn_bench.reports.figures import layers, probes, training
+from unlearn_bench.reports.figures import tradeoff as plane
+from unlearn_bench.reports.figures.style import label_beside, looks
+from unlearn_bench.reports.sections import outline
 from unlearn_bench.tests.reports.conftest import LAYER_SETS, SPEC, cell, checkpoint, probed
 
 

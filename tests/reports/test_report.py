@@ -18,13 +18,13 @@ from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.leaderboards import build_board
 from unlearn_bench.leaderboards.schema import Row
-from unlearn_bench.reports.collect import FEWEST_ITEMS, MOST_ITEMS, cap, continuations, flipped, spread
-from unlearn_bench.reports.content import Content, Run
-from unlearn_bench.reports.drawing import MOST_LOOKS, looks
-from unlearn_bench.reports.page import write
+from unlearn_bench.reports.data import Content, Run
+from unlearn_bench.reports.document.blocks.escape import visible
+from unlearn_bench.reports.figures.style import MOST_LOOKS, looks
+from unlearn_bench.reports.figures.training import MOST_PANELS, losses
+from unlearn_bench.reports.items import FEWEST_ITEMS, MOST_ITEMS, cap, continuations, flipped, spread
 from unlearn_bench.reports.tables import claims as claims_of
-from unlearn_bench.reports.texts import visible
-from unlearn_bench.reports.training import MOST_PANELS, losses
+from unlearn_bench.reports.write import write
 from unlearn_bench.tests.reports.conftest import HIDDEN, NASTY, SPEC, cell, checkpoint, sample
 from unlearn_bench.tests.reports.pages import Reader, rendered
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unlearn_bench.reports.texts import LONGEST, parts, to_code, to_html, to_markdown, visible, words_to_html
+from unlearn_bench.reports.document.blocks.escape import (
+    LONGEST,
+    parts,
+    to_code,
+    to_html,
+    to_markdown,
+    visible,
+    words_to_html,
+)
 from unlearn_bench.tests.reports.conftest import HIDDEN, NASTY
 from unlearn_bench.tests.reports.pages import Reader, rendered
 

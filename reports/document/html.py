@@ -10,11 +10,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from .document import Bullets, Document, Listing, Pairs, Table, Words
-from .drawing import Drawing
+from ..figures.style import Drawing
+from .blocks import Bullets, Document, Listing, Pairs, Table, Words
+from .escape import to_html as said
+from .escape import visible, words_to_html
 from .markdown import choice_roles, counted, scored
-from .texts import to_html as said
-from .texts import visible, words_to_html
 
 FOLDER = Path(__file__).resolve().parent / "templates"
 

@@ -6,19 +6,24 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..leaderboards.schema import Component, Interval, Row
-from ..leaderboards.spec import BoardSpec
-from ..leaderboards.text.format import squeeze
-from .content import Cell
-from .drawing import COLOURS, GREY, WIDTH, Drawing, Look, bar, dashed, draw, label_beside, mark, said
+from ...leaderboards.schema import Component, Interval, Row
+from ...leaderboards.spec import BoardSpec
+from ...leaderboards.text.format import squeeze
+from ..data import Cell
+from .style import COLOURS, GREY, WIDTH, Drawing, Look, bar, dashed, draw, label_beside, mark, said
 from .svg import FAINT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 FEWEST_SETS = 3
+
+
 LOOKS = tuple(Look(colour, marker) for colour, marker in zip(COLOURS, "osD^vP", strict=True))
+
+
 BASE = Look(GREY, "*", "none")
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .content import COVERED, Continuation, Question, Sample
+from .data import COVERED, Continuation, Question, Sample
 
 Row = Mapping[str, Any]
+
+
 MOST_CELLS = 40
 """Cells up to which a report shows `MOST_ITEMS` items each; more cells share as many."""
+
+
 MOST_ITEMS = 24
+
+
 FEWEST_ITEMS = 4
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .content import Items
-from .drawing import Drawing
+from ..data import Items
+from ..figures.style import Drawing
 
 
 @dataclass(frozen=True)

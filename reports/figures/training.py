@@ -6,24 +6,33 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..leaderboards.text.format import squeeze
-from .content import Cell
-from .drawing import COLOURS, DASHES, GREY, WIDTH, Drawing, draw, label_beside
+from ...leaderboards.text.format import squeeze
+from ..data import Cell
+from .style import COLOURS, DASHES, GREY, WIDTH, Drawing, draw, label_beside
 from .svg import FAINT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
 MOST_POINTS = 160
+
+
 MOST_PANELS = 12
 """Variants whose training is drawn."""
+
+
 LAYER = "forget_layer_"
 """How the columns of a log begin that hold a layer's part of the forget loss."""
+
+
 MOST_LAYER_PANELS = 8
 
 
 NOT_LOSSES = frozenset({"step", "grad_norm", "alpha", "baseline", "mean_log_alpha", "reward", "score", "seconds"})
+
+
 MOST_LINES = 6
 
 

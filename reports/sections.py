@@ -8,9 +8,11 @@ from ..leaderboards.rows.frontier import reading
 from ..leaderboards.schema import Row
 from ..leaderboards.text.footnotes import at_decoding
 from ..leaderboards.text.legend import how_to_read
-from . import layers, plane, probes, tables, training
-from .content import Cell, Content, Run
-from .document import Block, Bullets, Document, Listing, Pairs, Section, Words
+from . import tables
+from .data import Cell, Content, Run
+from .document.blocks import Block, Bullets, Document, Listing, Pairs, Section, Words
+from .figures import layers, probes, training
+from .figures import tradeoff as plane
 
 
 def outline(content: Content) -> Document:

@@ -7,14 +7,22 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from ..leaderboards.board import Board
-from ..leaderboards.schema import Interval, Row, encode, rounded
-from ..leaderboards.spec import BoardSpec, Checkpoint
+from ...leaderboards.board import Board
+from ...leaderboards.schema import Interval, Row, encode, rounded
+from ...leaderboards.spec import BoardSpec, Checkpoint
 
 SCHEMA = 1
+
+
 Facts = Mapping[str, str]
+
+
 Key = tuple[str, str, str]  # model, track, variant
+
+
 Change = Literal["same", "within noise", "better", "worse", "moved", "no interval"]
+
+
 Outcome = Literal["compared", "not comparable", "failed", "gained", "not measured"]
 
 
@@ -148,14 +156,14 @@ class Report:
 
     def to_json(self) -> str:
         """Return all of it as JSON text, the same bytes for the same records."""
-        from .compare_text import conclusion
+        from .markdown import conclusion
 
         value = {"schema": SCHEMA, **asdict(self), "status": self.status, "conclusion": conclusion(self)}
         return encode(rounded(value))
 
     def to_text(self) -> str:
         """Return tables within 120 columns that end with a conclusion in words."""
-        from .compare_text import to_text
+        from .markdown import to_text
 
         return to_text(self)
 

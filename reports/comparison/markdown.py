@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
-from ..leaderboards.spec import NULLS
-from ..leaderboards.text.format import interval, shorten, squeeze, table
-from ..leaderboards.text.legend import wrapped
-from .comparison import Comparison, Quantity, Report, RowComparison
+from ...leaderboards.spec import NULLS
+from ...leaderboards.text.format import interval, shorten, squeeze, table
+from ...leaderboards.text.legend import wrapped
+from .model import Comparison, Quantity, Report, RowComparison
 
 VALUE = 21  # columns of a fact; longer ones are cut and given in full below the table
+
+
 NAMED = 8  # rows named in a sentence; more are counted
+
+
 WORDS = {"worse": "**worse**", "better": "**better**", "moved": "**moved**"}
 
 

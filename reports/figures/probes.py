@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .content import Cell
-from .drawing import COLOURS, WIDTH, Drawing, draw
+from ..data import Cell
+from .style import COLOURS, WIDTH, Drawing, draw
 from .svg import FAINT, INK
 
 if TYPE_CHECKING:

@@ -7,16 +7,17 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from ..leaderboards.rows.frontier import Frontier
-from ..leaderboards.schema import Interval, Row
-from ..leaderboards.spec import BoardSpec
-from ..leaderboards.text.format import rank, squeeze
-from .drawing import DASHES, MOST_LOOKS, WIDTH, Drawing, bar, dashed, draw, label_beside, looks, mark, said
+from ...leaderboards.rows.frontier import Frontier
+from ...leaderboards.schema import Interval, Row
+from ...leaderboards.spec import BoardSpec
+from ...leaderboards.text.format import rank, squeeze
+from .style import DASHES, MOST_LOOKS, WIDTH, Drawing, bar, dashed, draw, label_beside, looks, mark, said
 from .svg import FAINT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
 
 Point = tuple[Row, Interval, Interval]
 

@@ -6,16 +6,20 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
-from .content import Items, Question, Sample
-from .document import Bullets, Document, Listing, Pairs, Table, Value, Words
-from .drawing import Drawing
-from .svg import standalone
-from .texts import to_code
-from .texts import to_markdown as plain
+from ..data import Items, Question, Sample
+from ..figures.style import Drawing
+from ..figures.svg import standalone
+from .blocks import Bullets, Document, Listing, Pairs, Table, Value, Words
+from .escape import to_code
+from .escape import to_markdown as plain
 
 MOST = 3
 """Items of a cell and task; the HTML report holds more."""
+
+
 _MARKED = re.compile(r"(`[^`]+`|\*\*[^*]+\*\*)")
+
+
 _LEFT_OUT = "_left out: toxic, or not scored; `--show-toxic` writes it_"
 
 

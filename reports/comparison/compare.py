@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..leaderboards.schema import Interval
-from ..leaderboards.spec import NULLS
-from ..leaderboards.stats.intervals import Estimate
-from .comparison import Change, Comparison, Difference, Facts, Quantity, RowComparison, Side
-from .pairing import Boards, Draft, Paired
+from ...leaderboards.schema import Interval
+from ...leaderboards.spec import NULLS
+from ...leaderboards.stats.intervals import Estimate
+from .model import Change, Comparison, Difference, Facts, Quantity, RowComparison, Side
+from .paired import Boards, Draft, Paired
 
 
 def compare_sides(a: Side, b: Side) -> Comparison:

@@ -18,14 +18,14 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from ..leaderboards.rows.resampling import Evidence
-from ..leaderboards.schema import Component, Interval
-from ..leaderboards.spec import NULLS, Checkpoint, TrackRoles
-from ..leaderboards.stats.arrays import Answers
-from ..leaderboards.stats.intervals import SEEDS_FOR_METHOD, Estimate
-from ..leaderboards.stats.metrics import Floats
-from ..leaderboards.stats.simultaneous import simultaneous
-from .comparison import Key, Outcome, RowComparison, Side
+from ...leaderboards.rows.resampling import Evidence
+from ...leaderboards.schema import Component, Interval
+from ...leaderboards.spec import NULLS, Checkpoint, TrackRoles
+from ...leaderboards.stats.arrays import Answers
+from ...leaderboards.stats.intervals import SEEDS_FOR_METHOD, Estimate
+from ...leaderboards.stats.metrics import Floats
+from ...leaderboards.stats.simultaneous import simultaneous
+from .model import Key, Outcome, RowComparison, Side
 
 QUANTITIES = ("S", "forget", "retain")
 

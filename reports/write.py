@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..harness.errors import UserError
-from .content import Content
-from .drawing import need_matplotlib
-from .outline import outline
+from .data import Content
+from .figures.style import need_matplotlib
+from .sections import outline
 
 
 def write(content: Content, out: Path, *, show_toxic: bool = False) -> None:
@@ -23,11 +23,11 @@ def write(content: Content, out: Path, *, show_toxic: bool = False) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.suffix == ".html":
-            from .html import to_html
+            from .document.html import to_html
 
             out.write_text(to_html(document), encoding="utf-8", newline="\n")
         else:
-            from .markdown import to_markdown
+            from .document.markdown import to_markdown
 
             text, images = to_markdown(document, folder=f"{out.stem}-files", show_toxic=show_toxic)
             beside = out.parent / f"{out.stem}-files"

@@ -1,0 +1,1 @@
+"""Figures: style, trade-off planes, layers, probes, training curves, as SVG."""
