@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from unlearn_bench.methods.base import Method, MethodSettings, methods
-from unlearn_bench.methods.contract import check_declaration, check_method
+from unlearn_bench.methods.testing import check_declaration, check_method
 
 torch.set_num_threads(1)
 

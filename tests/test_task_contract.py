@@ -8,9 +8,9 @@ import sys
 import pytest
 from unlearn_bench.harness.records import Record
 from unlearn_bench.tasks.base import tasks
-from unlearn_bench.tasks.contract import check_task
 from unlearn_bench.tasks.mmlu import MMLU
 from unlearn_bench.tasks.realtoxicityprompts import RealToxicityPrompts
+from unlearn_bench.tasks.testing import check_task
 
 
 @pytest.mark.parametrize("name", tasks.names())

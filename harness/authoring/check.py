@@ -37,10 +37,10 @@ def check(name: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any
 
 def _examine(name: str, settings: Mapping[str, Any] | None) -> list[Finding]:
     if name in methods.names():
-        from ...methods.contract import examine_method
+        from ...methods.testing import examine_method
 
         return list(examine_method(name, settings))
-    from ...tasks.contract import examine_task
+    from ...tasks.testing import examine_task
 
     return list(examine_task(name, settings))
 

@@ -20,7 +20,7 @@ from unlearn_bench.harness.training.trainer.forward import Prefix
 from unlearn_bench.harness.training.trainer.trace import rehearse
 from unlearn_bench.harness.training.trainer.trainer import Trainer
 from unlearn_bench.methods.base import methods
-from unlearn_bench.methods.contract import WORDS, tiny_tokenizer
+from unlearn_bench.methods.testing import WORDS, tiny_tokenizer
 
 
 class Accounting(TorchDispatchMode):

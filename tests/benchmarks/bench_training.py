@@ -27,7 +27,7 @@ from unlearn_bench.harness.suite import TrainingSpec
 from unlearn_bench.harness.training.trainer.batches import Corpora
 from unlearn_bench.harness.training.trainer.trainer import Trainer
 from unlearn_bench.methods.base import Batch, Tokens, methods
-from unlearn_bench.methods.contract import WORDS, tiny_tokenizer
+from unlearn_bench.methods.testing import WORDS, tiny_tokenizer
 
 PAPER = Path(__file__).resolve().parents[2] / "harness" / "suites" / "paper.yaml"
 COEFFICIENT, ALPHA = 6.5, 1200.0

@@ -19,7 +19,7 @@ from unlearn_bench.harness.runtime.worker import run_job
 from unlearn_bench.harness.store.entries.entries import Entry, Store
 from unlearn_bench.harness.transforms import train
 from unlearn_bench.harness.transforms.base import MakeJob
-from unlearn_bench.tasks.contract import PickyScorer
+from unlearn_bench.tasks.testing import PickyScorer
 
 STEPS, ITEMS, PART = 8, 24, 10
 MEASURED = (("outcomes", "outcomes.jsonl"), ("records", "records.jsonl"))

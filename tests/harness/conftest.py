@@ -12,7 +12,7 @@ import pytest
 @pytest.fixture(scope="session")
 def save_tiny() -> Callable[..., Path]:
     """Save a tiny model and its tokenizer to a folder; returns the folder."""
-    from unlearn_bench.methods.contract import tiny_model, tiny_tokenizer
+    from unlearn_bench.methods.testing import tiny_model, tiny_tokenizer
 
     def save(folder: Path, **options) -> Path:
         tiny_model(layers=2).save_pretrained(folder, **options)

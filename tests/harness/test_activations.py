@@ -6,7 +6,7 @@ import pytest
 import torch
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.models.load.layers import decoder_layers
-from unlearn_bench.methods.contract import tiny_model, tiny_trainer
+from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 
 torch.set_num_threads(1)
 

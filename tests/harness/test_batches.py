@@ -8,7 +8,7 @@ import torch
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.suite import TrainingSpec
 from unlearn_bench.harness.training.trainer.batches import Batches, Corpora
-from unlearn_bench.methods.contract import WORDS, tiny_corpora, tiny_tokenizer
+from unlearn_bench.methods.testing import WORDS, tiny_corpora, tiny_tokenizer
 
 torch.set_num_threads(1)
 

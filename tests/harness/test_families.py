@@ -22,7 +22,7 @@ from unlearn_bench.harness.training.trainer.context import ModelContext
 from unlearn_bench.harness.training.trainer.trace import rehearse
 from unlearn_bench.harness.training.trainer.trainer import Trainer
 from unlearn_bench.methods.base import methods
-from unlearn_bench.methods.contract import WORDS, tiny_corpora
+from unlearn_bench.methods.testing import WORDS, tiny_corpora
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
 
 LAYERS = 4

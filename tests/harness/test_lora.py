@@ -10,7 +10,7 @@ from unlearn_bench.harness.store.entries.delta import apply_delta
 from unlearn_bench.harness.suite import TrainingSpec
 from unlearn_bench.harness.training.trainer.parameters import LowRankTensors
 from unlearn_bench.methods.base import LoRA
-from unlearn_bench.methods.contract import tiny_model, tiny_trainer
+from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 
 torch.set_num_threads(1)
 

@@ -23,7 +23,7 @@ from unlearn_bench.harness.models.load.load import (
 )
 from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.suite import load_suite
-from unlearn_bench.methods.contract import tiny_model, tiny_tokenizer
+from unlearn_bench.methods.testing import tiny_model, tiny_tokenizer
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
 
 TEMPLATE = (

@@ -11,7 +11,7 @@ from unlearn_bench.harness.errors import TrainingError, UserError
 from unlearn_bench.harness.models.load.layers import decoder_layers, embed_in_main_memory
 from unlearn_bench.harness.training.trainer.forward import Prefix
 from unlearn_bench.harness.training.trainer.trainer import Trainer
-from unlearn_bench.methods.contract import tiny_model, tiny_trainer
+from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 
 torch.set_num_threads(1)
 

@@ -14,7 +14,7 @@ from unlearn_bench.harness.planning.build.build import make_plan
 from unlearn_bench.harness.planning.build.request import Request
 from unlearn_bench.harness.store.entries.entries import Store
 from unlearn_bench.harness.transforms import train
-from unlearn_bench.methods.contract import tiny_model, tiny_tokenizer
+from unlearn_bench.methods.testing import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture

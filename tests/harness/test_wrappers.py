@@ -31,7 +31,7 @@ from unlearn_bench.harness.runtime.worker import run_job
 from unlearn_bench.harness.store.entries.delta import decoding_of, load_delta, save_delta
 from unlearn_bench.harness.store.entries.entries import Entry, Store
 from unlearn_bench.harness.store.entries.files import file_sha256
-from unlearn_bench.methods.contract import tiny_model
+from unlearn_bench.methods.testing import tiny_model
 from unlearn_bench.methods.uld import ULD, ULDSettings
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
 

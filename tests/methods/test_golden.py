@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from unlearn_bench.methods.base import methods
-from unlearn_bench.methods.contract import tiny_model, tiny_trainer
+from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 
 GOLDEN: dict[tuple[str, int], dict[str, float]] = {
     ("adap_rmu", 1): {"tensors": 3, "norm": 0.08051, "projection": 0.00868, "total": 62.41909},

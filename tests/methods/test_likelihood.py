@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from unlearn_bench.methods.base import methods
-from unlearn_bench.methods.contract import tiny_model, tiny_trainer
+from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 
 NAMES = ["grad_ascent", "grad_diff", "npo", "simnpo", "ihl", "blur"]
 STEPS = 5

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.methods.base import methods
-from unlearn_bench.methods.contract import tiny_trainer
+from unlearn_bench.methods.testing import tiny_trainer
 
 
 def states(trainer, tokens):

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from unlearn_bench.methods.contract import tiny_trainer
 from unlearn_bench.methods.reinforce import AlphaPolicy, score
+from unlearn_bench.methods.testing import tiny_trainer
 
 BEST = 2.0  # log alpha
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from unlearn_bench.methods.base import Tokens
-from unlearn_bench.methods.contract import tiny_trainer
 from unlearn_bench.methods.representation import (
     control_vectors,
     cosine_distance,
@@ -16,6 +15,7 @@ from unlearn_bench.methods.representation import (
     permute_tokens,
     squared_distance,
 )
+from unlearn_bench.methods.testing import tiny_trainer
 
 H = torch.tensor([[[3.0, 4.0], [1.0, 0.0]], [[0.0, 2.0], [9.0, 9.0]]])  # the last token is padding
 MASK = torch.tensor([[1, 1], [1, 0]])

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from unlearn_bench.methods.contract import tiny_model, tiny_trainer
+from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 
 LAYER, UPDATED, STEPS = 3, (1, 2, 3), 6
 SETTINGS = {"layer": LAYER, "alpha": 40.0}

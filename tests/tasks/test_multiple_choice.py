@@ -14,7 +14,7 @@ import yaml
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Choices
 from unlearn_bench.tasks.base import ChoiceRequest, Task, tasks
-from unlearn_bench.tasks.contract import check_task
+from unlearn_bench.tasks.testing import check_task
 
 
 def build(name: str, examples: Sequence[dict] = (), **settings) -> Task:
