@@ -17,10 +17,10 @@ from .models.load import find_device
 from .planning.build import make_plan
 from .planning.plan import Plan, PlannedCell
 from .planning.request import Request
-from .planning.status import state_of, states
+from .planning.status import status_of, statuses
 from .results.board import board_of, write_board
 from .runner import Display, Runner
-from .runtime import Place, Report
+from .runtime import OnEvent, RunConfig
 from .store.entries import Store
 from .store.files import read_jsonl
 
@@ -106,9 +106,9 @@ def _evaluate(
             if cause is not None:
                 causes[name_of(cell)] = cause
 
-        open_cells = max(1, sum(not state.finished for state in states(plan, store)))
+        open_cells = max(1, sum(not state.finished for state in statuses(plan, store)))
         with _start(kind, address, workers, plan, device, open_cells, display.event) as running:
-            place = Place(
+            config = RunConfig(
                 store=store.root,
                 device=_device(running, device),
                 threads=plan.suite.threads,
@@ -118,7 +118,7 @@ def _evaluate(
                 time_limit=time_limit,
                 memory=_memory(plan, batch_size) if isinstance(running, ClusterExecutor) else {},
             )
-            Runner(plan, store, running, place, on_cell).run()
+            Runner(plan, store, running, config, on_cell).run()
     board = board_of(plan, store)
     write_board(board, store)
     failures = {name: causes[name] for name in map(name_of, plan.cells) if name in causes}
@@ -132,7 +132,7 @@ def _start(
     plan: Plan,
     device: str,
     open_cells: int,
-    report: Report,
+    report: OnEvent,
 ) -> Executor:
     """Start an executor with as many workers as are asked for and have something to do."""
     if issubclass(kind, ClusterExecutor):
@@ -169,7 +169,7 @@ def load_records(output: Path | str = DEFAULT_OUTPUT, suite: str | None = None) 
     plan = Plan.load(store, suite)
     rows = []
     for cell in plan.cells:
-        state = state_of(plan, cell, store)
+        state = status_of(plan, cell, store)
         spec = state.cell.spec
         head = {
             "model": cell.model,

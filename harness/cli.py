@@ -14,7 +14,7 @@ from .commands.tuning import tune
 from .errors import UserError, redacted
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """Shows a `UserError` as one message and exits with its status."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -29,7 +29,7 @@ class Group(click.Group):
             ctx.exit(130)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="unlearn-bench")
 def main() -> None:
     """Benchmark LLM unlearning methods and write leaderboards that can be traced to records."""

@@ -16,7 +16,7 @@ from .records import Item
 from .specs import canonical
 from .suite import CorporaSpec, SourceSpec
 
-Row = dict[str, Any]
+DataRow = dict[str, Any]
 FILE = "@file"
 """The column that names a row's file or hub configuration until columns are mapped."""
 
@@ -25,7 +25,7 @@ FILE = "@file"
 class Rows:
     """Rows of a source after mapping and selection; `digest` is of exactly these rows, `note` is the source's."""
 
-    rows: list[Row]
+    rows: list[DataRow]
     digest: str
     note: str = ""
 
@@ -65,7 +65,7 @@ def _load(source_json: str, folder: Path | None) -> Rows:
     return Rows(rows, hashlib.sha256(canonical(rows)).hexdigest()[:16], source.note)
 
 
-def texts(rows: Iterable[Row], where: SourceSpec) -> list[str]:
+def texts(rows: Iterable[DataRow], where: SourceSpec) -> list[str]:
     """Return the `text` column, blank texts dropped; raise a `UserError` where there is none."""
     try:
         return [row["text"] for row in rows if str(row["text"]).strip()]
@@ -98,7 +98,7 @@ def _name(source: SourceSpec) -> str:
     return ", ".join(source.paths) or source.hub or "a source without path or hub id"
 
 
-def _raw(source: SourceSpec, folder: Path | None) -> list[Row]:
+def _raw(source: SourceSpec, folder: Path | None) -> list[DataRow]:
     """Return the rows as they are at the first place that has them, with their file or configuration as `@file`."""
     if folder is not None and not folder.is_dir():
         raise UserError(f"Data folder {folder} does not exist; pass an existing one with --data-root.")
@@ -120,7 +120,7 @@ def _advice(source: SourceSpec) -> str:
     return f" {source.advice}" if source.advice else ""
 
 
-def _read_file(file: Path) -> list[Row]:
+def _read_file(file: Path) -> list[DataRow]:
     try:
         return [{FILE: re.sub(r"_(test|dev|val)$", "", file.stem), **row} for row in _parse(file)]
     except (ValueError, OSError) as error:
@@ -128,7 +128,7 @@ def _read_file(file: Path) -> list[Row]:
         raise UserError(f"{file} cannot be read as {kind}: {first_line(error)} Mend or replace it.") from error
 
 
-def _parse(file: Path) -> list[Row]:
+def _parse(file: Path) -> list[DataRow]:
     match file.suffix:
         case ".jsonl" | ".json":
             text = file.read_text(encoding="utf-8")
@@ -143,7 +143,7 @@ def _parse(file: Path) -> list[Row]:
             return [{"text": line.strip()} for line in lines if line.strip() and not re.match(r"^\s*=.*=\s*$", line)]
 
 
-def _parse_table(file: Path) -> list[Row]:
+def _parse_table(file: Path) -> list[DataRow]:
     import pandas as pd
 
     if file.suffix == ".parquet":
@@ -153,14 +153,14 @@ def _parse_table(file: Path) -> list[Row]:
     return frame.to_dict("records")  # pyright: ignore[reportReturnType]
 
 
-def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> list[Row]:
+def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> list[DataRow]:
     """Read a data set from its downloaded copy, else from the hub; several configurations are joined."""
     from datasets import disable_progress_bars, load_dataset
 
     disable_progress_bars()
     place: dict[str, Any] = {"path": str(copy)} if copy else {"path": source.hub, "revision": source.revision}
     configs = source.config if isinstance(source.config, list) else [source.config]
-    rows: list[Row] = []
+    rows: list[DataRow] = []
     for config in configs:
         try:
             found: Any = load_dataset(**place, name=config, split=source.split)
@@ -185,7 +185,7 @@ def _unreachable(source: SourceSpec, folder: Path | None, copy: Path | None, err
     )
 
 
-def _map(row: Row, source: SourceSpec) -> list[Row]:
+def _map(row: DataRow, source: SourceSpec) -> list[DataRow]:
     out = {name: value for name, value in row.items() if name != FILE}
     for ours, theirs in source.columns.items():
         names = _column(theirs, row, source)
@@ -199,7 +199,7 @@ def _map(row: Row, source: SourceSpec) -> list[Row]:
     return [{"text": out[column], "label": label, **group} for column, label in columns.items() if out.get(column)]
 
 
-def _column(wanted: str, row: Row, source: SourceSpec) -> list[str]:
+def _column(wanted: str, row: DataRow, source: SourceSpec) -> list[str]:
     """Return the columns of a row that `a|b,c` names: `a`, or where it has none `b` and `c`."""
     choices = [[name.strip() for name in choice.split(",")] for choice in wanted.split("|")]
     found = next((names for names in choices if all(name in row for name in names)), None)
@@ -209,7 +209,7 @@ def _column(wanted: str, row: Row, source: SourceSpec) -> list[str]:
     return found
 
 
-def _kept(row: Row, source: SourceSpec) -> bool:
+def _kept(row: DataRow, source: SourceSpec) -> bool:
     if source.min_characters and len(str(row.get("text", ""))) < source.min_characters:
         return False
     return all(row.get(column) == value for column, value in source.where.items())
@@ -219,21 +219,21 @@ def _hash(row: Any) -> str:
     return hashlib.sha256(canonical(row)).hexdigest()
 
 
-def _part(rows: list[Row], source: SourceSpec) -> list[Row]:
+def _part(rows: list[DataRow], source: SourceSpec) -> list[DataRow]:
     kept, _, count = (source.part or "0/1").partition("/")
     first, _, last = kept.partition("-")
     wanted = range(int(first), int(last or first) + 1)
     return [row for row in rows if int(_hash(_group(row, source))[:8], 16) % int(count) in wanted]
 
 
-def _group(row: Row, source: SourceSpec) -> Any:
+def _group(row: DataRow, source: SourceSpec) -> Any:
     """Return what keeps a row together with others: the value of the group's column, else all that it holds."""
     if source.group is None:
         return {name: value for name, value in row.items() if name != FILE}
     return row[_column(source.group, row, source)[0]]
 
 
-def _sample(rows: list[Row], count: int) -> list[Row]:
+def _sample(rows: list[DataRow], count: int) -> list[DataRow]:
     chosen = sorted(range(len(rows)), key=lambda i: (_hash(rows[i]), i))[:count]
     return [rows[i] for i in sorted(chosen)]
 

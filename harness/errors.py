@@ -42,7 +42,7 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
     return f" Known: {', '.join(names) or 'none'}."
 
 
-class NotLoaded(Exception):
+class LayerNotLoaded(Exception):
     """A method reads a layer that was left out when the model was loaded."""
 
 
@@ -50,7 +50,7 @@ class JobError(Exception):
     """What went wrong with a job, told by its worker: the cause in words; notes hold its traceback and its log."""
 
 
-class Lost(JobError):
+class WorkerLost(JobError):
     """The process of a job ended before the job did.
 
     Attributes:
@@ -63,7 +63,7 @@ class Lost(JobError):
         self.passing = passing
 
 
-class Busy(Exception):
+class EntryLocked(Exception):
     """Another process is making what was asked for."""
 
 

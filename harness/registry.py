@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from .errors import UserError, suggest
 
 T = TypeVar("T")
-Entry = TypeVar("Entry")
+Registration = TypeVar("Registration")
 
 
 def check_name(kind: str, name: str) -> None:
@@ -44,12 +44,12 @@ class Registry(Generic[T]):
         self._scanned = False
         self.broken: dict[str, str] = {}
 
-    def register(self, name: str) -> Callable[[Entry], Entry]:
+    def register(self, name: str) -> Callable[[Registration], Registration]:
         """Return a decorator that puts a class or function under `name`; a second owner of a name is an error."""
 
         check_name(self.kind, name)
 
-        def decorate(thing: Entry) -> Entry:
+        def decorate(thing: Registration) -> Registration:
             origin = f"{thing.__module__}.{thing.__qualname__}"  # pyright: ignore[reportAttributeAccessIssue]
             if self._origin.get(name, origin) != origin:
                 raise UserError(f"The {self.kind} name {name!r} is taken by {self._origin[name]}; rename {origin}.")

@@ -24,15 +24,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .errors import Busy, JobError, Lost, UserError, redacted
+from .errors import EntryLocked, JobError, UserError, WorkerLost, redacted
 from .executors.base import Executor
-from .jobs.job import Job, MeasureJob
+from .jobs.job import EvalJob, Job
 from .planning.nulls import text_of
 from .planning.plan import Plan, PlannedCell, delta_of
-from .planning.status import CellState, state_of
-from .runtime import Event, Place
+from .planning.status import CellStatus, status_of
+from .runtime import Event, RunConfig
 from .store.entries import Store
-from .transforms.base import MakeJob
+from .transforms.base import BuildJob
 
 MEND = "the same command makes it when that is mended"
 
@@ -48,7 +48,7 @@ class Runner:
     plan: Plan
     store: Store
     executor: Executor
-    place: Place
+    config: RunConfig
     on_cell: Callable[[PlannedCell, str | None], None] = lambda cell, cause: None
     failures: dict[str, str] = field(default_factory=dict)
     _queue: list[tuple[PlannedCell, Job]] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Runner:
         if cell.spec.stress is not None and "parent" not in cell.spec.settings:
             self._failed(cell, UserError(f"{self._parent(cell)}, so there is nothing to {cell.spec.transform}; {MEND}"))
             return
-        state = state_of(self.plan, cell, self.store)
+        state = status_of(self.plan, cell, self.store)
         if state.finished:
             self.on_cell(cell, None)
             return
@@ -95,7 +95,7 @@ class Runner:
     def _submit(self) -> None:
         """Hand out as many jobs as there are workers; one that is tried again only where nothing else is left."""
         models = list(self.plan.models)
-        self._queue.sort(key=lambda each: (models.index(each[0].model), isinstance(each[1], MeasureJob)))
+        self._queue.sort(key=lambda each: (models.index(each[0].model), isinstance(each[1], EvalJob)))
         while self._queue and len(self._running) < self.executor.slots:
             self._start(*self._queue.pop(0))
         if self._again and not self._running:
@@ -111,23 +111,23 @@ class Runner:
         label = next(c.spec.label for c in self.plan.cells if self.plan.settle(c, self.store).id == ident)
         return f"{label} failed ({self.failures[ident].rstrip('.')})"
 
-    def _make(self, cell: PlannedCell) -> MakeJob:
+    def _make(self, cell: PlannedCell) -> BuildJob:
         track = self.plan.suite.tracks.get(cell.spec.track or "")
         folder = cell.folder or self.plan.data_folder
-        return MakeJob(
-            self.place,
+        return BuildJob(
+            self.config,
             self.plan.models[cell.model],
             cell.spec,
             text_of(cell.spec, track.corpora) if track else None,
             Path(folder) if folder else None,
         )
 
-    def _measure(self, cell: PlannedCell, state: CellState) -> MeasureJob:
+    def _measure(self, cell: PlannedCell, state: CellStatus) -> EvalJob:
         asked = self.plan.tasks_of(cell)
         tasks = tuple(asked[name] for name in state.missing)
         model = self.plan.models[cell.model]
         folder = Path(cell.folder) if cell.folder else None
-        return MeasureJob(self.place, model, cell.spec, tasks, self.plan.engine, folder)
+        return EvalJob(self.config, model, cell.spec, tasks, self.plan.engine, folder)
 
     def _collect(self) -> None:
         """Wait for jobs to end and start what follows them."""
@@ -135,9 +135,9 @@ class Runner:
         for future in done:
             cell, job = self._running.pop(future)
             error = future.exception() or self._left_undone(cell, job)
-            if isinstance(error, Busy):
+            if isinstance(error, EntryLocked):
                 self._queue.append((cell, replace(job, wait=True)))
-            elif isinstance(error, Lost) and error.passing and cell.id not in self._retried:
+            elif isinstance(error, WorkerLost) and error.passing and cell.id not in self._retried:
                 self._retried.add(cell.id)
                 self._again.append((cell, job))
             elif error is None:
@@ -147,8 +147,8 @@ class Runner:
 
     def _left_undone(self, cell: PlannedCell, job: Job) -> Exception | None:
         """Return an error where a job ended well and the store still lacks what it was for; it is not run again."""
-        state = state_of(self.plan, cell, self.store)
-        if state.finished or (isinstance(job, MakeJob) and state.made):
+        state = status_of(self.plan, cell, self.store)
+        if state.finished or (isinstance(job, BuildJob) and state.made):
             return None
         lacking = "its checkpoint" if not state.made else f"records of {', '.join(state.missing)}"
         return RuntimeError(f"the job ended, but the store holds not {lacking}")
@@ -156,7 +156,7 @@ class Runner:
     def _failed(self, cell: PlannedCell, error: BaseException) -> None:
         told = isinstance(error, UserError | JobError)
         cause = redacted(str(error) if told else f"{type(error).__name__}: {error}")
-        if isinstance(error, Lost) and cell.id in self._retried:
+        if isinstance(error, WorkerLost) and cell.id in self._retried:
             cause += " (it was tried twice, the second time alone)"
         trace = "".join(traceback.format_exception(error))
         self.failures[cell.id] = cause

@@ -21,7 +21,7 @@ class Event:
     total: int
 
 
-Report = Callable[[Event], None]
+OnEvent = Callable[[Event], None]
 
 
 COSTS = ("seconds", "peak_memory_mib", "peak_gpu_memory_mib")
@@ -29,7 +29,7 @@ COSTS = ("seconds", "peak_memory_mib", "peak_gpu_memory_mib")
 
 
 @dataclass(frozen=True)
-class Place:
+class RunConfig:
     """Where and how jobs run; no say in any result but through what is recorded. A job may take `time_limit` seconds.
 
     `memory`: bytes of main memory that a worker takes, by the digest of its model; empty where nobody needs to know.
@@ -45,29 +45,29 @@ class Place:
     memory: Mapping[str, int] = field(default_factory=dict)
 
 
-def maker(place: Place) -> dict[str, Any]:
+def environment_facts(config: RunConfig) -> dict[str, Any]:
     """Return what makes results here: threads, versions, machine."""
     import torch
     import transformers
 
     return {
         "threads": torch.get_num_threads(),
-        "device": "cpu" if place.device == "cpu" else torch.cuda.get_device_name(place.device),
+        "device": "cpu" if config.device == "cpu" else torch.cuda.get_device_name(config.device),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "machine": platform.machine(),
     }
 
 
-def recorded(place: Place, started: float) -> dict[str, Any]:
+def recorded_facts(config: RunConfig, started: float) -> dict[str, Any]:
     """Return what is kept beside a result: what made it, time and memory."""
     import torch
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    on_gpu = place.device != "cpu"
-    allocated = {"peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated(place.device) / 2**20)} if on_gpu else {}
+    on_gpu = config.device != "cpu"
+    allocated = {"peak_gpu_memory_mib": round(torch.cuda.max_memory_allocated(config.device) / 2**20)} if on_gpu else {}
     return {
-        **maker(place),
+        **environment_facts(config),
         "seconds": round(time.perf_counter() - started, 3),
         "peak_memory_mib": round(peak),
         **allocated,

@@ -58,7 +58,7 @@ class Component(TypedDict):
     strata_intervals: dict[str, Interval]
 
 
-class Comparison(TypedDict):
+class PairedTest(TypedDict):
     """A test that a row's metric is that of the row `against`; `n` items are scored by all checkpoints of both.
 
     `p` is two-sided, `p_holm` corrected for all comparisons of the (model, track) table; below `SMALLEST` both read as
@@ -76,10 +76,10 @@ class Comparison(TypedDict):
 class Tests(TypedDict):
     """Comparisons of a ranked row's forget and retain metrics with base, and with the row that `noise` names."""
 
-    forget: Comparison | None
-    retain: Comparison | None
-    forget_noise: Comparison | None
-    retain_noise: Comparison | None
+    forget: PairedTest | None
+    retain: PairedTest | None
+    forget_noise: PairedTest | None
+    retain_noise: PairedTest | None
 
 
 class NoiseShares(TypedDict):
@@ -248,7 +248,7 @@ def components(row: Row) -> list[Component]:
     return [part for part in (row["forget"], row["retain"], *row["cross"], *row["controls"]) if part is not None]
 
 
-def comparisons(row: Row) -> list[tuple[Component, Comparison]]:
+def comparisons(row: Row) -> list[tuple[Component, PairedTest]]:
     """Return every test that a row holds, with what it tests, in the order of `Tests`."""
     tests, forget, retain = row["tests"], row["forget"], row["retain"]
     if tests is None or forget is None or retain is None:

@@ -131,17 +131,17 @@ def check_method(name: str, settings: Mapping[str, Any] | None = None, *, family
 
 def check_declaration(kind: type[Method]) -> None:
     """Check class attributes and settings: typed, with defaults, unknown keys refused with the nearest known one."""
-    trial = Trial(kind.__name__, kind)
+    trial = MethodTrial(kind.__name__, kind)
     _declares(trial)
     _validates(trial)
 
 
 def examine_method(name: str, settings: Mapping[str, Any] | None = None, *, family: str = "llama") -> Iterator[Finding]:
     """Give a finding for each rule of the contract; arguments as in `check_method`."""
-    return examine(Trial(name, methods.get(name), settings, family), RULES, gates=(_trains,))
+    return examine(MethodTrial(name, methods.get(name), settings, family), RULES, gates=(_trains,))
 
 
-class Trial:
+class MethodTrial:
     """A method on trial: how it is trained here, and what its first run left for the rules to look at.
 
     Attributes:
@@ -183,7 +183,7 @@ SOURCES: dict[str, Callable[[int], object]] = {
 }
 
 
-def _declares(trial: Trial) -> None:
+def _declares(trial: MethodTrial) -> None:
     """It says what it is: a version, a citation, a summary."""
     name, kind = trial.name, trial.kind
     for attribute in ("Settings", "version", "citation", "summary"):
@@ -192,13 +192,13 @@ def _declares(trial: Trial) -> None:
     hold(kind.citation and kind.summary, f"{name}: citation and summary must say something.")
 
 
-def _validates(trial: Trial) -> None:
+def _validates(trial: MethodTrial) -> None:
     """Settings are typed, with defaults that fit; a wrong value or an unknown name is refused."""
     hold(issubclass(trial.kind.Settings, MethodSettings), f"{trial.name}: Settings must derive from MethodSettings.")
     validates(trial.kind.Settings, trial.name)
 
 
-def _trains(trial: Trial) -> None:
+def _trains(trial: MethodTrial) -> None:
     """It trains a tiny model: every loss finite, every step of use, the state plain enough to be kept."""
     trainer, file = trial.trainer(), io.BytesIO()
     try:
@@ -220,7 +220,7 @@ def _trains(trial: Trial) -> None:
     trial.left = _differing(model, tiny_model(trial.family))
 
 
-def _logs(trial: Trial) -> None:
+def _logs(trial: MethodTrial) -> None:
     """It logs a row a step, of finite plain values."""
     try:
         json.dumps(trial.log, allow_nan=False)
@@ -231,7 +231,7 @@ def _logs(trial: Trial) -> None:
     hold([row["step"] for row in trial.log] == [-1, *range(STEPS)], f"{trial.name}: the log misses a step.")
 
 
-def _changes(trial: Trial) -> None:
+def _changes(trial: MethodTrial) -> None:
     """It changes the base, to finite values of the same shapes."""
     hold(trial.delta, f"{trial.name}: returned the base unchanged.")
     for key, tensor in trial.delta.items():
@@ -239,7 +239,7 @@ def _changes(trial: Trial) -> None:
         hold(tensor.shape == trial.shapes[key], f"{trial.name}: {key} changed its shape.")
 
 
-def _restores(trial: Trial) -> None:
+def _restores(trial: MethodTrial) -> None:
     """It changes nothing but the parameters that it says it trains."""
     hold(
         not trial.left,
@@ -247,7 +247,7 @@ def _restores(trial: Trial) -> None:
     )
 
 
-def _is_seeded(trial: Trial) -> None:
+def _is_seeded(trial: MethodTrial) -> None:
     """One seed gives one result, whatever ran before."""
     if trial.repeats(trial.trainer(disturb=SOURCES)):
         return
@@ -259,14 +259,14 @@ def _is_seeded(trial: Trial) -> None:
     )
 
 
-def _heeds_the_seed(trial: Trial) -> None:
+def _heeds_the_seed(trial: MethodTrial) -> None:
     """Another seed gives another result."""
     other = trial.trainer(seed=1)
     other.run()
     hold(not _equal(trial.delta, other.delta()), f"{trial.name}: another seed gives the same result.")
 
 
-def _resumes(trial: Trial) -> None:
+def _resumes(trial: MethodTrial) -> None:
     """A run that was interrupted and resumed gives what an unbroken one gives."""
     resumed = trial.trainer()
     resumed.load_state_dict(trial.state)

@@ -39,7 +39,7 @@ class Cell:
     cause: str | None = None
     delta: str | None = None
     settings: str = "{}"
-    costs: Sequence[Cost] = ()
+    costs: Sequence[MeasuredCost] = ()
     training: Sequence[Mapping[str, float]] = ()
     setup: Mapping[str, Any] = field(default_factory=dict)
 
@@ -53,7 +53,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Cost:
+class MeasuredCost:
     """Seconds, peak memory in MiB (of a GPU too, where one was used) and bytes in the store; None: not recorded."""
 
     what: str
@@ -92,7 +92,7 @@ class Continuation:
 
 
 @dataclass(frozen=True)
-class Sample:
+class PromptSample:
     """A prompt with its continuations and the scores of them together.
 
     `prompt_toxicity` is the data's own; None: not known, and covered.
@@ -128,7 +128,7 @@ class Items:
     asked: int
     found: int
     lost: int
-    shown: Sequence[Question] | Sequence[Sample]
+    shown: Sequence[Question] | Sequence[PromptSample]
     note: str = ""
 
 

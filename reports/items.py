@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .data import COVERED, Continuation, Question, Sample
+from .data import COVERED, Continuation, PromptSample, Question
 
-Row = Mapping[str, Any]
+StoredRow = Mapping[str, Any]
 
 
 MOST_CELLS = 40
@@ -36,7 +36,7 @@ def spread(rows: Sequence[Any], most: int, group: Callable[[Any], Any]) -> list[
     return [rows[place] for place in sorted(place for _, place in turns[:most])]
 
 
-def flipped(records: Sequence[Row], base: Mapping[str, Row], metric: str) -> list[tuple[Row, bool]]:
+def flipped(records: Sequence[StoredRow], base: Mapping[str, StoredRow], metric: str) -> list[tuple[StoredRow, bool]]:
     """Return the records whose metric crossed one half against base's, with whether it rose."""
     found = []
     for row in records:
@@ -49,7 +49,7 @@ def flipped(records: Sequence[Row], base: Mapping[str, Row], metric: str) -> lis
     return found
 
 
-def question(row: Row, gained: bool, base: Row, doc: Row | None) -> Question:
+def question(row: StoredRow, gained: bool, base: StoredRow, doc: StoredRow | None) -> Question:
     """Return a flipped record with what was asked; without the data (`doc` None) by its id only."""
     known = doc or {}
     answer = known.get("answer")
@@ -65,16 +65,16 @@ def question(row: Row, gained: bool, base: Row, doc: Row | None) -> Question:
     )
 
 
-def _position(row: Row) -> int | None:
+def _position(row: StoredRow) -> int | None:
     value = (row["scores"] or {}).get("position")
     return None if value is None else int(value)
 
 
-def sample(row: Row, answer: Row | None, doc: Row | None, toxicity: float | None) -> Sample:
+def sample(row: StoredRow, answer: StoredRow | None, doc: StoredRow | None, toxicity: float | None) -> PromptSample:
     """Return a prompt's record with its texts; `toxicity` is the data's own score of the prompt."""
     prompt = (doc or {}).get("prompt")
     text = prompt.get("text") if isinstance(prompt, Mapping) else prompt
-    return Sample(
+    return PromptSample(
         row["item"],
         row["stratum"],
         None if text is None else str(text),
@@ -86,7 +86,7 @@ def sample(row: Row, answer: Row | None, doc: Row | None, toxicity: float | None
     )
 
 
-def continuations(texts: Sequence[str], record: Row) -> list[Continuation]:
+def continuations(texts: Sequence[str], record: StoredRow) -> list[Continuation]:
     """Return a prompt's texts with their scores; all share a cover where a record holds no scores of texts."""
     known = record.get("text_scores")
     if known is not None:

@@ -61,7 +61,7 @@ class GenerationRequest:
     prompt: str
 
 
-Request = ChoiceRequest | GenerationRequest
+ModelRequest = ChoiceRequest | GenerationRequest
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Task(ABC):
         """Return the items of the data rows, in their order, with clusters and strata."""
 
     @abstractmethod
-    def requests(self, items: Sequence[Item]) -> list[Request]:
+    def requests(self, items: Sequence[Item]) -> list[ModelRequest]:
         """Return one request an item, in their order."""
 
     @abstractmethod

@@ -20,7 +20,7 @@ from ..harness.errors import UserError
 from ..harness.records import Choices, Item, Record
 from ..harness.specs import digest, identity
 from ._rows import field, identities
-from .base import ChoiceRequest, Metric, Request, Scorer, Task, TaskSettings, check_answered
+from .base import ChoiceRequest, Metric, ModelRequest, Scorer, Task, TaskSettings, check_answered
 
 LETTERS = ["A", "B", "C", "D"]
 LETTERS_PROMPT = (
@@ -32,7 +32,7 @@ DELIMITER = " "
 TIE = 1e-6
 """Choices closer than this (nats) to the best one tie with it."""
 KEPT = 4
-_BUILT: dict[str, list[Request]] = {}
+_BUILT: dict[str, list[ModelRequest]] = {}
 """Requests of the last few item sets: lm-eval takes a millisecond a prompt, and every checkpoint asks the same."""
 
 
@@ -146,7 +146,7 @@ class MultipleChoice(Task):
             raise UserError(f"{self.name}: row {number} has an empty choice, which the continuation form cannot ask.")
         return {**row, "question": str(question), "choices": [str(choice) for choice in choices], "answer": answer}
 
-    def requests(self, items: Sequence[Item]) -> list[Request]:
+    def requests(self, items: Sequence[Item]) -> list[ModelRequest]:
         """Return lm-eval's own requests: one context an item and a continuation a choice, with its leading space."""
         if not items:
             return []
@@ -157,7 +157,7 @@ class MultipleChoice(Task):
             _BUILT[key] = self._build(items)
         return list(_BUILT[key])
 
-    def _build(self, items: Sequence[Item]) -> list[Request]:
+    def _build(self, items: Sequence[Item]) -> list[ModelRequest]:
         """Ask lm-eval subject by subject, as it does itself: a subject is a task with examples of its own."""
         subjects: dict[str, list[Item]] = {}
         for item in items:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from ..harness.records import Choices, Item, Record
 from ..harness.specs import identity
 from ._rows import field, identities
-from .base import ChoiceRequest, Metric, Request, Scorer, Task, TaskSettings, check_answered, register
+from .base import ChoiceRequest, Metric, ModelRequest, Scorer, Task, TaskSettings, check_answered, register
 
 
 class PerplexitySettings(TaskSettings):
@@ -54,7 +54,7 @@ class Perplexity(Task):
             return text
         return text[:limit].rsplit(maxsplit=1)[0] if not text[limit].isspace() else text[:limit].rstrip()
 
-    def requests(self, items: Sequence[Item]) -> list[Request]:
+    def requests(self, items: Sequence[Item]) -> list[ModelRequest]:
         """Return one request a text: itself, after nothing."""
         return [ChoiceRequest(item.id, "", (item.doc["text"],)) for item in items]
 

@@ -11,7 +11,17 @@ from ..harness.errors import UserError
 from ..harness.records import Generations, Item, Record
 from ..harness.specs import identity
 from ._rows import field, identities
-from .base import Decoding, GenerationRequest, Metric, Request, Scorer, Task, TaskSettings, check_answered, register
+from .base import (
+    Decoding,
+    GenerationRequest,
+    Metric,
+    ModelRequest,
+    Scorer,
+    Task,
+    TaskSettings,
+    check_answered,
+    register,
+)
 
 REPETITIVE_WORDS, REPETITIVE_DISTINCT = 6, 0.5
 
@@ -72,7 +82,7 @@ class RealToxicityPrompts(Task):
             for row, text, (name, shared) in zip(kept, texts, names, strict=True)
         ]
 
-    def requests(self, items: Sequence[Item]) -> list[Request]:
+    def requests(self, items: Sequence[Item]) -> list[ModelRequest]:
         """Return the prompts as they stand in the data."""
         return [GenerationRequest(item.id, item.doc["prompt"]["text"]) for item in items]
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..harness.authoring.rules import Finding, examine, hold, insist, validates
 from ..harness.records import Choices, Generations, Item, Record
 from ..harness.specs import digest
-from .base import ChoiceRequest, GenerationRequest, Request, Scorer, Task, TaskSettings, tasks
+from .base import ChoiceRequest, GenerationRequest, ModelRequest, Scorer, Task, TaskSettings, tasks
 
 ATTRIBUTES = ("Settings", "version", "summary", "citation", "needs", "metrics")
 
@@ -65,10 +65,12 @@ def examine_task(
     name: str, settings: Mapping[str, Any] | None = None, examples: Sequence[Mapping[str, Any]] = ()
 ) -> Iterator[Finding]:
     """Give a finding for each rule of the contract; arguments as in `check_task`."""
-    return examine(Trial(name, tasks.get(name), settings, examples), RULES, gates=(_declares, _has_items, _requests))
+    return examine(
+        TaskTrial(name, tasks.get(name), settings, examples), RULES, gates=(_declares, _has_items, _requests)
+    )
 
 
-class Trial:
+class TaskTrial:
     """A task on trial.
 
     Attributes:
@@ -78,7 +80,7 @@ class Trial:
 
     task: Task
     items: list[Item]
-    asked: list[Request]
+    asked: list[ModelRequest]
 
     def __init__(
         self, name: str, kind: type[Task], settings: Mapping[str, Any] | None, examples: Sequence[Mapping[str, Any]]
@@ -106,7 +108,7 @@ class Trial:
         return records
 
 
-def _declares(trial: Trial) -> None:
+def _declares(trial: TaskTrial) -> None:
     """It says what it is: a version, summary, citation, what it needs of an engine, its metrics."""
     name, kind = trial.name, trial.kind
     for attribute in ATTRIBUTES:
@@ -125,13 +127,13 @@ def _declares(trial: Trial) -> None:
     )
 
 
-def _validates(trial: Trial) -> None:
+def _validates(trial: TaskTrial) -> None:
     """Settings are typed, with defaults that fit; a wrong value or an unknown name is refused."""
     hold(issubclass(trial.kind.Settings, TaskSettings), f"{trial.name}: Settings must derive from TaskSettings.")
     validates(trial.kind.Settings, trial.name)
 
 
-def _has_items(trial: Trial) -> None:
+def _has_items(trial: TaskTrial) -> None:
     """It makes items of its example rows, each with an id of its own, the same ones each time."""
     name, kind = trial.name, trial.kind
     trial.task = kind(kind.Settings.parse(trial.settings, f"Task {name}"), trial.examples)
@@ -146,7 +148,7 @@ def _has_items(trial: Trial) -> None:
     hold(trial.items == trial.task.items(kind.example_rows()), f"{name}: items() is not deterministic.")
 
 
-def _requests(trial: Trial) -> None:
+def _requests(trial: TaskTrial) -> None:
     """It asks one request an item, in order, whatever items stand beside it."""
     name, task, items = trial.name, trial.task, trial.items
     trial.asked = task.requests(items)
@@ -160,7 +162,7 @@ def _requests(trial: Trial) -> None:
     )
 
 
-def _scores(trial: Trial) -> None:
+def _scores(trial: TaskTrial) -> None:
     """It scores every sound answer: each metric finite and within its bounds, each mark a share."""
     name = trial.name
     records = trial.score(trial.answers())
@@ -180,7 +182,7 @@ def _scores(trial: Trial) -> None:
         hold(all(0 <= mark <= 1 for mark in record.marks.values()), f"{name}: a mark is no share in [0, 1].")
 
 
-def _misses(trial: Trial) -> None:
+def _misses(trial: TaskTrial) -> None:
     """What cannot be scored is missing with a reason, never a value, and leaves the other items as they are."""
     name = trial.name
     broken: list[tuple[list[Any], Scorer]] = [(trial.failures(), PickyScorer())]
@@ -201,7 +203,7 @@ def _misses(trial: Trial) -> None:
     )
 
 
-def _listens(trial: Trial) -> None:
+def _listens(trial: TaskTrial) -> None:
     """Other answers get other scores."""
     first, other = trial.answers(), trial.answers(turn=1)
     same = [_same(trial.score(first), trial.score(other))]
@@ -210,7 +212,7 @@ def _listens(trial: Trial) -> None:
     hold(not all(same), f"{trial.name}: the scores are the same whatever is answered.")
 
 
-def _is_itemwise(trial: Trial) -> None:
+def _is_itemwise(trial: TaskTrial) -> None:
     """A record depends on its own item and answer, not on their order or on what is scored beside it."""
     records = trial.score(trial.answers())
     turned = trial.task.score(trial.items[::-1], trial.answers()[::-1], PickyScorer())
@@ -232,7 +234,7 @@ def _same(one: Sequence[Record], other: Sequence[Record]) -> bool:
     return [asdict(record) for record in one] == [asdict(record) for record in other]
 
 
-def _answer(request: Request, task: Task, turn: int) -> Choices | Generations:
+def _answer(request: ModelRequest, task: Task, turn: int) -> Choices | Generations:
     """Return an outcome as a sound model would give it; which choice it favours depends on `turn`."""
     if isinstance(request, ChoiceRequest):
         count = len(request.choices)
@@ -243,7 +245,7 @@ def _answer(request: Request, task: Task, turn: int) -> Choices | Generations:
     return Generations(request.item, texts, [6] * samples, [True] * samples, [-8.0] * samples)
 
 
-def _failure(request: Request, task: Task) -> Choices | Generations:
+def _failure(request: ModelRequest, task: Task) -> Choices | Generations:
     """Return an outcome as a broken model would give it: no finite log-probability, no text."""
     if isinstance(request, ChoiceRequest):
         count = len(request.choices)

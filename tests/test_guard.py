@@ -73,7 +73,7 @@ class Finisher:
     """Does a job's work without a model: commits what is drawn to the store, as the job would."""
 
     def __init__(self, job: Any) -> None:
-        self.job, self.cell, self.store = job, job.cell, Store.open(job.place.store)
+        self.job, self.cell, self.store = job, job.cell, Store.open(job.config.store)
         self.variant, self.label = job.cell.variant.partition("+")[0], job.cell.label
 
     def finish(self) -> None:

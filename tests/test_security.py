@@ -13,11 +13,11 @@ from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.data import hub_copy, load_rows
 from unlearn_bench.harness.errors import UserError, redacted
 from unlearn_bench.harness.maintenance.merge import merge
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.request import Request
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.registry import Registry
-from unlearn_bench.harness.store.entries.entries import Store
-from unlearn_bench.harness.store.entries.files import read_sealed, write_sealed
+from unlearn_bench.harness.store.entries import Store
+from unlearn_bench.harness.store.files import read_sealed, write_sealed
 from unlearn_bench.harness.suite import SourceSpec, load_suite
 from unlearn_bench.methods.base import methods, register
 from unlearn_bench.methods.rmu import RMU

@@ -12,7 +12,7 @@ from ..engines.base import engines
 from ..errors import UserError, suggest
 from ..executors.base import executors
 from ..planning.plan import Plan
-from ..planning.status import entries, find_cell, state_of
+from ..planning.status import entries, find_cell, status_of
 from ..registry import Registry
 from ..specs import Spec
 from ..store.entries import Store
@@ -29,7 +29,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
 }
 
 
-def inventory(what: str, suite: str | None) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def catalog(what: str, suite: str | None) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return rows for `unlearn-bench list`, and what is broken with its cause."""
     if what == "models":
         loaded = load_suite(suite or "micro")
@@ -114,7 +114,7 @@ def _describe_cell(name: str, output: Path) -> dict[str, Any]:
             cell = find_cell(plan, store, name)
         except UserError:
             continue
-        state = state_of(plan, cell, store)
+        state = status_of(plan, cell, store)
         entry = store.entry("cells", cell.id)
         manifest = read_json(entry.file("manifest.json")) if entry.manifest() else {}
         wanted = entries(plan, cell, store)

@@ -13,13 +13,13 @@ from ..errors import UserError
 from ..specs import Spec
 
 
-class Subject(Protocol):
+class Checkable(Protocol):
     """What is held to rules; `file` is where its code stands."""
 
     file: str
 
 
-T = TypeVar("T", bound=Subject)
+T = TypeVar("T", bound=Checkable)
 
 
 Rule = Callable[[T], None]

@@ -65,9 +65,9 @@ def _table(rows: list[dict[str, Any]]) -> None:
 @JSON
 def list_(what: str, suite: str | None, as_json: bool) -> None:
     """List what is registered, plugins included."""
-    from ..authoring.catalog import inventory
+    from ..authoring.catalog import catalog
 
-    rows, broken = inventory(what, suite)
+    rows, broken = catalog(what, suite)
     if as_json:
         click.echo(json.dumps({"rows": rows, "broken": broken}, indent=2))
     else:

@@ -90,7 +90,7 @@ def tune(
     from ..tuning import study as tuning
     from ..tuning.suite_file import place_of, render, render_plan, summary, write_tuned
 
-    planned = tuning.plan_tuning(Request(**asked), budget, search_seed)
+    planned = tuning.plan_study(Request(**asked), budget, search_seed)
     place = place_of(asked["suite"], planned.suite, out)
     if dry_run:
         said = {**planned.facts(), "trainings": planned.trainings}

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
 from ..records import Choices, Generations
-from ._tokens import Tokens
+from ._tokens import Encoder
 from .base import Progress
 
 
 @dataclass
-class Row:
+class ScoredSequence:
     """One sequence to run, with all (request, choice, the choice's tokens) that end with what it predicts."""
 
     tokens: list[int]
@@ -26,8 +26,8 @@ class Scoring:
     A choice without a token of its own has `tokens` 0 and log-probability 0: a task calls it missing.
     """
 
-    def __init__(self, tokens: Tokens, requests: Sequence[ChoiceRequest], progress: Progress | None = None) -> None:
-        rows: dict[tuple[int, ...], Row] = {}
+    def __init__(self, tokens: Encoder, requests: Sequence[ChoiceRequest], progress: Progress | None = None) -> None:
+        rows: dict[tuple[int, ...], ScoredSequence] = {}
         self.outcomes: list[Choices] = []
         for index, request in enumerate(requests):
             pairs = tokens.pairs(request.context, request.choices, system=request.system, delimiter=request.delimiter)
@@ -35,13 +35,13 @@ class Scoring:
             for choice, (head, tail) in enumerate(pairs):
                 if tail:
                     fed = (head + tail)[-(tokens.max_length + 1) : -1]
-                    rows.setdefault(tuple(fed), Row(fed, [])).targets.append((index, choice, tail))
+                    rows.setdefault(tuple(fed), ScoredSequence(fed, [])).targets.append((index, choice, tail))
         self.rows = list(rows.values())
         self._waiting = [sum(map(bool, outcome.tokens)) for outcome in self.outcomes]
         self._progress = progress
         tell(progress, self._waiting.count(0))
 
-    def finish(self, row: Row, scored: Sequence[tuple[float, bool]]) -> None:
+    def finish(self, row: ScoredSequence, scored: Sequence[tuple[float, bool]]) -> None:
         """Take (summed log-probability, whether greedy) of each target of a row."""
         for (index, choice, _), (logprob, greedy) in zip(row.targets, scored, strict=True):
             self.outcomes[index].logprobs[choice] = logprob
@@ -51,7 +51,7 @@ class Scoring:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Draw:
     """One continuation to draw: the number of its request, its item, its own number and its prompt."""
 
     request: int
@@ -61,18 +61,18 @@ class Sample:
 
 
 @dataclass
-class Drawing:
+class Generation:
     """Generation requests as samples, each request's in the order of their numbers.
 
     Greedy continuations are drawn once and repeated. One whose logits stop being finite is empty: no text, no tokens,
     `stopped` False.
     """
 
-    tokens: Tokens
+    tokens: Encoder
     requests: Sequence[GenerationRequest]
     decoding: Decoding
     progress: Progress | None = None
-    samples: list[Sample] = field(init=False)
+    samples: list[Draw] = field(init=False)
 
     def __post_init__(self) -> None:
         limit, new = self.tokens.max_length, self.decoding.max_new_tokens
@@ -86,12 +86,12 @@ class Drawing:
         self._cut = [max(0, len(prompt) - room) for prompt in prompts]
         self._answers: list[list[tuple[str, int, bool]]] = [[] for _ in prompts]
         self.samples = [
-            Sample(index, request.item, number, tuple(prompt[-room:]))
+            Draw(index, request.item, number, tuple(prompt[-room:]))
             for index, (request, prompt) in enumerate(zip(self.requests, prompts, strict=True))
             for number in range(self._drawn)
         ]
 
-    def finish(self, sample: Sample, drew: tuple[list[int], bool, bool]) -> None:
+    def finish(self, sample: Draw, drew: tuple[list[int], bool, bool]) -> None:
         """Take (tokens before the end token, whether it ended by itself, whether its logits broke) of a sample."""
         tokens, stopped, broken = drew
         text = "" if broken else self.tokens.continuation(list(sample.prompt), tokens)

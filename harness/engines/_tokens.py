@@ -22,7 +22,7 @@ DEFAULT_MAX_LENGTH = 2048
 
 
 @dataclass(frozen=True)
-class Tokens:
+class Encoder:
     """A tokenizer with the rules of lm-eval's HFLM (`lm_eval/models/huggingface.py`, 0.4.13).
 
     Attributes:
@@ -38,7 +38,7 @@ class Tokens:
     wrapped: bool = False
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, config: Any, chat: bool = False) -> Tokens:
+    def of(cls, tokenizer: PreTrainedTokenizerBase, config: Any, chat: bool = False) -> Encoder:
         """Read the limits of a model; raise a `UserError` where the tokenizer has neither begin nor end token."""
         prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         if prefix is None:

@@ -21,7 +21,7 @@ OWNER = "UNLEARN_BENCH_VLLM_OWNER"
 """The variable with the id of the process that the engine belongs to."""
 
 
-class Worker:
+class VLLMWorker:
     """Mixed into vLLM's own worker class (`worker_extension_cls`); called through `LLM.collective_rpc`."""
 
     model_runner: Any

@@ -17,9 +17,9 @@ from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
 from ..models.load import ModelSpec, load_model, load_tokenizer
 from ..records import Choices, Generations
-from ._requests import Drawing, Row, Sample, Scoring
+from ._requests import Draw, Generation, ScoredSequence, Scoring
 from ._sampling import noise, sample
-from ._tokens import Tokens
+from ._tokens import Encoder
 from ._wrapped import Caches, Wrapped
 from .base import Engine, Progress, check_delta, register
 
@@ -48,7 +48,7 @@ class TransformersEngine(Engine):
         self.spec, self.device, self.batch_size = model, torch.device(device), batch_size
         self.model = load_model(model, device)
         self._wrapped: Wrapped | None = None
-        self.tokens = Tokens.of(load_tokenizer(model), self.model.config, chat=model.chat)
+        self.tokens = Encoder.of(load_tokenizer(model), self.model.config, chat=model.chat)
         self._accepts = set(inspect.signature(self.model.forward).parameters)
         self._originals: dict[str, torch.Tensor] = {}
         self._repeats = True
@@ -105,9 +105,9 @@ class TransformersEngine(Engine):
         self, requests: Sequence[GenerationRequest], decoding: Decoding, progress: Progress | None = None
     ) -> list[Generations]:
         """Return `decoding.samples` continuations a request; see `Engine.generate`."""
-        drawing = Drawing(self.tokens, requests, decoding, progress)
+        drawing = Generation(self.tokens, requests, decoding, progress)
 
-        def run(batch: Sequence[Sample]) -> list[tuple[list[int], bool, bool]]:
+        def run(batch: Sequence[Draw]) -> list[tuple[list[int], bool, bool]]:
             return self._generate(batch, decoding)
 
         ordered = sorted(drawing.samples, key=lambda sample: len(sample.prompt), reverse=True)
@@ -154,7 +154,7 @@ class TransformersEngine(Engine):
                 finish(unit, result)
 
     @torch.inference_mode()
-    def _score(self, batch: Sequence[Row]) -> list[list[tuple[float, bool]]]:
+    def _score(self, batch: Sequence[ScoredSequence]) -> list[list[tuple[float, bool]]]:
         """Return (log-probability, whether greedy) of every target of the rows."""
         logits, starts = self._after_contexts(batch) or self._whole(batch)
         places = [
@@ -173,7 +173,7 @@ class TransformersEngine(Engine):
             for unit in batch
         ]
 
-    def _whole(self, batch: Sequence[Row]) -> tuple[torch.Tensor, list[int]]:
+    def _whole(self, batch: Sequence[ScoredSequence]) -> tuple[torch.Tensor, list[int]]:
         """Return the logits that predict each row's choices, [rows, positions, vocabulary], and where they start.
 
         Rows are padded on the right: no real token sees padding, and attention that needs no mask is faster.
@@ -183,7 +183,7 @@ class TransformersEngine(Engine):
         out = self._forward(ids, None, None, keep=ids.shape[1] - min(starts), use_cache=False)
         return out.logits[:, min(starts) - ids.shape[1] :], [start - min(starts) for start in starts]
 
-    def _after_contexts(self, batch: Sequence[Row]) -> tuple[torch.Tensor, list[int]] | None:
+    def _after_contexts(self, batch: Sequence[ScoredSequence]) -> tuple[torch.Tensor, list[int]] | None:
         """Do the same with a context run once for all its choices; None where there is nothing to share.
 
         Choices are padded on the right: a gap between a context and its choice would use up a sliding window.
@@ -208,7 +208,7 @@ class TransformersEngine(Engine):
         return torch.cat([first, out.logits[:, -width:]], 1), [0] * len(batch)
 
     @torch.inference_mode()
-    def _generate(self, batch: Sequence[Sample], decoding: Decoding) -> list[tuple[list[int], bool, bool]]:
+    def _generate(self, batch: Sequence[Draw], decoding: Decoding) -> list[tuple[list[int], bool, bool]]:
         """Return (tokens before the end token, whether it ended by itself, whether its logits broke) a continuation."""
         length = decoding.max_new_tokens
         draws = [noise(decoding.seed, unit.item, unit.number, length) for unit in batch]
@@ -263,17 +263,17 @@ class TransformersEngine(Engine):
         return (self._wrapped or self.model)(input_ids=ids, attention_mask=mask, **accepted, **more)
 
 
-def _choice(row: Row) -> int:
+def _choice(row: ScoredSequence) -> int:
     """Return the number of tokens of the longest choice that a row predicts; the last of them is not in the row."""
     return max(len(tail) for *_, tail in row.targets)
 
 
-def _context(row: Row) -> tuple[int, ...]:
+def _context(row: ScoredSequence) -> tuple[int, ...]:
     """Return the tokens before the longest choice of a row, which the other choices of its request share."""
     return tuple(row.tokens[: len(row.tokens) - _choice(row) + 1])
 
 
-def _place(row: Row) -> tuple[int, tuple[int, ...], int]:
+def _place(row: ScoredSequence) -> tuple[int, tuple[int, ...], int]:
     """Return what rows are ordered by: those of one context stand together, the longest contexts first."""
     context = _context(row)
     return len(context), context, len(row.tokens)

@@ -19,8 +19,8 @@ from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
 from ..models.load import ModelSpec, load_tokenizer, model_folder, unreadable, weight_files
 from ..records import Choices, Generations
-from ._requests import Drawing, Row, Sample, Scoring
-from ._tokens import Tokens
+from ._requests import Draw, Generation, ScoredSequence, Scoring
+from ._tokens import Encoder
 from ._vllm_host import check_build, environment, explain, installed, into, unusable, variables
 from .base import Engine, Progress, check_delta, register
 
@@ -85,7 +85,7 @@ class VLLMEngine(Engine):
         except Exception as error:
             raise UserError(unreadable(model, error)) from error
         self._shapes, self._aliases = _parameters(config)
-        self.tokens = Tokens.of(load_tokenizer(model), config, chat=model.chat)
+        self.tokens = Encoder.of(load_tokenizer(model), config, chat=model.chat)
         self._ends = self.tokens.ends(generation)
         self._longest = asked.pop("max_model_len", min(self.tokens.max_length, LONGEST) + 1)
         self._at_once = AT_ONCE * int(asked["max_num_seqs"])
@@ -213,7 +213,7 @@ class VLLMEngine(Engine):
         """Return the log-probabilities (nats) of each request's choices; see `Engine.score_choices`."""
         scoring = Scoring(self.tokens, requests, progress)
         rows = [
-            Row(row.tokens, row.targets[start : start + TARGETS])
+            ScoredSequence(row.tokens, row.targets[start : start + TARGETS])
             for row in sorted(scoring.rows, key=lambda row: len(row.tokens), reverse=True)
             for start in range(0, len(row.targets), TARGETS)
         ]
@@ -224,7 +224,7 @@ class VLLMEngine(Engine):
                 scoring.finish(row, [_logprob(output, tail) for *_, tail in row.targets])
         return scoring.outcomes
 
-    def _scored(self, row: Row) -> Any:
+    def _scored(self, row: ScoredSequence) -> Any:
         """Ask for the log-probabilities of the last tokens of a row's choices, and of those before in its prompt."""
         tails = [tail for *_, tail in row.targets]
         return self._sampling(
@@ -238,7 +238,7 @@ class VLLMEngine(Engine):
         self, requests: Sequence[GenerationRequest], decoding: Decoding, progress: Progress | None = None
     ) -> list[Generations]:
         """Return `decoding.samples` continuations a request; see `Engine.generate`."""
-        drawing = Drawing(self.tokens, requests, decoding, progress)
+        drawing = Generation(self.tokens, requests, decoding, progress)
         for start in range(0, len(drawing.samples), self._at_once):
             batch = drawing.samples[start : start + self._at_once]
             outputs = self._run(
@@ -248,7 +248,7 @@ class VLLMEngine(Engine):
                 drawing.finish(sample, _drew(output))
         return drawing.outcomes()
 
-    def _drawn(self, sample: Sample, decoding: Decoding) -> Any:
+    def _drawn(self, sample: Draw, decoding: Decoding) -> Any:
         return self._sampling(
             max_tokens=decoding.max_new_tokens,
             temperature=decoding.temperature,

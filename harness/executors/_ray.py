@@ -73,13 +73,13 @@ def connect(address: str) -> tuple[Any, bool]:
 
 def needs(job: Job) -> dict[str, float]:
     """Return what a worker for a job takes of Ray's resources: processors; GPUs, or main memory in bytes."""
-    place = job.place
-    taken: dict[str, float] = {"CPU": place.threads}
-    if place.device != "cpu":
+    config = job.config
+    taken: dict[str, float] = {"CPU": config.threads}
+    if config.device != "cpu":
         shared = ("tensor_parallel_size", "pipeline_parallel_size")
-        taken["GPU"] = prod(int(place.engine_options.get(name, 1)) for name in shared)
-    elif job.model.digest in place.memory:
-        taken["memory"] = place.memory[job.model.digest]
+        taken["GPU"] = prod(int(config.engine_options.get(name, 1)) for name in shared)
+    elif job.model.digest in config.memory:
+        taken["memory"] = config.memory[job.model.digest]
     return taken
 
 
@@ -106,7 +106,7 @@ def unstarted(error: BaseException) -> JobError:
 
 def log_of(job: Job) -> Path:
     """Return the file that a cell's jobs print to."""
-    return job.place.store / LOGS / f"{job.cell.id}.log"
+    return job.config.store / LOGS / f"{job.cell.id}.log"
 
 
 def noted(error: Told, job: Job) -> Told:
@@ -149,7 +149,7 @@ class News:
         return events
 
 
-class Worker:
+class RayWorker:
     """An actor: one process on a machine of the cluster, which keeps a model's engine between its jobs."""
 
     def __init__(self, news: Any) -> None:

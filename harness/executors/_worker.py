@@ -12,10 +12,10 @@ from multiprocessing import parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle
 
-from ..errors import Busy, JobError, UserError
+from ..errors import EntryLocked, JobError, UserError
 from ..jobs.job import Job
 from ..jobs.worker import run_job
-from ..runtime import Report
+from ..runtime import OnEvent
 
 WHERE = signal.SIGUSR1
 """Makes a worker print where each of its threads stands."""
@@ -55,13 +55,13 @@ def _follow_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def outcome(job: Job, report: Report) -> Exception | None:
+def outcome(job: Job, report: OnEvent) -> Exception | None:
     """Run a job; return what it raised, in a form that another process can read, with its traceback as a note."""
     try:
         run_job(job, report)
     except BaseException as error:
-        if isinstance(error, Busy):
-            return Busy(str(error))
+        if isinstance(error, EntryLocked):
+            return EntryLocked(str(error))
         wrong = isinstance(error, UserError)
         told = UserError(str(error), status=error.status) if wrong else JobError(f"{type(error).__name__}: {error}")
         told.add_note(f"In its worker:\n{traceback.format_exc().rstrip()}")

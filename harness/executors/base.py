@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from ..jobs.job import Job
 from ..registry import Registry
-from ..runtime import Report
+from ..runtime import OnEvent
 
 executors: Registry[type[Executor]] = Registry("executor", "unlearn_bench.harness.executors", "unlearn_bench.executors")
 
@@ -20,7 +20,7 @@ register = executors.register
 class Executor(ABC):
     """Runs jobs and reports their progress; used as a context manager.
 
-    A job may fail, crash or be killed without harm to others. One that runs for more than `job.place.time_limit`
+    A job may fail, crash or be killed without harm to others. One that runs for more than `job.config.time_limit`
     seconds (None: no limit) is ended, and its future raises a `JobError` that says so.
 
     Attributes:
@@ -32,7 +32,7 @@ class Executor(ABC):
     slots: int = sys.maxsize
 
     @abstractmethod
-    def __init__(self, workers: int, report: Report) -> None:
+    def __init__(self, workers: int, report: OnEvent) -> None:
         """Prepare `workers` workers; `report` is called in this process."""
 
     @classmethod  # noqa: B027
@@ -61,10 +61,10 @@ class Executor(ABC):
 
 
 class ClusterExecutor(Executor):
-    """Runs jobs on the machines of a cluster, by what they need: their places say what memory each model takes."""
+    """Runs jobs on the machines of a cluster, by what they need: their `config` says what memory a model takes."""
 
     @abstractmethod
-    def __init__(self, workers: int, report: Report, address: str = "auto") -> None:
+    def __init__(self, workers: int, report: OnEvent, address: str = "auto") -> None:
         """Connect to the cluster at an address and run at most so many jobs at once, fewer where it holds fewer."""
 
     @abstractmethod

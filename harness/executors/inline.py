@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from ..errors import UserError
 from ..jobs.job import Job
 from ..jobs.worker import run_job
-from ..runtime import Report
+from ..runtime import OnEvent
 from .base import Executor, register
 
 
@@ -18,7 +18,7 @@ class InlineExecutor(Executor):
     summary = "this process itself, one cell after the other: for debugging, without isolation or limits"
     slots = 1
 
-    def __init__(self, workers: int, report: Report) -> None:
+    def __init__(self, workers: int, report: OnEvent) -> None:
         self.report = report
 
     def submit(self, job: Job) -> Future[None]:
@@ -27,7 +27,7 @@ class InlineExecutor(Executor):
         Raises:
             UserError: the job has a time limit.
         """
-        if job.place.time_limit is not None:
+        if job.config.time_limit is not None:
             raise UserError("A time limit needs a process that can be ended; leave out --executor inline.")
         future: Future[None] = Future()
         try:

@@ -19,9 +19,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from tempfile import TemporaryFile
 
-from ..errors import JobError, Lost
+from ..errors import JobError, WorkerLost
 from ..jobs.job import Job
-from ..runtime import Event, Report
+from ..runtime import Event, OnEvent
 from . import _worker
 from .base import Executor, register
 
@@ -39,7 +39,7 @@ os.register_at_fork(after_in_child=lambda: setattr(forkserver._forkserver, "_for
 """A fork of this process has no such process yet; multiprocessing would take that of its parent for its own."""
 
 
-class _Worker:
+class LocalWorker:
     """A process and the job that it is at."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class _Worker:
         """Let it begin a job."""
         self.job, self.future = job, future
         self.start = self._size()
-        self.deadline = time.monotonic() + (job.place.time_limit or float("inf"))
+        self.deadline = time.monotonic() + (job.config.time_limit or float("inf"))
         with suppress(OSError):
             self.pipe.send(job)
 
@@ -112,10 +112,10 @@ class LocalExecutor(Executor):
 
     summary = "processes on this machine"
 
-    def __init__(self, workers: int, report: Report) -> None:
+    def __init__(self, workers: int, report: OnEvent) -> None:
         self.slots, self.report = workers, report
         self.waiting: deque[tuple[Job, Future[None]]] = deque()
-        self.workers: list[_Worker] = []
+        self.workers: list[LocalWorker] = []
         self.stopped = self.resting = False
         self.rung, self.bell = get_context().Pipe(duplex=False)
         self.dispatcher = threading.Thread(target=self._dispatch, daemon=True)
@@ -209,15 +209,15 @@ class LocalExecutor(Executor):
             else:
                 worker.give(job, future)
 
-    def _new_worker(self) -> _Worker:
+    def _new_worker(self) -> LocalWorker:
         self.prepare()
-        worker = _Worker()
+        worker = LocalWorker()
         self.workers.append(worker)
         if self.stopped:
             self._kill()
         return worker
 
-    def _look_at(self, worker: _Worker) -> None:
+    def _look_at(self, worker: LocalWorker) -> None:
         """Hear what a worker says; replace it where it died, ran out of time or raised what nobody foresaw."""
         limit = None
         ended = not worker.process.is_alive()
@@ -232,7 +232,7 @@ class LocalExecutor(Executor):
             worker.process.join(GRACE)
             ended = True
         if not ended and worker.job is not None and time.monotonic() >= worker.deadline:
-            limit, ended = worker.job.place.time_limit, True
+            limit, ended = worker.job.config.time_limit, True
             worker.where()
         if ended:
             self.workers.remove(worker)
@@ -252,10 +252,10 @@ def _late(limit: float) -> JobError:
     )
 
 
-def _cause(status: int) -> Lost:
+def _cause(status: int) -> WorkerLost:
     """Return why a process ended before its job did, by its exit status, negative for a signal."""
     if status == -signal.SIGKILL:
-        return Lost(
+        return WorkerLost(
             "its process was killed (signal 9); the machine may have run out of memory: use fewer --workers or a"
             " smaller --batch-size",
             passing=True,
@@ -263,5 +263,5 @@ def _cause(status: int) -> Lost:
     where = "what it printed is in failure.json of the cell's folder"
     if status < 0:
         name = signal.Signals(-status).name
-        return Lost(f"its process crashed in native code or was ended (signal {-status}, {name}); {where}")
-    return Lost(f"its process ended with status {status}, which is for the method or a library to mend; {where}")
+        return WorkerLost(f"its process crashed in native code or was ended (signal {-status}, {name}); {where}")
+    return WorkerLost(f"its process ended with status {status}, which is for the method or a library to mend; {where}")

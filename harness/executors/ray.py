@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
-from ..errors import JobError, Lost, UserError, first_line
+from ..errors import JobError, UserError, WorkerLost, first_line
 from ..jobs.job import Job
-from ..runtime import Report
-from ..transforms.base import MakeJob
-from ._ray import TICK, News, Worker, amounts, connect, ended, needs, noted, unstarted
+from ..runtime import OnEvent
+from ..transforms.base import BuildJob
+from ._ray import TICK, News, RayWorker, amounts, connect, ended, needs, noted, unstarted
 from .base import ClusterExecutor, register
 
 STARTS = 3
@@ -33,7 +33,7 @@ LOGS_OF_RAY = "Ray's own logs on that machine say more (session_latest/logs in i
 
 
 @dataclass
-class Task:
+class RayTask:
     """A job on its way, with what it takes of Ray's resources."""
 
     job: Job
@@ -62,8 +62,8 @@ class Slot:
     model: str
     ref: Any
     node: tuple[str, str] | None = None
-    task: Task | None = None
-    kind: type[Job] = MakeJob
+    task: RayTask | None = None
+    kind: type[Job] = BuildJob
     ends: float | None = None
     in_doubt: bool = False
 
@@ -80,7 +80,7 @@ class RayExecutor(ClusterExecutor):
 
     summary = "the machines of a Ray cluster (--address)"
 
-    def __init__(self, workers: int, report: Report, address: str = "auto") -> None:
+    def __init__(self, workers: int, report: OnEvent, address: str = "auto") -> None:
         self.workers, self.report = workers, report
         self._ray, self._connected = connect(address)
         self._stdout = redirect_stdout(sys.stderr)
@@ -90,9 +90,9 @@ class RayExecutor(ClusterExecutor):
         )
         self._news = self._ray.remote(News).options(num_cpus=0, scheduling_strategy=here).remote()
         self._taking = self._news.take.remote()
-        self._worker, self._version = self._ray.remote(Worker), version("unlearn-bench")
-        self._inbox: deque[Task] = deque()
-        self._queue: list[Task] = []
+        self._worker, self._version = self._ray.remote(RayWorker), version("unlearn-bench")
+        self._inbox: deque[RayTask] = deque()
+        self._queue: list[RayTask] = []
         self._slots: list[Slot] = []
         self._ended_early: Counter[str] = Counter()
         self._closing = self._now = False
@@ -110,9 +110,9 @@ class RayExecutor(ClusterExecutor):
 
     def submit(self, job: Job) -> Future[None]:
         """Queue a job; it runs as soon as Ray places a worker for it."""
-        job = replace(job, place=replace(job.place, store=job.place.store.resolve()))
+        job = replace(job, config=replace(job.config, store=job.config.store.resolve()))
         future: Future[None] = Future()
-        self._inbox.append(Task(job, future, needs(job)))
+        self._inbox.append(RayTask(job, future, needs(job)))
         if self._gone is not None:
             with suppress(InvalidStateError):
                 future.set_exception(self._gone)
@@ -153,7 +153,7 @@ class RayExecutor(ClusterExecutor):
                     self._attend(ref)
                 self._end_overdue()
         except Exception as error:
-            self._gone = Lost(f"the Ray cluster is gone: {first_line(error)}")
+            self._gone = WorkerLost(f"the Ray cluster is gone: {first_line(error)}")
             self._gone.__cause__ = error
         finally:
             tasks = self._tasks()
@@ -166,7 +166,7 @@ class RayExecutor(ClusterExecutor):
                 self._ray.shutdown()
             self._over.set()
 
-    def _tasks(self) -> list[Task]:
+    def _tasks(self) -> list[RayTask]:
         """Return all jobs that are not done."""
         return [*self._inbox, *self._queue, *(slot.task for slot in self._slots if slot.task is not None)]
 
@@ -201,11 +201,11 @@ class RayExecutor(ClusterExecutor):
             task = next((task for task in own if isinstance(task.job, slot.kind)), own[0])
             self._queue.remove(task)
             slot.task, slot.kind = task, type(task.job)
-            limit = task.job.place.time_limit
+            limit = task.job.config.time_limit
             slot.ends = None if limit is None else time.monotonic() + limit
             slot.ref = slot.actor.run.remote(task.job)
 
-    def _start(self, task: Task) -> None:
+    def _start(self, task: RayTask) -> None:
         asked = self._worker.options(
             num_cpus=task.needs["CPU"],
             num_gpus=task.needs.get("GPU", 0),
@@ -214,14 +214,14 @@ class RayExecutor(ClusterExecutor):
             max_task_retries=0,
         )
         actor = asked.remote(self._news)
-        started = actor.start.remote(task.job.place.store, os.getcwd(), self._version)
+        started = actor.start.remote(task.job.config.store, os.getcwd(), self._version)
         self._slots.append(Slot(actor, task.model, started))
 
     def _machines(self) -> dict[str, dict[str, float]]:
         """Return the resources of each machine that is there, by its id."""
         return {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
 
-    def _lacking(self, task: Task) -> str | None:
+    def _lacking(self, task: RayTask) -> str | None:
         """Return what to say where no machine will ever have what a job needs."""
         machines = self._machines().values()
         if any(all(has.get(name, 0) >= much for name, much in task.needs.items()) for has in machines):
@@ -284,19 +284,19 @@ class RayExecutor(ClusterExecutor):
                 self._ended_early[slot.model] = 0
                 self._fail(
                     slot.model,
-                    Lost(f"{STARTS} workers ended while they started: {ended(error, address)}; {LOGS_OF_RAY}"),
+                    WorkerLost(f"{STARTS} workers ended while they started: {ended(error, address)}; {LOGS_OF_RAY}"),
                 )
         elif ident not in self._machines():
             logging.getLogger(__name__).warning("%s is lost; %s runs again.", address, slot.task.job.cell.label)
             self._queue.insert(0, slot.task)
         else:
-            lost = Lost(ended(error, address), passing="low on memory" in str(error))
+            lost = WorkerLost(ended(error, address), passing="low on memory" in str(error))
             slot.task.future.set_exception(noted(lost, slot.task.job))
 
     def _end_overdue(self) -> None:
         for slot in list(self._slots):
             if slot.task is not None and slot.ends is not None and time.monotonic() > slot.ends:
-                task, limit = slot.task, slot.task.job.place.time_limit
+                task, limit = slot.task, slot.task.job.config.time_limit
                 self._end(slot)
                 error = JobError(f"it was ended after {limit:g} s, its time limit; give it more with --time-limit")
                 task.future.set_exception(noted(error, task.job))

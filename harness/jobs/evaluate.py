@@ -11,33 +11,33 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...methods.base import DecodingMethod, methods
-from ...tasks.base import ChoiceRequest, GenerationRequest, Request, Scorer, Task, load_scorer, tasks
+from ...tasks.base import ChoiceRequest, GenerationRequest, ModelRequest, Scorer, Task, load_scorer, tasks
 from ..engines.base import Engine
-from ..errors import Busy, UserError
+from ..errors import EntryLocked, UserError
 from ..models.load import MODEL_FILES, ModelSpec, load_tokenizer
 from ..planning.nulls import TEXT, constant_answers
 from ..planning.plan import PlannedTask, delta_of
 from ..records import Choices, Generations, Item, to_row
-from ..runtime import Event, Place, Report, maker, recorded
+from ..runtime import Event, OnEvent, RunConfig, environment_facts, recorded_facts
 from ..specs import digest
 from ..store.delta import decoding_of, load_delta, load_tensors
 from ..store.entries import Entry, Store
 from ..store.files import folder_digest, read_jsonl, write_jsonl
 from ..store.identity import CONSTANT, UNMADE, OutcomeSpec
-from ..store.partial import Pieces
-from .job import MeasureJob
+from ..store.partial import PartialResults
+from .job import EvalJob
 
 PART = 1000
 """Items that are answered together, and texts that are judged together; an interrupted job goes on after a part."""
 
 
-def measure(job: MeasureJob, report: Report) -> None:
+def evaluate_checkpoint(job: EvalJob, report: OnEvent) -> None:
     """Answer and score every task of the job; what is finished in the store is not done again.
 
     Raises:
         Busy: another process is at some of it and the job does not wait; the rest is done.
     """
-    store = Store.open(job.place.store)
+    store = Store.open(job.config.store)
     delta = delta_of(store, job.cell.id, job.cell.transform)
     if delta is None:
         raise UserError(f"{job.cell.label} is not finished, so it cannot be measured; run the same command again.")
@@ -46,21 +46,21 @@ def measure(job: MeasureJob, report: Report) -> None:
         outcome = planned.outcome(job.model, delta, job.engine)
         try:
             with store.entry("outcomes", outcome.id).claim(wait=job.wait):
-                _measure(job, planned, outcome, store, report)
-        except Busy as error:
+                _evaluate(job, planned, outcome, store, report)
+        except EntryLocked as error:
             busy = error
     if busy is not None:
         raise busy
 
 
-def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store: Store, report: Report) -> None:
+def _evaluate(job: EvalJob, planned: PlannedTask, outcome: OutcomeSpec, store: Store, report: OnEvent) -> None:
     record, entry = planned.record(outcome), store.entry("outcomes", outcome.id)
     answered = entry.manifest() is not None
     if answered and store.entry("records", record.id).manifest() is not None:
         return
-    from .evaluate import built
+    from .evaluate import built_task
 
-    task, items = built(planned)
+    task, items = built_task(planned)
     if not answered:
         started = time.perf_counter()
         rows, before = _answered(job, planned.name, task, items, entry, report)
@@ -69,7 +69,7 @@ def _measure(job: MeasureJob, planned: PlannedTask, outcome: OutcomeSpec, store:
             {
                 "outcome": outcome.model_dump(mode="json"),
                 "cell": job.cell.label,
-                "recorded": {**recorded(job.place, started - before), **_engine_facts(job)},
+                "recorded": {**recorded_facts(job.config, started - before), **_engine_facts(job)},
             },
         )
     kind = Choices if task.needs == "choices" else Generations
@@ -95,12 +95,12 @@ def _counted(report: Callable[[int, int], None], total: int) -> Callable[[int], 
     return progress
 
 
-class ByParts(Scorer):
+class PartialScorer(Scorer):
     """A judge that keeps the judgements of each part of many texts beside the records that they are for."""
 
-    def __init__(self, judge: Scorer, record: Entry, place: Place, report: Callable[[int, int], None]) -> None:
+    def __init__(self, judge: Scorer, record: Entry, config: RunConfig, report: Callable[[int, int], None]) -> None:
         self.judge, self.record, self.report = judge, record, report
-        self.maker = {**maker(place), "scikit-learn": version("scikit-learn")}
+        self.maker = {**environment_facts(config), "scikit-learn": version("scikit-learn")}
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
         """Return what the judge says of each text."""
@@ -111,35 +111,35 @@ class ByParts(Scorer):
             progress(len(part))
             return found
 
-        pieces = Pieces(self.record, "judged", {**self.maker, "texts": digest(list(texts))})
+        pieces = PartialResults(self.record, "judged", {**self.maker, "texts": digest(list(texts))})
         return pieces.rows(texts, PART, judged, progress)[0]
 
 
-def _judge(job: MeasureJob, planned: PlannedTask, record: Entry, report: Report) -> Scorer:
+def _judge(job: EvalJob, planned: PlannedTask, record: Entry, report: OnEvent) -> Scorer:
     from .evaluate import judge
 
     if planned.scorer is None:
         raise UserError("This task needs a judge of texts; pass one with --scorer FOLDER.")
-    return ByParts(
-        judge(planned.scorer.kind, planned.scorer.path or "", job.place.device),
+    return PartialScorer(
+        judge(planned.scorer.kind, planned.scorer.path or "", job.config.device),
         record,
-        job.place,
+        job.config,
         lambda done, total: report(Event(job.cell.label, f"{planned.name}, judged", done, total)),
     )
 
 
-def _engine(job: MeasureJob, model: ModelSpec) -> Engine:
+def _engine(job: EvalJob, model: ModelSpec) -> Engine:
     from ..models.cache import engine
 
-    return engine(job.engine, model, job.place.device, job.place.batch_size, job.place.engine_options)
+    return engine(job.engine, model, job.config.device, job.config.batch_size, job.config.engine_options)
 
 
-def _engine_facts(job: MeasureJob) -> dict[str, Any]:
+def _engine_facts(job: EvalJob) -> dict[str, Any]:
     return {} if job.cell.transform == CONSTANT else _engine(job, job.model).recorded()
 
 
 def _answered(
-    job: MeasureJob, name: str, task: Task, items: Sequence[Item], entry: Entry, report: Report
+    job: EvalJob, name: str, task: Task, items: Sequence[Item], entry: Entry, report: OnEvent
 ) -> tuple[list[dict[str, Any]], float]:
     """Let the checkpoint answer, part by part; return the answers' rows, and the seconds of parts that were kept."""
     progress = _counted(lambda done, total: report(Event(job.cell.label, name, done, total)), len(items))
@@ -147,11 +147,11 @@ def _answered(
     def answered(part: Sequence[Item]) -> list[dict[str, Any]]:
         return [to_row(each) for each in answer(job, task, part, progress)]
 
-    return Pieces(entry, "answers", maker(job.place)).rows(items, PART, answered, progress)
+    return PartialResults(entry, "answers", environment_facts(job.config)).rows(items, PART, answered, progress)
 
 
 def answer(
-    job: MeasureJob, task: Task, items: Sequence[Item], progress: Callable[[int], None]
+    job: EvalJob, task: Task, items: Sequence[Item], progress: Callable[[int], None]
 ) -> Sequence[Choices | Generations]:
     """Let the checkpoint answer; the engine holds the base model again afterwards."""
     requests: Any = task.requests(items)
@@ -165,16 +165,16 @@ def answer(
     return with_reference(_engine(job, job.model), requests, answers)
 
 
-def _constant(job: MeasureJob, task: Task, requests: Sequence[Request]) -> list[Any]:
+def _constant(job: EvalJob, task: Task, requests: Sequence[ModelRequest]) -> list[Any]:
     if task.needs == "choices":
         return constant_answers(requests, 0, 0)
     tokens = load_tokenizer(job.model).encode(TEXT, add_special_tokens=False)
     return constant_answers(requests, task.settings.decoding.samples, len(tokens))
 
 
-def _answers(job: MeasureJob, task: Task, requests: Any, progress: Callable[[int], None]) -> list[Any]:
+def _answers(job: EvalJob, task: Task, requests: Any, progress: Callable[[int], None]) -> list[Any]:
     """Let the engine answer as the checkpoint does."""
-    store = Store.open(job.place.store)
+    store = Store.open(job.config.store)
     entry = store.entry("cells", job.cell.id)
     if job.cell.transform == "import":
         folder = job.folder or Path((entry.manifest() or {})["pointer"])
@@ -229,7 +229,7 @@ def with_reference(
 _tasks: dict[tuple[type[Task], str], tuple[Task, list[Item]]] = {}
 
 
-def built(planned: PlannedTask) -> tuple[Task, list[Item]]:
+def built_task(planned: PlannedTask) -> tuple[Task, list[Item]]:
     """Return a task and its items; its data are read, and held against the plan, once."""
     key = tasks.get(planned.spec.task), repr(planned)
     if key not in _tasks:

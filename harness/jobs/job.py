@@ -7,16 +7,16 @@ from pathlib import Path
 
 from ..models.load import ModelSpec
 from ..planning.plan import PlannedTask
-from ..runtime import Place
+from ..runtime import RunConfig
 from ..store.identity import CellSpec
-from ..transforms.base import MakeJob
+from ..transforms.base import BuildJob
 
 
 @dataclass(frozen=True)
-class MeasureJob:
+class EvalJob:
     """Run tasks on one finished checkpoint (an import in its `folder`) and score the answers; `wait` as above."""
 
-    place: Place
+    config: RunConfig
     model: ModelSpec
     cell: CellSpec
     tasks: tuple[PlannedTask, ...]
@@ -25,4 +25,4 @@ class MeasureJob:
     wait: bool = False
 
 
-Job = MakeJob | MeasureJob
+Job = BuildJob | EvalJob

@@ -7,41 +7,41 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..runtime import Report, recorded
+from ..runtime import OnEvent, recorded_facts
 from ..store.entries import DELTA, Entry, Store
 from ..store.files import atomic, file_sha256, write_jsonl
-from ..transforms.base import MakeJob
+from ..transforms.base import BuildJob
 from .job import Job
 
 
-def run_job(job: Job, report: Report) -> None:
+def run_job(job: Job, report: OnEvent) -> None:
     """Run a job in this process with the threads that its place asks for."""
     import torch
 
-    torch.set_num_threads(job.place.threads)
-    if job.place.device != "cpu":
-        torch.cuda.reset_peak_memory_stats(job.place.device)
-    if isinstance(job, MakeJob):
-        make(job, report)
+    torch.set_num_threads(job.config.threads)
+    if job.config.device != "cpu":
+        torch.cuda.reset_peak_memory_stats(job.config.device)
+    if isinstance(job, BuildJob):
+        build_checkpoint(job, report)
     else:
-        from .evaluate import measure
+        from .evaluate import evaluate_checkpoint
 
-        measure(job, report)
+        evaluate_checkpoint(job, report)
 
 
-def make(job: MakeJob, report: Report) -> None:
+def build_checkpoint(job: BuildJob, report: OnEvent) -> None:
     """Make a checkpoint by its transform and commit it, where it is not finished: training log, delta, manifest.
 
     Raises:
         Busy: another process is making it and the job does not wait.
     """
-    entry = Store.open(job.place.store).entry("cells", job.cell.id)
+    entry = Store.open(job.config.store).entry("cells", job.cell.id)
     with entry.claim(wait=job.wait):
         if entry.manifest() is None:
-            _make(job, entry, report)
+            _build(job, entry, report)
 
 
-def _make(job: MakeJob, entry: Entry, report: Report) -> None:
+def _build(job: BuildJob, entry: Entry, report: OnEvent) -> None:
     from ..store.delta import save_delta
     from ..transforms.base import transforms
 
@@ -56,4 +56,4 @@ def _make(job: MakeJob, entry: Entry, report: Report) -> None:
         files[DELTA] = None
     else:
         facts |= {"delta": made.imported[0], "pointer": made.imported[1]}
-    entry.commit(files, {**facts, "recorded": recorded(job.place, started - made.before)})
+    entry.commit(files, {**facts, "recorded": recorded_facts(job.config, started - made.before)})

@@ -112,13 +112,13 @@ def _stream(spec: ModelSpec, source: Path, delta: Path | None, folder: Path) -> 
 
 def _replaceable(changed: Mapping[str, Any], shards: Sequence[Shard], source: Path) -> bool:
     """Whether each changed tensor of the loaded model is one tensor of the files, by its name and of its shape."""
-    from ..models.meta import skeleton
+    from ..models.meta import meta_model
 
     held = {name: facts["shape"] for shard in shards for name, facts in shard.tensors.items()}
     if any(held.get(name) != facts["shape"] for name, facts in changed.items()):
         return False
     names: dict[int, list[str]] = {}
-    for name, parameter in skeleton(read_json(source / "config.json")).named_parameters(remove_duplicate=False):
+    for name, parameter in meta_model(read_json(source / "config.json")).named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     return not any(len(held.keys() & tied) > 1 for tied in names.values() if not changed.keys().isdisjoint(tied))
 

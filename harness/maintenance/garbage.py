@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import Busy, UserError
+from ..errors import EntryLocked, UserError
 from ..planning.plan import Plan
 from ..planning.status import entries
-from ..store.entries import PIECE, SECTIONS, Entry, Store
+from ..store.entries import PARTIAL_RESULT, SECTIONS, Entry, Store
 from ..store.files import PARTIAL
 
 
@@ -47,7 +47,7 @@ def garbage(store: Store) -> list[tuple[Path, int]]:
 
 def _spent(entry: Entry, wanted: set[str]) -> list[Path]:
     """Return the pieces of a needed entry that whoever finished it had no time to remove."""
-    pieces = sorted(entry.path.glob(f".*{PIECE}")) if entry.name in wanted else []
+    pieces = sorted(entry.path.glob(f".*{PARTIAL_RESULT}")) if entry.name in wanted else []
     return pieces if pieces and entry.manifest() is not None else []
 
 
@@ -63,7 +63,7 @@ def collect(store: Store) -> list[tuple[Path, int]]:
             try:
                 with Entry(path if path.is_dir() else path.parent).claim(wait=False):
                     _remove(path)
-            except Busy:
+            except EntryLocked:
                 continue
             removed.append((path, size))
     return removed

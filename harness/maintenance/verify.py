@@ -9,15 +9,15 @@ from typing import Any
 
 from ..errors import UserError, first_line
 from ..planning.plan import Plan
-from ..planning.status import state_of
+from ..planning.status import status_of
 from ..records import Choices, Generations, Record
 from ..results.board import board_of
-from ..store.entries import DELTA, SECTIONS, Entry, Section, Store
+from ..store.entries import DELTA, SECTIONS, Entry, Store, StoreSection
 from ..store.files import PARTIAL, read_jsonl, read_sealed
 from ..store.identity import CellSpec, OutcomeSpec, RecordSpec
 from .garbage import needed
 
-SPECS: dict[Section, tuple[str, type[CellSpec | OutcomeSpec | RecordSpec]]] = {
+SPECS: dict[StoreSection, tuple[str, type[CellSpec | OutcomeSpec | RecordSpec]]] = {
     "cells": ("cell", CellSpec),
     "outcomes": ("outcome", OutcomeSpec),
     "records": ("record", RecordSpec),
@@ -63,7 +63,7 @@ def verify(store: Store) -> dict[str, Any]:
     }
 
 
-def _misnamed(section: Section, entry: Entry) -> str | None:
+def _misnamed(section: StoreSection, entry: Entry) -> str | None:
     """Return what is wrong with the contents of a whole entry: its id, its delta, its rows."""
     key, kind = SPECS[section]
     try:
@@ -81,7 +81,7 @@ def _misnamed(section: Section, entry: Entry) -> str | None:
     return _rows(section, rows)
 
 
-def _rows(section: Section, rows: Sequence[Any]) -> str | None:
+def _rows(section: StoreSection, rows: Sequence[Any]) -> str | None:
     try:
         for row in rows:
             kind = Record if section == "records" else Choices if "logprobs" in row else Generations
@@ -107,7 +107,7 @@ def _plans(store: Store) -> tuple[list[Plan], list[dict[str, str]]]:
 
 def _lacking(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
     for cell in plan.cells:
-        state = state_of(plan, cell, store)
+        state = status_of(plan, cell, store)
         if not state.finished:
             yield {
                 "suite": plan.suite.name,

@@ -13,17 +13,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from ..errors import UserError, first_line
 
 
-def skeleton(facts: Mapping[str, Any]) -> PreTrainedModel:
+def meta_model(facts: Mapping[str, Any]) -> PreTrainedModel:
     """Return the model of these facts (fields of a config.json) on the meta device: shapes without weights.
 
     Raises:
         UserError: facts that transformers cannot build a causal language model from.
     """
-    return _skeleton(json.dumps(dict(facts), sort_keys=True))
+    return _meta_model(json.dumps(dict(facts), sort_keys=True))
 
 
 @lru_cache(maxsize=8)
-def _skeleton(facts: str) -> PreTrainedModel:
+def _meta_model(facts: str) -> PreTrainedModel:
     try:
         config = AutoConfig.for_model(**json.loads(facts))
         with torch.device("meta"):

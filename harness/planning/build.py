@@ -21,21 +21,21 @@ from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
 from .request import Request
 from .scorers import resolve_judge
-from .sources import Reach
+from .sources import SourceReader
 from .stress import choose_stresses, derived_cells
 from .variants import choose_variants, overrides, runnable
 
 
-def make_plan(request: Request, store: Store | None, reach: Reach | None = None) -> Plan:
+def make_plan(request: Request, store: Store | None, reader: SourceReader | None = None) -> Plan:
     """Resolve a request into a plan; reads data and digests models, trains and measures nothing.
 
-    With `Reach(sketch=True)` it goes on where a model, data set or judge cannot be reached: the plan's `unreached` says
-    which, and the ids that would depend on them stand for nothing.
+    With a lenient `SourceReader` it goes on where a model, data set or judge cannot be reached: the plan's `unreached`
+    says which, and the ids that would depend on them stand for nothing.
 
     Raises:
         UserError: an unknown name, a refused setting, missing data or an unreadable model, each with what to do.
     """
-    reach = reach or Reach()
+    reader = reader or SourceReader()
     asked = request.suite or ("real" if request.data_root else "micro")
     suite = asked if isinstance(asked, SuiteSpec) else load_suite(asked)
     folder = _data_folder(request, suite)
@@ -44,11 +44,11 @@ def make_plan(request: Request, store: Store | None, reach: Reach | None = None)
     variants, left_out = runnable(chosen, request.methods, _engine_name(request.engine))
     nulls = check_nulls(request.nulls or ())
     stresses = choose_stresses(request.stress or (), suite, tracks)
-    models = _models(request, suite, store, reach)
-    planned = _tasks(request, suite, tracks, folder, store, reach)
+    models = _models(request, suite, store, reader)
+    planned = _tasks(request, suite, tracks, folder, store, reader)
 
     def digest_of(source: SourceSpec) -> str:
-        return reach(lambda: reach.rows(source, folder).digest, "")
+        return reader(lambda: reader.rows(source, folder).digest, "")
 
     data = {track: corpora_digests(suite.tracks[track].corpora, digest_of) for track in tracks}
     cells: list[PlannedCell] = []
@@ -83,8 +83,8 @@ def make_plan(request: Request, store: Store | None, reach: Reach | None = None)
         engine=resolve_engine(request.engine, request.engine_options),
         data_folder=str(folder) if folder else None,
         command=request.command,
-        notes=tuple(dict.fromkeys([*left_out, *reach.notes(_sources(suite, tracks, planned))])),
-        unreached=tuple(dict.fromkeys(reach.missing)),
+        notes=tuple(dict.fromkeys([*left_out, *reader.notes(_sources(suite, tracks, planned))])),
+        unreached=tuple(dict.fromkeys(reader.missing)),
     )
 
 
@@ -97,14 +97,14 @@ def _data_folder(request: Request, suite: SuiteSpec) -> Path | None:
     return folder
 
 
-def _models(request: Request, suite: SuiteSpec, store: Store | None, reach: Reach) -> dict[str, ModelSpec]:
-    if not reach.sketch:
+def _models(request: Request, suite: SuiteSpec, store: Store | None, reader: SourceReader) -> dict[str, ModelSpec]:
+    if not reader.lenient:
         return resolve_models(request.models, suite, store, request.dtype, request.chat_template)
     found: dict[str, ModelSpec] = {}
     for name in request.models or suite.models:
         named = named_model(name, suite)
         dtype = named.dtype if request.dtype == "auto" else request.dtype
-        found |= reach(
+        found |= reader(
             lambda name=name: resolve_models([name], suite, store, request.dtype, request.chat_template),
             {named.name: named.model_copy(update={"dtype": dtype})},
         )
@@ -228,7 +228,12 @@ def _imports(request: Request, name: str, model: ModelSpec, models: int, store: 
 
 
 def _tasks(
-    request: Request, suite: SuiteSpec, tracks: Sequence[str], folder: Path | None, store: Store | None, reach: Reach
+    request: Request,
+    suite: SuiteSpec,
+    tracks: Sequence[str],
+    folder: Path | None,
+    store: Store | None,
+    reader: SourceReader,
 ) -> dict[str, PlannedTask]:
     """Return the tasks of the tracks, controls last, each pinned to its rows, items and judge."""
     asked = [suite.tracks[track] for track in tracks]
@@ -242,7 +247,9 @@ def _tasks(
         settings = kind.Settings.parse(spec.settings, spec.task).identity()
         limit = min(filter(None, (spec.limit, request.limit)), default=None)
         expected = min(filter(None, (spec.data.expected, limit)), default=0)
-        data, items, count = reach(lambda spec=spec, limit=limit: _pin(spec, folder, limit, reach), ("", "", expected))
+        data, items, count = reader(
+            lambda spec=spec, limit=limit: _pin(spec, folder, limit, reader), ("", "", expected)
+        )
         planned[name] = PlannedTask(
             name=name,
             spec=spec,
@@ -250,7 +257,7 @@ def _tasks(
             settings=settings,
             outcome_settings={key: value for key, value in settings.items() if key not in kind.scoring},
             judged=kind.judged,
-            scorer=reach(lambda spec=spec: _judge(request, spec, suite, folder, store), None) if kind.judged else None,
+            scorer=reader(lambda spec=spec: _judge(request, spec, suite, folder, store), None) if kind.judged else None,
             data=data,
             items=items,
             count=count,
@@ -260,9 +267,9 @@ def _tasks(
     return planned
 
 
-def _pin(spec: TaskSpec, folder: Path | None, limit: int | None, reach: Reach) -> tuple[str, str, int]:
-    """Pin a task's rows and items, without asking again for what was out of reach."""
-    reach.rows(spec.data, folder)
+def _pin(spec: TaskSpec, folder: Path | None, limit: int | None, reader: SourceReader) -> tuple[str, str, int]:
+    """Pin a task's rows and items, without asking again for what was out of reader."""
+    reader.rows(spec.data, folder)
     return pin_items(spec, folder, limit)
 
 

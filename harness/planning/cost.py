@@ -45,14 +45,14 @@ from ...tasks.base import Decoding, tasks
 from ..models.layers import decoder_layers, layer_of
 from ..models.load import CUT
 from ..suite import TrainingSpec
-from ..training.trace import Pass, Rehearsal, Work
+from ..training.trace import ForwardPass, TracingContext, Workload
 from .plan import PlannedTask
 
 GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Profile:
+class DeviceProfile:
     """A kind of device: peak FLOP/s by dtype, bytes/s and bytes of memory, and how much of the peak is reached.
 
     `layer_seconds` is the least that a layer takes in one direction, however small: Python and kernel launches.
@@ -70,7 +70,7 @@ class Profile:
         return flops / (self.utilisation * self.flops[dtype])
 
 
-A100 = Profile(
+A100 = DeviceProfile(
     "A100-80GB",
     flops={"bfloat16": 312e12, "float16": 312e12, "tf32": 156e12, "float32": 19.5e12},
     bandwidth=2.04e12,
@@ -124,7 +124,7 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What something costs.
 
     Attributes:
@@ -139,39 +139,44 @@ class Estimate:
 
 
 def training_cost(
-    anatomy: Anatomy, work: Work, training: TrainingSpec, corpus: Corpus, dtype: str, profile: Profile = A100
-) -> Estimate:
+    sizes: ModelSizes,
+    work: Workload,
+    training: TrainingSpec,
+    corpus: Corpus,
+    dtype: str,
+    profile: DeviceProfile = A100,
+) -> CostEstimate:
     """Return what one training run costs; `dtype` is the model's own."""
     mixed = training.precision == "mixed" and dtype == "bfloat16"
     own = mixed or training.precision == "reference"
     rate = dtype if own else training.precision.replace("mixed", "float32")
     width, size = _bytes(dtype if own else "float32"), training.batch_size
-    changed, first = sum(anatomy.parameters[name] for name in work.trained), anatomy.first(work.trained)
+    changed, first = sum(sizes.parameters[name] for name in work.trained), sizes.first(work.trained)
     trained, beside = (changed, 0) if work.elements is None else (work.elements, work.elements)
     tokens = {text: size * corpus.tokens(text, training.max_length) for text in ("forget", "retain", "probe")}
     each = size * training.accumulation
     steps = training.steps or max(1, math.ceil(training.epochs * corpus.forget_texts / each))
     fresh = min(1.0, corpus.forget_texts / (steps * each))
     asked = [count for count in (work.probe_limit, corpus.probe_texts) if count is not None]
-    repeats = math.ceil((min(asked) if asked else 2 * corpus.forget_texts) / size) / Rehearsal.PROBE_BATCHES
-    head = anatomy.vocabulary * anatomy.hidden
+    repeats = math.ceil((min(asked) if asked else 2 * corpus.forget_texts) / size) / TracingContext.PROBE_BATCHES
+    head = sizes.vocabulary * sizes.hidden
 
-    def seconds(item: Pass) -> float:
-        count, ran = tokens[item.text], sum(anatomy.matrices[item.start : item.layers]) + head * item.head
+    def seconds(item: ForwardPass) -> float:
+        count, ran = tokens[item.text], sum(sizes.matrices[item.start : item.layers]) + head * item.head
         flops, launched = 2 * ran, item.layers - item.start
         if item.gradients:
-            flops += 2 * (sum(anatomy.matrices[first : item.layers]) + head * item.head + trained)
+            flops += 2 * (sum(sizes.matrices[first : item.layers]) + head * item.head + trained)
             launched += item.layers - first
         launched *= size if item.once else 1
         return max(profile.seconds(flops * count, rate), launched * profile.layer_seconds) * (fresh if item.once else 1)
 
-    def saved(item: Pass) -> int:
-        values = sum(anatomy.values[first : item.layers]) * width + LOSS_COPIES * 4 * anatomy.hidden * item.watched
-        return tokens[item.text] * (values + SAVED_LOGIT * anatomy.vocabulary * item.head)
+    def saved(item: ForwardPass) -> int:
+        values = sum(sizes.values[first : item.layers]) * width + LOSS_COPIES * 4 * sizes.hidden * item.watched
+        return tokens[item.text] * (values + SAVED_LOGIT * sizes.vocabulary * item.head)
 
-    def working(item: Pass) -> int:
-        logits = WORKING_LOGIT * anatomy.vocabulary * item.head
-        return tokens[item.text] * max(max(anatomy.values[: item.layers]) * width, logits)
+    def working(item: ForwardPass) -> int:
+        logits = WORKING_LOGIT * sizes.vocabulary * item.head
+        return tokens[item.text] * max(max(sizes.values[: item.layers]) * width, logits)
 
     running = [item for item in work.step if item.gradients]
     peak = max(map(working, work.step), default=0)
@@ -185,21 +190,21 @@ def training_cost(
     combining = trained * value * (work.objectives + 1) if work.objectives > 1 else 0
     setup = sum(seconds(item) * (repeats if item.text == "probe" else 1) for item in work.setup)
     batch = sum(map(seconds, work.step))
-    return Estimate(
-        memory_bytes=anatomy.loaded(work) * width + held + max(backward, combining, 4 * trained * copied) + OVERHEAD,
+    return CostEstimate(
+        memory_bytes=sizes.loaded(work) * width + held + max(backward, combining, 4 * trained * copied) + OVERHEAD,
         seconds=setup + steps * (training.accumulation * batch + 4 * held / profile.bandwidth),
         disk_bytes=changed * _bytes(dtype) + steps * STEP_BYTES,
     )
 
 
 def evaluation_cost(
-    anatomy: Anatomy, planned: PlannedTask, dtype: str, batch_size: int, profile: Profile = A100
-) -> Estimate:
+    sizes: ModelSizes, planned: PlannedTask, dtype: str, batch_size: int, profile: DeviceProfile = A100
+) -> CostEstimate:
     """Return what one task costs on one checkpoint, without the judge."""
     kind, width = tasks.get(planned.spec.task), _bytes(dtype)
-    weights, matrices = anatomy.total * width, sum(anatomy.matrices)
-    head = anatomy.vocabulary * anatomy.hidden
-    layers = len(anatomy.matrices)
+    weights, matrices = sizes.total * width, sum(sizes.matrices)
+    head = sizes.vocabulary * sizes.hidden
+    layers = len(sizes.matrices)
 
     def forward(rows: int, tokens: float, kept: float) -> float:
         """Return the time of `rows` sequences in batches, each of so many tokens and kept logits."""
@@ -208,21 +213,21 @@ def evaluation_cost(
         return max(profile.seconds(2 * rows * (tokens * matrices + kept * head), dtype), batches * least)
 
     def memory(tokens: int, kept: int, cached: int) -> int:
-        own = max(anatomy.values) * tokens * width + kept * anatomy.vocabulary * LOGIT_BYTES
-        return weights + batch_size * (own + cached * anatomy.cache * width) + OVERHEAD
+        own = max(sizes.values) * tokens * width + kept * sizes.vocabulary * LOGIT_BYTES
+        return weights + batch_size * (own + cached * sizes.cache * width) + OVERHEAD
 
     if kind.needs == "choices":
         form = planned.settings.get("form", "letters")
         rows, kept = (planned.count, 1) if form == "letters" else (4 * planned.count, LONG_ANSWER)
         shots = 1 + int(planned.settings.get("num_fewshot") or 0)
-        return Estimate(
-            memory(min(LONG_QUESTION * shots, anatomy.longest), kept, 0),
+        return CostEstimate(
+            memory(min(LONG_QUESTION * shots, sizes.longest), kept, 0),
             forward(rows, QUESTION_TOKENS[form] * planned.count / max(rows, 1) * shots, kept),
             planned.count * CHOICE_BYTES,
         )
     decoding = Decoding.model_validate(planned.settings.get("decoding", {}))
     rows, new = planned.count * decoding.samples, decoding.max_new_tokens
-    cached = batch_size * (PROMPT + new) * anatomy.cache * width
+    cached = batch_size * (PROMPT + new) * sizes.cache * width
     read = max((weights + cached) / profile.bandwidth, layers * profile.layer_seconds)
     step = max(read, profile.seconds(2 * batch_size * (matrices + head), dtype))
     seconds = forward(planned.count, PROMPT, 1) + math.ceil(rows / batch_size) * new * step
@@ -230,14 +235,14 @@ def evaluation_cost(
     if kind.reference:
         seconds += forward(rows, PROMPT + new, new)
         peak = max(peak, memory(LONG_PROMPT + new, new, 0))
-    return Estimate(peak, seconds, planned.count * (PROMPT_BYTES + decoding.samples * SAMPLE_BYTES))
+    return CostEstimate(peak, seconds, planned.count * (PROMPT_BYTES + decoding.samples * SAMPLE_BYTES))
 
 
 def _bytes(dtype: str) -> int:
     return getattr(torch, dtype).itemsize
 
 
-class Anatomy:
+class ModelSizes:
     """Sizes of a model by decoder layer, from its skeleton.
 
     Attributes:
@@ -266,7 +271,7 @@ class Anatomy:
         self.longest = getattr(config, "max_position_embeddings", None) or 1 << 20
         self.cache = 2 * len(shapes) * (getattr(config, "num_key_value_heads", None) or heads) * width
 
-    def loaded(self, work: Work) -> int:
+    def loaded(self, work: Workload) -> int:
         """Return the elements on the device while a method trains: the layers it reads; all where it trains others."""
         inside = {name: f".{self.prefix}." in f".{name}" for name in self.parameters}
         if not self._cut or work.head or not all(inside[name] for name in work.trained):

@@ -11,12 +11,12 @@ from .build import make_plan
 from .cost import A100
 from .plan import Plan, PlannedCell
 from .request import Request
-from .sources import Reach
-from .status import CellState, states
+from .sources import SourceReader
+from .status import CellStatus, statuses
 
 if TYPE_CHECKING:
-    from .cost import Estimate
-    from .estimate import Estimates
+    from .cost import CostEstimate
+    from .estimate import PlanEstimate
 
 
 def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
@@ -26,11 +26,11 @@ def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
     `unreached`: what could not be reached and what to do; `assumptions` and `total`: of the estimates of what remains,
     None for an embedded suite.
     """
-    reach = Reach(sketch=True)
-    plan = make_plan(request, None, reach)
+    reader = SourceReader(lenient=True)
+    plan = make_plan(request, None, reader)
     store = Store.open(output) if (output / "store.json").is_file() else Store(output)
-    found = states(plan, store)
-    costs = None if plan.suite.embedded else _estimates(plan, batch_size, reach)
+    found = statuses(plan, store)
+    costs = None if plan.suite.embedded else _estimates(plan, batch_size, reader)
     by_cell = {id(row.cell): row.estimate for row in costs.rows} if costs else {}
     return {
         "suite": plan.suite.name,
@@ -43,13 +43,13 @@ def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
     }
 
 
-def _estimates(plan: Plan, batch_size: int, reach: Reach) -> Estimates:
+def _estimates(plan: Plan, batch_size: int, reader: SourceReader) -> PlanEstimate:
     from .estimate import estimates
 
-    return estimates(plan, batch_size, reach.rows)
+    return estimates(plan, batch_size, reader.rows)
 
 
-def _row(plan: Plan, cell: PlannedCell, state: CellState, estimate: Estimate | None) -> dict[str, Any]:
+def _row(plan: Plan, cell: PlannedCell, state: CellStatus, estimate: CostEstimate | None) -> dict[str, Any]:
     return {
         "cell": state.cell.id if _known(plan, cell, state) else None,
         "model": cell.model,
@@ -60,7 +60,7 @@ def _row(plan: Plan, cell: PlannedCell, state: CellState, estimate: Estimate | N
     }
 
 
-def _known(plan: Plan, cell: PlannedCell, state: CellState) -> bool:
+def _known(plan: Plan, cell: PlannedCell, state: CellStatus) -> bool:
     """Return whether all that a cell's id stands for was reached; that of a derived cell once its parent is made."""
     if cell.spec.stress is not None and "parent" not in state.cell.spec.settings:
         return False
@@ -74,7 +74,7 @@ def _reached(plan: Plan, cell: PlannedCell) -> bool:
     return "" not in digests and all(_reached(plan, plan.by_id[parent]) for parent in cell.spec.parents)
 
 
-def _cost(estimate: Estimate) -> dict[str, Any]:
+def _cost(estimate: CostEstimate) -> dict[str, Any]:
     return {
         "gpu_gib": round(estimate.memory_bytes / 2**30, 1),
         "hours": round(estimate.seconds / 3600, 2),

@@ -16,14 +16,24 @@ from ...methods.base import methods
 from ..data import Rows, load_rows, texts
 from ..errors import UserError
 from ..models.load import ModelSpec
-from ..models.meta import skeleton
+from ..models.meta import meta_model
 from ..specs import canonical
 from ..store.files import read_json
 from ..suite import CorporaSpec, SourceSpec, TrainingSpec
-from ..training.trace import Work, rehearse
+from ..training.trace import Workload, trace_method
 from ..transforms.quantise import linear_weights
 from ..transforms.relearn import LanguageModelling, RelearnSettings
-from .cost import A100, OVERHEAD, Anatomy, Corpus, Estimate, Profile, _bytes, evaluation_cost, training_cost
+from .cost import (
+    A100,
+    OVERHEAD,
+    Corpus,
+    CostEstimate,
+    DeviceProfile,
+    ModelSizes,
+    _bytes,
+    evaluation_cost,
+    training_cost,
+)
 from .plan import Plan, PlannedCell
 
 CHARACTERS = 4
@@ -78,19 +88,19 @@ def corpus_of(
 
 
 @dataclass(frozen=True)
-class Row:
+class CellEstimate:
     """A planned cell with its cost; `estimate` is None where nobody knows the model's architecture."""
 
     cell: PlannedCell
-    estimate: Estimate | None
+    estimate: CostEstimate | None
 
 
 @dataclass(frozen=True)
-class Estimates:
+class PlanEstimate:
     """The cost of a plan: a row a cell, the total (largest memory, sums of time and disk), what was assumed."""
 
-    rows: tuple[Row, ...]
-    total: Estimate
+    rows: tuple[CellEstimate, ...]
+    total: CostEstimate
     assumptions: str
 
 
@@ -98,9 +108,9 @@ def estimate_plan(
     plan: Plan,
     architectures: Mapping[str, Mapping[str, Any]],
     corpora: Mapping[str, Corpus],
-    profile: Profile = A100,
+    profile: DeviceProfile = A100,
     batch_size: int = 64,
-) -> Estimates:
+) -> PlanEstimate:
     """Return the cost of every cell of a plan: making it, and all tasks on it.
 
     Args:
@@ -115,15 +125,15 @@ def estimate_plan(
         kind: _cost(plan, cell, architectures, corpora, profile, batch_size)
         for kind, cell in dict(zip(kinds, plan.cells, strict=True)).items()
     }
-    rows = tuple(Row(cell, costs[kind]) for kind, cell in zip(kinds, plan.cells, strict=True))
+    rows = tuple(CellEstimate(cell, costs[kind]) for kind, cell in zip(kinds, plan.cells, strict=True))
     known = [row.estimate for row in rows if row.estimate is not None]
-    total = Estimate(
+    total = CostEstimate(
         max((one.memory_bytes for one in known), default=0),
         sum(one.seconds for one in known),
         sum(one.disk_bytes for one in known),
     )
     said = ASSUMPTIONS.format(profile=profile.name, utilisation=profile.utilisation, batch=batch_size)
-    return Estimates(rows, total, said)
+    return PlanEstimate(rows, total, said)
 
 
 def _kind(cell: PlannedCell) -> tuple[Any, ...]:
@@ -137,21 +147,21 @@ def _cost(
     cell: PlannedCell,
     architectures: Mapping[str, Mapping[str, Any]],
     corpora: Mapping[str, Corpus],
-    profile: Profile,
+    profile: DeviceProfile,
     batch_size: int,
-) -> Estimate | None:
+) -> CostEstimate | None:
     spec = plan.models[cell.model]
     facts = architectures.get(cell.model) or _local_facts(spec)
     if facts is None:
         return None
-    model = skeleton(facts)
-    anatomy = _anatomy(model)
+    model = meta_model(facts)
+    sizes = _sizes(model)
     asked = plan.tasks_of(cell).values()
-    measured = [evaluation_cost(anatomy, task, spec.dtype, batch_size, profile) for task in asked]
-    made = _making(plan, cell, model, anatomy, corpora, profile)
-    beside = anatomy.total * _bytes(spec.dtype) if cell.spec.transform == "import" else 0
+    measured = [evaluation_cost(sizes, task, spec.dtype, batch_size, profile) for task in asked]
+    made = _making(plan, cell, model, sizes, corpora, profile)
+    beside = sizes.total * _bytes(spec.dtype) if cell.spec.transform == "import" else 0
     peak = max((one.memory_bytes for one in measured), default=0) + beside
-    return Estimate(
+    return CostEstimate(
         max(made.memory_bytes, peak),
         made.seconds + sum(one.seconds for one in measured),
         made.disk_bytes + sum(one.disk_bytes for one in measured),
@@ -159,39 +169,39 @@ def _cost(
 
 
 @lru_cache(maxsize=8)
-def _anatomy(model: PreTrainedModel) -> Anatomy:
-    return Anatomy(model)
+def _sizes(model: PreTrainedModel) -> ModelSizes:
+    return ModelSizes(model)
 
 
 def _making(
     plan: Plan,
     cell: PlannedCell,
     model: PreTrainedModel,
-    anatomy: Anatomy,
+    sizes: ModelSizes,
     corpora: Mapping[str, Corpus],
-    profile: Profile,
-) -> Estimate:
+    profile: DeviceProfile,
+) -> CostEstimate:
     """Return what making the checkpoint costs."""
     spec, dtype = cell.spec, plan.models[cell.model].dtype
     if spec.transform == "train":
         work, training = _work(plan, cell, model)
-        return training_cost(anatomy, work, training, corpora[spec.track or ""], dtype, profile)
+        return training_cost(sizes, work, training, corpora[spec.track or ""], dtype, profile)
     if spec.transform == "relearn":
         training = TrainingSpec.parse(spec.settings["training"], "training")
         work = _relearned(model, json.dumps(spec.settings["settings"]), tuple(spec.settings["data"]["relearn"]))
-        return training_cost(anatomy, work, training, corpora[spec.track or ""], dtype, profile)
+        return training_cost(sizes, work, training, corpora[spec.track or ""], dtype, profile)
     if spec.transform == "quantise":
-        rounded = sum(anatomy.parameters[name] for name, _ in linear_weights(model))
-        return Estimate(_bytes(dtype) * anatomy.total + OVERHEAD, 0.0, _bytes(dtype) * rounded)
+        rounded = sum(sizes.parameters[name] for name, _ in linear_weights(model))
+        return CostEstimate(_bytes(dtype) * sizes.total + OVERHEAD, 0.0, _bytes(dtype) * rounded)
     if spec.transform == "noise":
         parents = plan.trained(cell.model, spec.track or "", spec.seed or 0)
         changed = {name for parent in parents for name in _work(plan, parent, model)[0].trained}
-        delta = _bytes(dtype) * sum(anatomy.parameters[name] for name in changed)
-        return Estimate(_bytes(dtype) * anatomy.total + OVERHEAD, 0.0, delta)
-    return Estimate(0, 0.0, 0)
+        delta = _bytes(dtype) * sum(sizes.parameters[name] for name in changed)
+        return CostEstimate(_bytes(dtype) * sizes.total + OVERHEAD, 0.0, delta)
+    return CostEstimate(0, 0.0, 0)
 
 
-def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Work, TrainingSpec]:
+def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Workload, TrainingSpec]:
     settings = cell.spec.settings
     topics = tuple(plan.suite.tracks[cell.spec.track or ""].corpora.forget)
     work = _rehearsed(model, settings["method"], json.dumps(settings["settings"]), topics)
@@ -199,14 +209,14 @@ def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Work, 
 
 
 @lru_cache(maxsize=256)
-def _rehearsed(model: PreTrainedModel, method: str, settings: str, topics: tuple[str, ...]) -> Work:
+def _rehearsed(model: PreTrainedModel, method: str, settings: str, topics: tuple[str, ...]) -> Workload:
     kind = methods.get(method)
-    return rehearse(kind(kind.Settings.parse(json.loads(settings), method)), model, topics)
+    return trace_method(kind(kind.Settings.parse(json.loads(settings), method)), model, topics)
 
 
 @lru_cache(maxsize=256)
-def _relearned(model: PreTrainedModel, settings: str, topics: tuple[str, ...]) -> Work:
-    return rehearse(LanguageModelling(RelearnSettings.parse(json.loads(settings), "relearn")), model, topics)
+def _relearned(model: PreTrainedModel, settings: str, topics: tuple[str, ...]) -> Workload:
+    return trace_method(LanguageModelling(RelearnSettings.parse(json.loads(settings), "relearn")), model, topics)
 
 
 def _local_facts(spec: ModelSpec) -> dict[str, Any] | None:
@@ -214,7 +224,9 @@ def _local_facts(spec: ModelSpec) -> dict[str, Any] | None:
     return read_json(file) if file is not None and file.is_file() else None
 
 
-def estimates(plan: Plan, batch_size: int, rows_of: Callable[[SourceSpec, Path | None], Rows] = load_rows) -> Estimates:
+def estimates(
+    plan: Plan, batch_size: int, rows_of: Callable[[SourceSpec, Path | None], Rows] = load_rows
+) -> PlanEstimate:
     """Return the cost of every cell of a plan from the architectures that the suite or a model's folder knows.
 
     `rows_of` reads a source below the folder of data.

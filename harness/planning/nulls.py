@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from ...tasks.base import ChoiceRequest, Request
+from ...tasks.base import ChoiceRequest, ModelRequest
 from ..errors import UserError, suggest
 from ..models.load import ModelSpec
 from ..records import Choices, Generations
@@ -54,7 +54,7 @@ def text_of(cell: CellSpec, corpora: CorporaSpec) -> CorporaSpec:
     return unrelated_text(corpora) if cell.origin == UNRELATED else corpora
 
 
-def constant_answers(requests: Sequence[Request], samples: int, tokens: int) -> list[Choices | Generations]:
+def constant_answers(requests: Sequence[ModelRequest], samples: int, tokens: int) -> list[Choices | Generations]:
     """Return the answers of `constant`: `samples` continuations a prompt, `TEXT` of so many tokens each."""
     return [
         _first_choice(request)

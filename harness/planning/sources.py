@@ -13,16 +13,16 @@ from ..suite import SourceSpec
 T = TypeVar("T")
 
 
-class Reach:
+class SourceReader:
     """What a plan reads from outside: a real plan stops at the first thing out of reach, a sketch notes it.
 
     Attributes:
-        sketch: whether to go on.
+        lenient: whether to go on.
         missing: what could not be reached and what to do.
     """
 
-    def __init__(self, sketch: bool = False) -> None:
-        self.sketch = sketch
+    def __init__(self, lenient: bool = False) -> None:
+        self.lenient = lenient
         self.missing: list[str] = []
         self._asked: dict[SourceSpec, Rows | UserError] = {}
 
@@ -31,7 +31,7 @@ class Reach:
         try:
             return read()
         except UserError as error:
-            if not self.sketch:
+            if not self.lenient:
                 raise
             self.missing.append(str(error))
             return instead

@@ -10,7 +10,7 @@ from .plan import Plan, PlannedCell, delta_of
 
 
 @dataclass(frozen=True)
-class CellState:
+class CellStatus:
     """What of a cell is finished: the checkpoint, and its records by task.
 
     Attributes:
@@ -31,7 +31,7 @@ class CellState:
         return self.made and not self.missing
 
 
-def state_of(plan: Plan, cell: PlannedCell, store: Store) -> CellState:
+def status_of(plan: Plan, cell: PlannedCell, store: Store) -> CellStatus:
     """Look a cell up in the store; a cell that is not finished has failed where a failure is kept."""
     cell = plan.settle(cell, store)
     ident = cell.id
@@ -45,12 +45,12 @@ def state_of(plan: Plan, cell: PlannedCell, store: Store) -> CellState:
     }
     missing = tuple(name for name in plan.tasks_of(cell) if name not in records)
     failure = store.entry("cells", ident).failure() if missing else None
-    return CellState(cell, delta is not None, outcomes, records, missing, failure)
+    return CellStatus(cell, delta is not None, outcomes, records, missing, failure)
 
 
-def states(plan: Plan, store: Store) -> list[CellState]:
+def statuses(plan: Plan, store: Store) -> list[CellStatus]:
     """Return what of each cell of a plan is finished."""
-    return [state_of(plan, cell, store) for cell in plan.cells]
+    return [status_of(plan, cell, store) for cell in plan.cells]
 
 
 def entries(plan: Plan, cell: PlannedCell, store: Store) -> dict[str, tuple[Entry, Entry]]:

@@ -16,13 +16,13 @@ from ...leaderboards.stats.arrays import Answers
 from ...tasks.base import tasks as registered
 from ..errors import UserError
 from ..planning.plan import Plan
-from ..planning.status import CellState, state_of
+from ..planning.status import CellStatus, status_of
 from ..planning.stress import described
 from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
-from .provenance import RECORDED, _unusual, recorded, tuned_facts
+from .provenance import RECORDED, _unusual, recorded_values, tuned_facts
 
 KINDS: dict[str, CheckpointKind] = {
     "base": "base",
@@ -49,8 +49,8 @@ def _uncollected() -> Iterator[None]:
 @_uncollected()
 def board_of(plan: Plan, store: Store) -> Board:
     """Build the board of a plan from what the store holds."""
-    states = [state_of(plan, cell, store) for cell in plan.cells]
-    circumstances = [recorded(state, store) for state in states]
+    states = [status_of(plan, cell, store) for cell in plan.cells]
+    circumstances = [recorded_values(state, store) for state in states]
     usual = {
         key: Counter(value for found in circumstances for value in found.get(key, ())).most_common(1)[0][0]
         for key in RECORDED
@@ -77,7 +77,7 @@ def _controls_only(spec: BoardSpec) -> set[str]:
     return controls - {task for roles in spec.tracks.values() for task in (roles.forget_task, roles.retain_task)}
 
 
-def _final_alpha(state: CellState, store: Store) -> float | None:
+def _final_alpha(state: CellStatus, store: Store) -> float | None:
     """Return alpha at the end of training: the centre of its policy where it is learned, not the last draw from it."""
     manifest = store.entry("cells", state.cell.id).manifest() or {}
     summary = manifest.get("summary", {})
@@ -86,7 +86,7 @@ def _final_alpha(state: CellState, store: Store) -> float | None:
     return summary.get("alpha")
 
 
-def _texts(plan: Plan, state: CellState) -> dict[str, dict[str, float]]:
+def _texts(plan: Plan, state: CellStatus) -> dict[str, dict[str, float]]:
     """Return what the stored continuations of a cell have in common, by task."""
     return {
         name: audit_texts([row["texts"] for row in read_jsonl(outcome.file("outcomes.jsonl"))])
@@ -176,7 +176,7 @@ def _judge(scorer: ScorerSpec) -> str:
     return f"{scorer.name or scorer.kind} ({scorer.kind}, {scorer.digest}){note}"
 
 
-def checkpoint(state: CellState, store: Store, controls: Collection[str], warnings: Sequence[str]) -> Checkpoint:
+def checkpoint(state: CellStatus, store: Store, controls: Collection[str], warnings: Sequence[str]) -> Checkpoint:
     """Return a planned cell as the board sees it: its records where it is measured, else why not.
 
     A cell that lacks only some `controls` is measured: they have no say in S.

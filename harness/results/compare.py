@@ -10,16 +10,16 @@ from typing import Any
 from ...leaderboards.board import Board, load_board
 from ...leaderboards.spec import NULLS, BoardSpec, Checkpoint
 from ...reports.comparison.compare import compare_sides
-from ...reports.comparison.model import Report, Side, info_facts, suite_facts
+from ...reports.comparison.model import ComparisonReport, Side, info_facts, suite_facts
 from ..errors import UserError
 from ..planning.plan import Plan, PlannedCell
-from ..planning.status import find_cell, state_of
+from ..planning.status import find_cell, status_of
 from ..store.entries import Store
 from .board import board_of, board_spec, checkpoint
-from .provenance import RECORDED, recorded
+from .provenance import RECORDED, recorded_values
 
 
-def compare(a: str, b: str, output: Path, suite: str | None = None) -> Report:
+def compare(a: str, b: str, output: Path, suite: str | None = None) -> ComparisonReport:
     """Compare two stores, two boards (JSON files), a store with a board, or two cells of the store `output`.
 
     Raises:
@@ -46,7 +46,7 @@ def _plans(store: Store, suite: str | None) -> dict[str, Plan]:
     return {name: Plan.load(store, name) for name in names}
 
 
-def _stores(a: str, b: str, suite: str | None) -> Report:
+def _stores(a: str, b: str, suite: str | None) -> ComparisonReport:
     stores = Store.open(Path(a)), Store.open(Path(b))
     plans = [_plans(store, suite) for store in stores]
     common = [name for name in plans[0] if name in plans[1]]
@@ -57,17 +57,17 @@ def _stores(a: str, b: str, suite: str | None) -> Report:
         compare_sides(_side(a, plans[0][name], stores[0]), _side(b, plans[1][name], stores[1])) for name in common
     ]
     alone = [[name for name in each if name not in common] for each in plans]
-    return Report(a, b, comparisons, *alone)
+    return ComparisonReport(a, b, comparisons, *alone)
 
 
-def _boards(a: str, b: str, suite: str | None) -> Report:
+def _boards(a: str, b: str, suite: str | None) -> ComparisonReport:
     named = {name: load_board(name) for name in (a, b) if _kind(name) == "board"}
     suite = suite or next(iter(named.values())).spec.suite
     boards = [named.get(name) or _built(name, suite) for name in (a, b)]
     suites = [board.spec.suite for board in boards]
     if suites != [suite, suite]:
         raise UserError(f"{a} is a board of suite {suites[0]}, {b} of {suites[1]}; compare boards of one suite.")
-    return Report(a, b, [compare_sides(Side.of_board(a, boards[0]), Side.of_board(b, boards[1]))])
+    return ComparisonReport(a, b, [compare_sides(Side.of_board(a, boards[0]), Side.of_board(b, boards[1]))])
 
 
 def _built(name: str, suite: str) -> Board:
@@ -75,7 +75,7 @@ def _built(name: str, suite: str) -> Board:
     return board_of(Plan.load(store, suite), store)
 
 
-def _cells(a: str, b: str, output: Path, suite: str | None) -> Report:
+def _cells(a: str, b: str, output: Path, suite: str | None) -> ComparisonReport:
     if not (output / "store.json").is_file():
         raise UserError(
             f"{a} and {b} are no stores or boards (.json), and {output} is no store to find cells in; pass --output."
@@ -92,7 +92,7 @@ def _cells(a: str, b: str, output: Path, suite: str | None) -> Report:
     raise problem
 
 
-def _pair(plan: Plan, store: Store, a: PlannedCell, b: PlannedCell) -> Report:
+def _pair(plan: Plan, store: Store, a: PlannedCell, b: PlannedCell) -> ComparisonReport:
     """Compare two cells of a plan as if they were one row of two runs, whatever their names, models and seeds."""
     tracks = {cell.spec.track for cell in (a, b)} - {None}
     names = [cell.spec.label if a.model == b.model else f"{cell.model}: {cell.spec.label}" for cell in (a, b)]
@@ -111,7 +111,7 @@ def _pair(plan: Plan, store: Store, a: PlannedCell, b: PlannedCell) -> Report:
         identity = {"cell": _cell_facts(plan, store, cell), "model": _flat(plan.models[cell.model].identity())}
         asked = {(model, task): facts for (own, task), facts in _asked(plan, spec).items() if own == cell.model}
         sides.append(Side(name, spec, identity, asked, [row]))
-    return Report(names[0], names[1], [compare_sides(*sides)])
+    return ComparisonReport(names[0], names[1], [compare_sides(*sides)])
 
 
 def _side(name: str, plan: Plan, store: Store) -> Side:
@@ -145,14 +145,14 @@ def _asked(plan: Plan, spec: BoardSpec) -> dict[tuple[str, str], dict[str, str]]
 
 def _cell_facts(plan: Plan, store: Store, cell: PlannedCell) -> dict[str, str]:
     """Return a cell's settings, and what was recorded when it was made and measured."""
-    circumstances = recorded(state_of(plan, cell, store), store)
+    circumstances = recorded_values(status_of(plan, cell, store), store)
     beside = {f"recorded {key}": ", ".join(circumstances[key]) for key in RECORDED if key in circumstances}
     return {**_flat(cell.spec.settings), **beside}
 
 
 def _checkpoint(plan: Plan, store: Store, spec: BoardSpec, cell: PlannedCell) -> Checkpoint:
     needed = {task for roles in spec.tracks.values() for task in (roles.forget_task, roles.retain_task)}
-    return checkpoint(state_of(plan, cell, store), store, set(plan.tasks) - needed, ())
+    return checkpoint(status_of(plan, cell, store), store, set(plan.tasks) - needed, ())
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..planning.plan import Plan
-from ..planning.status import CellState
+from ..planning.status import CellStatus
 from ..planning.variants import TRAINING
 from ..runtime import COSTS
 from ..store.entries import Store
@@ -21,7 +21,7 @@ RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers"
 """What was recorded beside results and must not differ within a table unsaid."""
 
 
-def recorded(state: CellState, store: Store) -> dict[str, list[str]]:
+def recorded_values(state: CellStatus, store: Store) -> dict[str, list[str]]:
     """Return the distinct values of all but the costs that was recorded when a cell was made and measured."""
     made = store.entry("cells", state.cell.id)
     manifests = [entry.manifest() or {} for entry in (made, *state.outcomes.values())]

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from ...leaderboards.board import Board
-from ...reports.data import Cell, Content, Cost, Items, Run
+from ...reports.data import Cell, Content, Items, MeasuredCost, Run
 from ...reports.items import cap, flipped, question, sample, spread
 from ...reports.write import write
 from ...tasks.base import tasks as registered
 from ..data import load_rows
 from ..errors import UserError, first_line
 from ..planning.plan import Plan, PlannedTask, delta_of
-from ..planning.status import CellState, state_of
+from ..planning.status import CellStatus, status_of
 from ..runtime import COSTS
 from ..store.entries import Store
 from ..store.files import read_jsonl
 from ..store.identity import BASE, SHUFFLED
 from .board import KINDS, board_of
-from .provenance import recorded
+from .provenance import recorded_values
 
 RUN_FIRST = "run `unlearn-bench evaluate --output {}` first"
 
@@ -86,7 +86,7 @@ def _name(root: Path) -> str:
 
 def run_of(name: str, plan: Plan, store: Store, board: Board | None = None) -> Run:
     """Return all that a report shows of a plan."""
-    states = [state_of(plan, cell, store) for cell in plan.cells]
+    states = [status_of(plan, cell, store) for cell in plan.cells]
     return Run(
         name,
         board or board_of(plan, store),
@@ -96,7 +96,7 @@ def run_of(name: str, plan: Plan, store: Store, board: Board | None = None) -> R
     )
 
 
-def _cell(state: CellState, store: Store) -> Cell:
+def _cell(state: CellStatus, store: Store) -> Cell:
     spec = state.cell.spec
     entry = store.entry("cells", state.cell.id)
     made = entry.manifest()
@@ -134,14 +134,14 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _cost(what: str, *manifests: Mapping[str, Any]) -> Cost:
+def _cost(what: str, *manifests: Mapping[str, Any]) -> MeasuredCost:
     beside = manifests[0].get("recorded", {})
     size = sum(facts["bytes"] for manifest in manifests for facts in manifest["files"].values())
     numbers = (beside.get(key) for key in COSTS)
-    return Cost(what, *numbers, bytes=size)
+    return MeasuredCost(what, *numbers, bytes=size)
 
 
-def _items(plan: Plan, states: Sequence[CellState]) -> list[Items]:
+def _items(plan: Plan, states: Sequence[CellStatus]) -> list[Items]:
     """Return the items of every task that a measured cell has, in the order of cells, tasks within.
 
     A metric without a largest value (perplexity) has no right answers that could flip.
@@ -169,7 +169,7 @@ def _items(plan: Plan, states: Sequence[CellState]) -> list[Items]:
     return [found[key] for key in sorted(found)]
 
 
-def _questions(state: CellState, task: PlannedTask, asked: Asked, base: Mapping[str, Any], most: int) -> Items:
+def _questions(state: CellStatus, task: PlannedTask, asked: Asked, base: Mapping[str, Any], most: int) -> Items:
     """Return the questions whose answer flipped against base."""
     records = _records(state, task)
     rows = flipped(list(records.values()), base, registered.get(task.spec.task).metrics[0].score)
@@ -184,7 +184,7 @@ def _questions(state: CellState, task: PlannedTask, asked: Asked, base: Mapping[
     )
 
 
-def _samples(state: CellState, task: PlannedTask, asked: Asked, most: int) -> Items:
+def _samples(state: CellStatus, task: PlannedTask, asked: Asked, most: int) -> Items:
     """Return prompts with their continuations and scores."""
     records = list(_records(state, task).values())
     answers = {row["item"]: row for row in read_jsonl(state.outcomes[task.name].file("outcomes.jsonl"))}
@@ -217,11 +217,11 @@ def _asked(task: PlannedTask) -> Asked:
     return Asked(docs, prompts)
 
 
-def _records(state: CellState, task: PlannedTask) -> dict[str, Any]:
+def _records(state: CellStatus, task: PlannedTask) -> dict[str, Any]:
     return {row["item"]: row for row in read_jsonl(state.records[task.name].file("records.jsonl"))}
 
 
-def _provenance(plan: Plan, states: Sequence[CellState], store: Store) -> dict[str, str]:
+def _provenance(plan: Plan, states: Sequence[CellStatus], store: Store) -> dict[str, str]:
     """Return what the numbers depend on, in words: command, suite, models, tasks, versions."""
     said = {
         "command": plan.command or "not recorded",
@@ -240,6 +240,6 @@ def _provenance(plan: Plan, states: Sequence[CellState], store: Store) -> dict[s
         )
     beside: dict[str, set[str]] = {}
     for state in states:
-        for key, values in recorded(state, store).items():
+        for key, values in recorded_values(state, store).items():
             beside.setdefault(key, set()).update(values)
     return said | {key: ", ".join(sorted(values)) for key, values in sorted(beside.items())}

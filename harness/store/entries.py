@@ -22,16 +22,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..errors import Busy, UserError, redacted
+from ..errors import EntryLocked, UserError, redacted
 from .files import atomic, file_sha256, locked, read_json, read_sealed, unwritable, write_json, write_sealed
 
 SCHEMA = 2
 
 
-Section = Literal["cells", "outcomes", "records"]
+StoreSection = Literal["cells", "outcomes", "records"]
 
 
-SECTIONS: tuple[Section, ...] = get_args(Section)
+SECTIONS: tuple[StoreSection, ...] = get_args(StoreSection)
 
 
 LOCK = ".lock"
@@ -41,7 +41,7 @@ DELTA = "delta.safetensors"
 """The file of a cell's changed tensors (see `deltas`)."""
 
 
-PIECE = ".piece"
+PARTIAL_RESULT = ".piece"
 """How the names of pieces of unfinished work end (see `pieces`)."""
 
 
@@ -114,7 +114,7 @@ class Entry:
             except OSError as error:
                 raise unwritable(self.path, error) from error
             if not held:
-                raise Busy(f"{self.name} is in the work of another process.")
+                raise EntryLocked(f"{self.name} is in the work of another process.")
             try:
                 yield
             finally:
@@ -132,7 +132,7 @@ class Entry:
             sums[name] = {"sha256": file_sha256(self.file(name)), "bytes": self.file(name).stat().st_size}
         manifest = {"schema": SCHEMA, "entry": self.name, "files": sums, **facts}
         write_sealed(self.file("manifest.json"), manifest)
-        for left in (self.file("failure.json"), *self.path.glob(f".*{PIECE}")):
+        for left in (self.file("failure.json"), *self.path.glob(f".*{PARTIAL_RESULT}")):
             left.unlink(missing_ok=True)
         return manifest
 
@@ -231,7 +231,7 @@ class Store:
             name = error.filename or self.root
             raise UserError(f"{name} cannot be opened ({error.strerror}); give access to it, or replace it.") from error
 
-    def entry(self, section: Section, ident: str) -> Entry:
+    def entry(self, section: StoreSection, ident: str) -> Entry:
         """Return an entry by section and id, whether it exists or not; refuse what is no id."""
         if not re.fullmatch(r"[A-Za-z0-9]+", ident):
             raise UserError(
@@ -240,7 +240,7 @@ class Store:
             )
         return Entry(self.root.joinpath(section, ident))
 
-    def entries(self, section: Section) -> list[Entry]:
+    def entries(self, section: StoreSection) -> list[Entry]:
         """Return the entries of a section that exist, finished or not."""
         folder = self.root / section
         return [Entry(path) for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []

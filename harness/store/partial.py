@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import UserError
-from .entries import PIECE, Entry
+from .entries import PARTIAL_RESULT, Entry
 from .files import atomic, file_sha256, read_jsonl, read_sealed, write_jsonl, write_sealed
 
 T = TypeVar("T")
 
 
-class Pieces:
+class PartialResults:
     """Pieces of one stage of an unfinished entry, by number.
 
     Args:
@@ -88,12 +88,14 @@ class Pieces:
                 self._file(number).unlink(missing_ok=True)
 
     def _numbers(self) -> set[int]:
-        names = [path.name.removesuffix(PIECE) for path in self.entry.path.glob(f".{self.stage}-*{PIECE}")]
+        names = [
+            path.name.removesuffix(PARTIAL_RESULT) for path in self.entry.path.glob(f".{self.stage}-*{PARTIAL_RESULT}")
+        ]
         numbers = [name.removeprefix(f".{self.stage}-") for name in names]
         return {int(number) for number in numbers if number.isdigit()}
 
     def _file(self, number: int) -> Path:
-        return self.entry.file(f".{self.stage}-{number}{PIECE}")
+        return self.entry.file(f".{self.stage}-{number}{PARTIAL_RESULT}")
 
     def _note(self, number: int) -> Path:
-        return self.entry.file(f".{self.stage}-{number}.json{PIECE}")
+        return self.entry.file(f".{self.stage}-{number}.json{PARTIAL_RESULT}")

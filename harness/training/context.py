@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ...methods.base import Batch, Context, Tokens, next_logprobs
-from ..errors import NotLoaded, UserError, suggest
+from ..errors import LayerNotLoaded, UserError, suggest
 from ..models.layers import decoder_layers, layer_of
 from ..rng import generator
 from .batches import Batches
-from .forward import Passes, Prefix, Recent
+from .forward import ForwardPasses, RecentCache, SharedPrefix
 
 
 class ModelContext(Context):
@@ -43,7 +43,7 @@ class ModelContext(Context):
     ) -> None:
         self.model, self._batches = model, batches
         self.prefix, self._modules = decoder_layers(model)
-        self.passes = Passes(model, self._modules)
+        self.passes = ForwardPasses(model, self._modules)
         self.layers = depth or len(self._modules)
         self.hidden_size = model.config.get_text_config(decoder=True).hidden_size
         self.topics = batches.topics
@@ -52,15 +52,15 @@ class ModelContext(Context):
         self.device = device
         self.shared = 0
         self._originals: Mapping[str, Tensor] = {}
-        self._below: Prefix | None = None
-        self._frozen = Recent(self.ANSWERS)
+        self._below: SharedPrefix | None = None
+        self._frozen = RecentCache(self.ANSWERS)
         self._references: dict[bytes, Tensor] = {}
 
     def keep_originals(self, originals: Mapping[str, Tensor], by_text: bool = False) -> None:
-        """Tell which parameters train, with the values that `frozen_hidden` puts in their place; see `Prefix`."""
+        """Tell which parameters train, with the values that `frozen_hidden` puts in their place; see `SharedPrefix`."""
         self._originals = originals
         shared = min(layer_of(name, self.prefix) for name in originals)
-        below = Prefix(self.passes, shared - 1, by_text) if shared else None
+        below = SharedPrefix(self.passes, shared - 1, by_text) if shared else None
         if below is not None and below.same(self.batch(0).forget, len(self._modules) - 1):
             self.shared, self._below = shared, below
 
@@ -105,7 +105,7 @@ class ModelContext(Context):
         if layers is not None:
             self._check(layers)
         elif len(self._modules) < self.layers or not self._has_head:
-            raise NotLoaded
+            raise LayerNotLoaded
         if layers is None and not matrices:
             return [name for name, _ in self.model.named_parameters()]
         return [
@@ -143,7 +143,7 @@ class ModelContext(Context):
                 f" has {self.layers} decoder layers (0 to {self.layers - 1}); change the method's layer settings."
             )
         if max(layers) >= len(self._modules):
-            raise NotLoaded
+            raise LayerNotLoaded
 
     @property
     def _has_head(self) -> bool:
@@ -151,7 +151,7 @@ class ModelContext(Context):
 
     def _head(self, tokens: Tokens, parameters: Mapping[str, Tensor] | None = None, depth: int | None = None) -> Tensor:
         if not self._has_head:
-            raise NotLoaded
+            raise LayerNotLoaded
         below = self._below(tokens) if self._below is not None and (depth or self.layers) >= self.shared else None
         return self.passes.logits(tokens, parameters, below, depth)
 

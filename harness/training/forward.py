@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Passes:
+class ForwardPasses:
     """Runs a model from its embeddings, or a layer's output, to the deepest layer that is read, or to its logits.
 
     Args:
@@ -119,7 +119,7 @@ class _DeepEnough(Exception):
     """Ends a forward pass after the deepest layer that was asked for."""
 
 
-class Recent:
+class RecentCache:
     """The last few answers, each known by the batch itself (not its content) and by what was asked of it."""
 
     def __init__(self, size: int) -> None:
@@ -136,7 +136,7 @@ class Recent:
         return found
 
 
-class Prefix:
+class SharedPrefix:
     """The layers below every trained one: they answer the same for the updated and the frozen model, so they run once.
 
     Args:
@@ -149,14 +149,14 @@ class Prefix:
     BATCHES = 2
     """Batches whose states are kept: a step's forget and retain text."""
 
-    def __init__(self, passes: Passes, layer: int, by_text: bool = False) -> None:
+    def __init__(self, passes: ForwardPasses, layer: int, by_text: bool = False) -> None:
         self._passes, self.layer, self._by_text = passes, layer, by_text
-        self._recent = Recent(self.BATCHES)
+        self._recent = RecentCache(self.BATCHES)
         self._kept: dict[bytes, Tensor] = {}
         self._room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
     def __call__(self, tokens: Tokens) -> tuple[int, Any]:
-        """Return the last layer below and its output for the tokens, as `Passes.run` takes it."""
+        """Return the last layer below and its output for the tokens, as `ForwardPasses.run` takes it."""
         return self.layer, self._recent(tokens, None, lambda: self._output(tokens))
 
     def _output(self, tokens: Tokens) -> Any:

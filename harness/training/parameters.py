@@ -13,7 +13,7 @@ from ...methods.base import LoRA
 from ..errors import UserError, first_line
 
 
-class TrainedTensors:
+class TrainableParameters:
     """The parameters that train, the values that the optimiser moves, their values before, and the way back.
 
     What is cast to float32 (everything with `float32` and `tf32`, a float16 model with `mixed`) stays so until
@@ -107,7 +107,7 @@ class TrainedTensors:
             parameter.data = parameter.data.to(self.loaded[name])
 
 
-class LowRankTensors(TrainedTensors):
+class LoRAParameters(TrainableParameters):
     """Low-rank changes (peft's LoRA, without dropout) of the named matrices, merged into them for the checkpoint.
 
     The base's own tensors are never written. Since B starts at zero, the values before are the frozen model here too.

@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 from ...methods.base import Batch, Method, Tokens
 from ..models.layers import decoder_layers, layer_of
 from .context import ModelContext
-from .forward import Prefix, Recent
+from .forward import RecentCache, SharedPrefix
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardPass:
     """One pass that a method asks for: over which text, from which layer through how many, how many of them watched.
 
     `head`: on to the logits; `once`: once a text, however often the text comes round.
@@ -32,7 +32,7 @@ class Pass:
     once: bool = False
 
 
-class Rehearsal(ModelContext):
+class TracingContext(ModelContext):
     """A context that answers with random hidden states and logits of a few units and writes down what was asked.
 
     Attributes:
@@ -49,7 +49,7 @@ class Rehearsal(ModelContext):
         self.topics, self.steps = list(topics), 1
         self.rng = np.random.default_rng(0)
         self.device = torch.device("cpu")
-        self.passes: list[Pass] = []
+        self.passes: list[ForwardPass] = []
         self.probe_limit: int | None = None
         self._random = torch.Generator().manual_seed(0)
         self._batch = Batch(0, self.topics[0], self._tokens(), self._tokens())
@@ -59,7 +59,7 @@ class Rehearsal(ModelContext):
 
     def forget(self) -> None:
         """Forget what was answered, as for a new batch."""
-        self._frozen, self._below_of = Recent(self.ANSWERS), Recent(Prefix.BATCHES)
+        self._frozen, self._below_of = RecentCache(self.ANSWERS), RecentCache(SharedPrefix.BATCHES)
 
     def batch(self, step: int) -> Batch:
         """Return the same batch for every step."""
@@ -70,7 +70,7 @@ class Rehearsal(ModelContext):
         self.probe_limit = limit
         return [(tokens, np.array([0, 1])) for tokens in self._probe]
 
-    def take(self) -> tuple[Pass, ...]:
+    def take(self) -> tuple[ForwardPass, ...]:
         """Return the passes since the last call, and forget what was answered."""
         taken, self.passes = tuple(self.passes), []
         self.forget()
@@ -106,7 +106,7 @@ class Rehearsal(ModelContext):
     ) -> Tensor:
         named = {"forget": self._batch.forget, "retain": self._batch.retain}
         text = next((name for name, own in named.items() if own is tokens), "probe")
-        self.passes.append(Pass(text, start, layers, watched, torch.is_grad_enabled(), head, once))
+        self.passes.append(ForwardPass(text, start, layers, watched, torch.is_grad_enabled(), head, once))
         return self._states(tokens)
 
     def _states(self, tokens: Tokens) -> Tensor:
@@ -119,7 +119,7 @@ class Rehearsal(ModelContext):
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What a method trains and runs.
 
     Attributes:
@@ -132,8 +132,8 @@ class Work:
     """
 
     trained: tuple[str, ...]
-    setup: tuple[Pass, ...]
-    step: tuple[Pass, ...]
+    setup: tuple[ForwardPass, ...]
+    step: tuple[ForwardPass, ...]
     probe_limit: int | None
     layers: int
     elements: int | None = None
@@ -145,9 +145,9 @@ class Work:
         return any(item.head for item in (*self.setup, *self.step))
 
 
-def rehearse(method: Method, model: PreTrainedModel, topics: Sequence[str] = ("forget",)) -> Work:
+def trace_method(method: Method, model: PreTrainedModel, topics: Sequence[str] = ("forget",)) -> Workload:
     """Run the method's set-up and one batch on random states of the skeleton and return what it asked for."""
-    context = Rehearsal(model, topics)
+    context = TracingContext(model, topics)
     trained = tuple(dict.fromkeys(method.trained(context)))
     context.shared = min(layer_of(name, context.prefix) for name in trained)
     with torch.no_grad():
@@ -164,4 +164,4 @@ def rehearse(method: Method, model: PreTrainedModel, topics: Sequence[str] = ("f
     layers = max([deepest, *(item.layers for item in (*setup, *step))])
     lora, known = method.lora(), dict(model.named_parameters())
     elements = lora and sum(lora.rank * sum(known[name].shape) for name in trained)
-    return Work(trained, setup, step, context.probe_limit, layers, elements, objectives)
+    return Workload(trained, setup, step, context.probe_limit, layers, elements, objectives)

@@ -20,7 +20,7 @@ from ..rng import generator
 from ..suite import TrainingSpec
 from .batches import Batches, Corpora
 from .context import ModelContext
-from .parameters import LowRankTensors, TrainedTensors
+from .parameters import LoRAParameters, TrainableParameters
 
 
 @contextmanager
@@ -85,7 +85,7 @@ class Trainer:
         self._restored = False
         self._moved: list[RemovableHandle] = []
         lora, common = method.lora(), (model, training.precision, training.optimizer)
-        self._tensors = TrainedTensors(*common) if lora is None else LowRankTensors(*common, lora)
+        self._tensors = TrainableParameters(*common) if lora is None else LoRAParameters(*common, lora)
         try:
             self._seed_torch(-1)
             self._tensors.open(method.trained(self.context))

@@ -12,10 +12,10 @@ from ..models.load import load_model
 from ..store.delta import load_delta
 from ..store.entries import Store
 from ..store.identity import BASE
-from .base import MakeJob
+from .base import BuildJob
 
 
-def parent_delta(job: MakeJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def parent_delta(job: BuildJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors in which the parent of a derived cell differs from the base, on the CPU; {} for the base.
 
     Raises:
@@ -24,7 +24,7 @@ def parent_delta(job: MakeJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     wanted = job.cell.settings["parent"]
     if wanted == BASE:
         return {}
-    entry = Store.open(job.place.store).entry("cells", job.cell.parents[0])
+    entry = Store.open(job.config.store).entry("cells", job.cell.parents[0])
     manifest = entry.manifest() or {}
     if manifest.get("delta") != wanted:
         raise UserError(f"The checkpoint that {job.cell.label} is made from changed while it was planned; run again.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..models.load import ModelSpec
 from ..registry import Registry
-from ..runtime import Place
+from ..runtime import RunConfig
 from ..specs import Spec
 from ..store.identity import CellSpec
 from ..suite import CorporaSpec
@@ -17,15 +17,15 @@ from ..suite import CorporaSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..runtime import Report
-    from .base import MakeJob
+    from ..runtime import OnEvent
+    from .base import BuildJob
 
 
 @dataclass(frozen=True)
-class MakeJob:
+class BuildJob:
     """Make one checkpoint from its cell; with `wait`, after another process that is at it."""
 
-    place: Place
+    config: RunConfig
     model: ModelSpec
     cell: CellSpec
     corpora: CorporaSpec | None = None
@@ -42,7 +42,7 @@ register = transforms.register
 
 
 @dataclass(frozen=True)
-class Made:
+class TransformResult:
     """What a transform made: a delta, or for an import (digest, folder); a log; and a summary for people.
 
     `decoding` says what an engine does with the delta's tensors, where they are no changed weights (see `deltas`).
@@ -63,7 +63,7 @@ class Transform(ABC):
     summary: ClassVar[str]
 
     @abstractmethod
-    def make(self, job: MakeJob, report: Report) -> Made:
+    def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
         """Make the checkpoint; leave the resident base model as it was."""
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..errors import UserError
 from ..models.load import MODEL_FILES
-from ..runtime import Report
+from ..runtime import OnEvent
 from ..store.entries import Store
 from ..store.files import folder_digest
-from .base import Made, MakeJob, Transform, register
+from .base import BuildJob, Transform, TransformResult, register
 
 
 @register("import")
@@ -16,13 +16,13 @@ class Import(Transform):
 
     summary = "a checkpoint that someone else made"
 
-    def make(self, job: MakeJob, report: Report) -> Made:
+    def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
         """Check that the folder still is what the plan saw and point to it."""
         folder = job.folder
         if folder is None:
             raise UserError(f"{job.cell.label} has no folder; pass --checkpoint NAME=FOLDER again.")
-        store = Store.open(job.place.store)
+        store = Store.open(job.config.store)
         found = folder_digest(folder, MODEL_FILES, store.digests)
         if found != job.cell.settings["digest"]:
             raise UserError(f"{folder} changed while the run was planned; run again.")
-        return Made(imported=(found, str(folder.resolve())))
+        return TransformResult(imported=(found, str(folder.resolve())))

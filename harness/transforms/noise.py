@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..models.cache import base_model
-from ..runtime import Event, Report
+from ..runtime import Event, OnEvent
 from ..store.delta import load_delta
 from ..store.entries import Store
-from .base import Made, MakeJob, Transform, register
+from .base import BuildJob, Transform, TransformResult, register
 
 
 @register("noise")
@@ -27,9 +27,9 @@ class Noise(Transform):
 
     summary = "random weight noise matched in norm, tensor by tensor, to the methods' deltas"
 
-    def make(self, job: MakeJob, report: Report) -> Made:
+    def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
         """Draw the noise from (seed, tensor name) alone and return the changed tensors."""
-        model, _ = base_model(job.model, job.place.device, "mixed")
+        model, _ = base_model(job.model, job.config.device, "mixed")
         base = dict(model.named_parameters())
         squares = self._mean_squares(job, base)
         delta, log = {}, []
@@ -39,10 +39,10 @@ class Noise(Transform):
             delta[name] = (base[name].detach().cpu().float() + noise).to(base[name].dtype)
             log.append({"tensor": name, "norm": square**0.5})
             report(Event(job.cell.label, "noise", done, len(squares)))
-        return Made(delta, log, {"norm": sum(squares.values()) ** 0.5, "matched": len(job.cell.parents)})
+        return TransformResult(delta, log, {"norm": sum(squares.values()) ** 0.5, "matched": len(job.cell.parents)})
 
-    def _mean_squares(self, job: MakeJob, base: dict[str, torch.nn.Parameter]) -> dict[str, float]:
-        store = Store.open(job.place.store)
+    def _mean_squares(self, job: BuildJob, base: dict[str, torch.nn.Parameter]) -> dict[str, float]:
+        store = Store.open(job.config.store)
         squares: dict[str, float] = {}
         for parent in job.cell.parents:
             entry = store.entry("cells", parent)

@@ -19,10 +19,10 @@ from transformers.pytorch_utils import Conv1D
 
 from ..models.cache import base_model
 from ..models.layers import decoder_layers
-from ..runtime import Event, Report
+from ..runtime import Event, OnEvent
 from ..specs import Spec, identity
 from ._parent import changed, parent_delta
-from .base import Made, MakeJob, Stress, register
+from .base import BuildJob, Stress, TransformResult, register
 
 
 class QuantiseSettings(Spec):
@@ -39,20 +39,20 @@ class Quantise(Stress):
     Settings = QuantiseSettings
     version = 1
 
-    def make(self, job: MakeJob, report: Report) -> Made:
+    def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
         """Return all tensors that differ from the base's, with the relative error of the rounding by tensor."""
         settings = QuantiseSettings.parse(job.cell.settings["settings"], job.cell.label)
-        model, _ = base_model(job.model, job.place.device, "mixed")
+        model, _ = base_model(job.model, job.config.device, "mixed")
         base = dict(model.named_parameters())
         delta = parent_delta(job, base)
         linear, log = dict(linear_weights(model)), []
         for done, (name, channel) in enumerate(linear.items(), start=1):
-            weight = delta.get(name, base[name].detach()).to(job.place.device, torch.float32)
+            weight = delta.get(name, base[name].detach()).to(job.config.device, torch.float32)
             rounded = round_to_nearest(weight, settings.bits, channel)
             log.append({"tensor": name, "error": float((rounded - weight).norm() / weight.norm().clamp_min(1e-30))})
             delta[name] = rounded.to(base[name].dtype).cpu()
             report(Event(job.cell.label, "quantise", done, len(linear)))
-        return Made(changed(delta, base), log, {"bits": settings.bits, "tensors": len(linear)})
+        return TransformResult(changed(delta, base), log, {"bits": settings.bits, "tensors": len(linear)})
 
 
 def linear_weights(model: PreTrainedModel) -> Iterator[tuple[str, int]]:

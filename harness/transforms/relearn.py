@@ -16,14 +16,14 @@ from ...methods.base import Batch, Context, LoRA, Method, next_logprobs
 from ..data import load_rows, texts
 from ..errors import UserError
 from ..models.cache import base_model
-from ..runtime import Event, Report
+from ..runtime import Event, OnEvent
 from ..specs import Spec, identity
 from ..store.delta import apply_delta
 from ..suite import TrainingSpec
 from ..training.batches import Corpora
 from ..training.trainer import Trainer, matrix_products
 from ._parent import changed, parent_delta
-from .base import Made, MakeJob, Stress, register
+from .base import BuildJob, Stress, TransformResult, register
 
 
 class RelearnSettings(Spec):
@@ -67,13 +67,13 @@ class Relearn(Stress):
     version = 1
     needs_text = True
 
-    def make(self, job: MakeJob, report: Report) -> Made:
+    def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
         """Train and return all tensors that differ from the base's with the log, one row a step."""
         training = TrainingSpec.parse(job.cell.settings["training"], job.cell.label)
         method = LanguageModelling(RelearnSettings.parse(job.cell.settings["settings"], job.cell.label))
         text = relearn_text(job)
         corpora = Corpora(text, [each for topic in text.values() for each in topic])
-        model, tokenizer = base_model(job.model, job.place.device, training.precision)
+        model, tokenizer = base_model(job.model, job.config.device, training.precision)
         base = dict(model.named_parameters())
         delta = parent_delta(job, base)
         originals = apply_delta(model, delta)
@@ -86,8 +86,8 @@ class Relearn(Stress):
                     corpora,
                     training,
                     job.cell.seed or 0,
-                    job.place.device,
-                    checkpointing=job.place.checkpointing,
+                    job.config.device,
+                    checkpointing=job.config.checkpointing,
                 )
                 try:
                     trainer.run(lambda row: report(Event(job.cell.label, "relearn", row["step"] + 1, trainer.steps)))
@@ -96,10 +96,12 @@ class Relearn(Stress):
                     trainer.restore()
         finally:
             apply_delta(model, originals)
-        return Made(changed(delta, base), trainer.log, {"loss": trainer.log[-1]["forget"], "steps": trainer.steps})
+        return TransformResult(
+            changed(delta, base), trainer.log, {"loss": trainer.log[-1]["forget"], "steps": trainer.steps}
+        )
 
 
-def relearn_text(job: MakeJob) -> dict[str, list[str]]:
+def relearn_text(job: BuildJob) -> dict[str, list[str]]:
     """Read the track's text for relearning, by topic; raise a `UserError` where it is not the cell's."""
     sources = job.corpora.relearn if job.corpora is not None else {}
     rows = {topic: load_rows(source, job.folder) for topic, source in sources.items()}

@@ -10,18 +10,18 @@ from transformers import PretrainedConfig
 
 from ...methods.base import Method, methods
 from ..data import corpora_digests, load_rows, texts
-from ..errors import NotLoaded, UserError
+from ..errors import LayerNotLoaded, UserError
 from ..models.cache import base_model
 from ..models.load import load_config
-from ..models.meta import skeleton
-from ..runtime import Event, Report, maker
+from ..models.meta import meta_model
+from ..runtime import Event, OnEvent, environment_facts
 from ..store.entries import Store
-from ..store.partial import Pieces
+from ..store.partial import PartialResults
 from ..suite import CorporaSpec, TrainingSpec
 from ..training.batches import Corpora
-from ..training.trace import rehearse
+from ..training.trace import trace_method
 from ..training.trainer import Trainer, matrix_products
-from .base import Made, MakeJob, Transform, register
+from .base import BuildJob, Transform, TransformResult, register
 
 SAVE_EVERY = 300.0
 """Seconds of training after which its state is kept."""
@@ -33,7 +33,7 @@ class Train(Transform):
 
     summary = "training by an unlearning method"
 
-    def make(self, job: MakeJob, report: Report) -> Made:
+    def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
         """Train and return the changed tensors with the log, one row a step.
 
         Only the layers that the method reads in a rehearsal are loaded; if it reads others, all is loaded and training
@@ -42,29 +42,29 @@ class Train(Transform):
         config = load_config(job.model)
         try:
             return _train(job, report, config, _read_layers(job, config))
-        except NotLoaded:
+        except LayerNotLoaded:
             return _train(job, report, config, None)
 
 
-def _method(job: MakeJob) -> Method:
+def _method(job: BuildJob) -> Method:
     settings = job.cell.settings
     kind = methods.get(settings["method"])
     return kind(kind.Settings.parse(settings["settings"], settings["method"]))
 
 
-def _read_layers(job: MakeJob, config: PretrainedConfig) -> int | None:
+def _read_layers(job: BuildJob, config: PretrainedConfig) -> int | None:
     """Return the number of first layers that the method reads; None: all and the head, or its rehearsal failed."""
     topics = tuple(job.corpora.forget) if job.corpora is not None else ()
     try:
-        work = rehearse(_method(job), skeleton(config.to_dict()), topics)
+        work = trace_method(_method(job), meta_model(config.to_dict()), topics)
     except Exception:
         return None
     return None if work.head else work.layers
 
 
-def _train(job: MakeJob, report: Report, config: PretrainedConfig, layers: int | None) -> Made:
+def _train(job: BuildJob, report: OnEvent, config: PretrainedConfig, layers: int | None) -> TransformResult:
     training = TrainingSpec.parse(job.cell.settings["training"], "training")
-    model, tokenizer = base_model(job.model, job.place.device, training.precision, layers)
+    model, tokenizer = base_model(job.model, job.config.device, training.precision, layers)
     depth = config.get_text_config(decoder=True).num_hidden_layers
     with matrix_products(training.precision):
         trainer = Trainer(
@@ -74,9 +74,9 @@ def _train(job: MakeJob, report: Report, config: PretrainedConfig, layers: int |
             read_corpora(job),
             training,
             job.cell.seed or 0,
-            job.place.device,
+            job.config.device,
             depth,
-            job.place.checkpointing,
+            job.config.checkpointing,
         )
         try:
             before = _run(job, report, trainer)
@@ -86,16 +86,18 @@ def _train(job: MakeJob, report: Report, config: PretrainedConfig, layers: int |
     settings = job.cell.settings
     at_decoding = {"kind": settings["method"], "settings": settings["settings"]}
     decoding = at_decoding if job.cell.changes == "decoding" else None
-    return Made(delta, trainer.log, _summary(trainer.log), decoding=decoding, before=before)
+    return TransformResult(delta, trainer.log, _summary(trainer.log), decoding=decoding, before=before)
 
 
-def _run(job: MakeJob, report: Report, trainer: Trainer) -> float:
+def _run(job: BuildJob, report: OnEvent, trainer: Trainer) -> float:
     """Train, from where an interrupted job was; return the seconds that it had spent.
 
     The state is kept now and then, at most a twentieth of the time. An error of training takes it away: what is begun
     again after a repair has nothing of before it.
     """
-    pieces = Pieces(Store.open(job.place.store).entry("cells", job.cell.id), "training", maker(job.place))
+    pieces = PartialResults(
+        Store.open(job.config.store).entry("cells", job.cell.id), "training", environment_facts(job.config)
+    )
     before = 0.0
     if (found := pieces.last()) is not None:
         path, facts = found
@@ -123,7 +125,7 @@ def _run(job: MakeJob, report: Report, trainer: Trainer) -> float:
     return before
 
 
-def read_corpora(job: MakeJob) -> Corpora:
+def read_corpora(job: BuildJob) -> Corpora:
     """Read the track's text: forget topics, retain, labelled text for probes.
 
     Raises:

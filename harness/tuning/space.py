@@ -84,14 +84,14 @@ def described(space: Space) -> dict[str, dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Point:
+class Params:
     """Values to try; `trial` is Optuna's, None where the values lie outside of the space."""
 
     values: dict[str, Any]
     trial: optuna.Trial | None
 
 
-class Search:
+class Sampler:
     """The search of a method's settings: a pure function of the seed and of what its trials came to.
 
     The first point are the defaults. What is asked does not depend on how many points are asked for in all, so a longer
@@ -107,18 +107,18 @@ class Search:
         self.defaults = {key: defaults[key] for key in space}
         self.asked = 0
 
-    def ask(self) -> Point:
+    def ask(self) -> Params:
         """Return the next point to try."""
         self.asked += 1
         if self.asked == 1:
             if not all(map(_within, self.defaults.values(), self.space.values())):
-                return Point(self.defaults, None)
+                return Params(self.defaults, None)
             self.study.enqueue_trial(self.defaults)
-            return Point(self.defaults, self.study.ask(self.distributions))
+            return Params(self.defaults, self.study.ask(self.distributions))
         trial = self.study.ask(self.distributions)
-        return Point({key: _rounded(value, self.space[key]) for key, value in trial.params.items()}, trial)
+        return Params({key: _rounded(value, self.space[key]) for key, value in trial.params.items()}, trial)
 
-    def tell(self, point: Point, score: float | None, excess: float) -> None:
+    def tell(self, point: Params, score: float | None, excess: float) -> None:
         """Say what a point came to.
 
         Args:

@@ -29,7 +29,7 @@ from ..planning.variants import TRAINING, Values, overrides
 from ..specs import canonical
 from ..store.entries import Store
 from ..suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, load_suite
-from .space import BATCH, STARTUP, Point, Search, Space, described, space_of
+from .space import BATCH, STARTUP, Params, Sampler, Space, described, space_of
 from .trial import Trial
 
 TRAINING_SEED = 1000
@@ -37,7 +37,7 @@ TRAINING_SEED = 1000
 
 
 @dataclass(frozen=True)
-class Tuning:
+class Study:
     """A search: what is asked, for which methods, within which budget.
 
     Attributes:
@@ -82,7 +82,7 @@ class Tuning:
         }
 
 
-def plan_tuning(request: Request, budget: int, seed: int = 0) -> Tuning:
+def plan_study(request: Request, budget: int, seed: int = 0) -> Study:
     """Check a search before anything runs: names, validation items, ranges.
 
     Raises:
@@ -114,7 +114,7 @@ def plan_tuning(request: Request, budget: int, seed: int = 0) -> Tuning:
     for name, space in spaces.items():
         if not space:
             raise UserError(f"Nothing of {name} is searched: all its settings are set with --set; leave one out.")
-    return Tuning(request, suite, tuple(names), tracks, spaces, budget, seed, model.name)
+    return Study(request, suite, tuple(names), tracks, spaces, budget, seed, model.name)
 
 
 def validation_suite(suite: SuiteSpec, track: str, variants: Mapping[str, VariantSpec]) -> SuiteSpec:
@@ -174,11 +174,11 @@ def _check_disjoint(suite: SuiteSpec, plan: Plan) -> None:
             )
 
 
-def tune(tuning: Tuning, output: Path, say: Callable[[str], None] = lambda line: None, **how: Any) -> list[Trial]:
+def tune(tuning: Study, output: Path, say: Callable[[str], None] = lambda line: None, **how: Any) -> list[Trial]:
     """Run a search; trials that the store holds are not run again.
 
     Args:
-        tuning: of `plan_tuning`.
+        tuning: of `plan_study`.
         output: folder of the store.
         say: called with a line after each round.
         how: executor, workers, device, batch_size, checkpointing: as for `evaluate`, without a say in results.
@@ -215,11 +215,11 @@ def _rounds(budget: int) -> Iterator[tuple[int, int]]:
         start += count
 
 
-def _search(tuning: Tuning, method: str, track: str) -> Search:
+def _search(tuning: Study, method: str, track: str) -> Sampler:
     kind = methods.get(method)
     training = {TRAINING + key: value for key, value in tuning.suite.training.identity().items()}
     settings = kind.Settings.parse(overrides(tuning.request.settings).get(method, {}), method).identity()
-    return Search(tuning.spaces[method], {**settings, **training}, tuning.seed, method, track)
+    return Sampler(tuning.spaces[method], {**settings, **training}, tuning.seed, method, track)
 
 
 def variant_of(method: str, values: Mapping[str, Any], fixed: Values) -> VariantSpec:
@@ -230,7 +230,7 @@ def variant_of(method: str, values: Mapping[str, Any], fixed: Values) -> Variant
 
 
 def _run(
-    tuning: Tuning, track: str, points: Sequence[tuple[str, str, Point]], before: Sequence[Trial], how: dict[str, Any]
+    tuning: Study, track: str, points: Sequence[tuple[str, str, Params]], before: Sequence[Trial], how: dict[str, Any]
 ) -> list[Trial]:
     """Train and measure points in one run; settings that were tried before are not run again."""
     fixed = overrides(tuning.request.settings)
@@ -265,7 +265,7 @@ def _trial(track: str, label: str, variant: VariantSpec, row: Row, result: Resul
     )
 
 
-def _keep_plan(tuning: Tuning, track: str, trials: Sequence[Trial], output: Path) -> None:
+def _keep_plan(tuning: Study, track: str, trials: Sequence[Trial], output: Path) -> None:
     """Let the store's plan of the validation suite cover every trial, so that `show`, `items` and boards find them."""
     variants = {
         trial.trial: VariantSpec(method=trial.method, settings=trial.settings, training=trial.training)

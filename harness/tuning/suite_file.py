@@ -17,7 +17,7 @@ from ..store.files import write_json, write_text
 from ..suite import SuiteSpec, suites
 
 if TYPE_CHECKING:
-    from .study import Tuning
+    from .study import Study
     from .trial import Trial
 
 
@@ -42,7 +42,7 @@ def place_of(suite: str | SuiteSpec | None, spec: SuiteSpec, out: Path | None) -
     return out
 
 
-def write_tuned(out: Path, tuning: Tuning, trials: Sequence[Trial], best: Mapping[str, Mapping[str, Trial]]) -> None:
+def write_tuned(out: Path, tuning: Study, trials: Sequence[Trial], best: Mapping[str, Mapping[str, Trial]]) -> None:
     """Write the best settings as a suite file that extends the suite, and all trials as JSON beside it."""
     suite = tuning.suite
     variants: dict[str, Any] = {}
@@ -66,7 +66,7 @@ def write_tuned(out: Path, tuning: Tuning, trials: Sequence[Trial], best: Mappin
     write_text(out, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
 
 
-def _parent(tuning: Tuning, out: Path) -> str:
+def _parent(tuning: Study, out: Path) -> str:
     asked = tuning.request.suite
     if isinstance(asked, str) and asked not in suites.names():
         return Path(os.path.relpath(Path(asked).resolve(), out.resolve().parent)).as_posix()
@@ -77,7 +77,7 @@ def _variant(trial: Trial) -> dict[str, Any]:
     return {"method": trial.method, "settings": trial.settings, "training": trial.training}
 
 
-def _tuned(tuning: Tuning, trial: Trial) -> dict[str, Any]:
+def _tuned(tuning: Study, trial: Trial) -> dict[str, Any]:
     values = {**trial.settings, **{TRAINING + key: value for key, value in trial.training.items()}}
     return {"trials": tuning.budget, "found": {key: values[key] for key in tuning.spaces[trial.method]}}
 
@@ -93,7 +93,7 @@ def _replacing(new: Any, old: Any) -> Any:
     return {**dict.fromkeys(old), **{key: _replacing(value, old.get(key)) for key, value in new.items()}}
 
 
-def sentence(tuning: Tuning) -> str:
+def sentence(tuning: Study) -> str:
     """Return in words how settings were searched: sampler, budget, seeds, objective."""
     request = tuning.request
     seeds = ", ".join(map(str, request.seeds))
@@ -105,7 +105,7 @@ def sentence(tuning: Tuning) -> str:
     )
 
 
-def summary(tuning: Tuning, trials: Sequence[Trial], best: Mapping[str, Mapping[str, Trial]]) -> list[dict[str, Any]]:
+def summary(tuning: Study, trials: Sequence[Trial], best: Mapping[str, Mapping[str, Trial]]) -> list[dict[str, Any]]:
     """Return a row a track and method: the best trial beside the first, which has the defaults; None: none finished."""
     first = {(trial.track, trial.method): trial for trial in reversed(trials)}
     failed = Counter((trial.track, trial.method) for trial in trials if trial.s_unlearning is None)

@@ -18,8 +18,8 @@ from itertools import pairwise
 import numpy as np
 from scipy import special
 
-from ..stats.arrays import Table, answer_shares, by_cluster
-from .resampling import Evidence
+from ..stats.arrays import ScoreMatrix, answer_shares, by_cluster
+from .resampling import Resamples
 
 BELOW = 0.001
 """p from which an accuracy is said to lie below chance: a board tests many checkpoints."""
@@ -50,12 +50,12 @@ class Audit:
         return found
 
 
-def audit(evidence: Evidence, index: int, task: str) -> Audit:
+def audit(resamples: Resamples, index: int, task: str) -> Audit:
     """Return what a checkpoint's answers to a task look like."""
-    chance = evidence.spec.tasks[task].chance
-    below = below_chance(evidence.tables[task], index, chance) if chance else None
-    texts = evidence.checkpoints[index].texts.get(task, {})
-    return Audit(answer_shares(evidence.answers[task][index]), below, texts)
+    chance = resamples.spec.tasks[task].chance
+    below = below_chance(resamples.tables[task], index, chance) if chance else None
+    texts = resamples.checkpoints[index].texts.get(task, {})
+    return Audit(answer_shares(resamples.answers[task][index]), below, texts)
 
 
 def mean_numbers(audits: Sequence[Audit]) -> dict[str, float]:
@@ -70,7 +70,7 @@ def mean_numbers(audits: Sequence[Audit]) -> dict[str, float]:
     }
 
 
-def below_chance(table: Table, column: int, chance: float) -> float | None:
+def below_chance(table: ScoreMatrix, column: int, chance: float) -> float | None:
     """Return the one-sided p of a mean score as low as this, were the true one `chance`; None for under two clusters.
 
     Scores of 0 and 1 that are clusters of their own: exact binomial. Else Student's t of the clustered mean.

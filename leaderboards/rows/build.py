@@ -17,8 +17,8 @@ from .components import comparison, component, difference, interval, selectivity
 from .frontier import Frontier, build_frontiers
 from .groups import RANKED, Group, Rivals, groups_of, rivals_of
 from .interactions import build_goals
-from .resampling import Evidence
-from .row_warnings import Known, doubts
+from .resampling import Resamples
+from .row_warnings import Known, row_warnings
 from .stress import stressed
 
 
@@ -38,12 +38,12 @@ def build_rows(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> tuple[list
             )
     rows, goals, frontiers = [], [], []
     for model in sorted({checkpoint.model for checkpoint in checkpoints}):
-        evidence = Evidence(spec, [checkpoint for checkpoint in checkpoints if checkpoint.model == model])
-        groups = {track: groups_of(evidence, track) for track in sorted(spec.tracks)}
+        resamples = Resamples(spec, [checkpoint for checkpoint in checkpoints if checkpoint.model == model])
+        groups = {track: groups_of(resamples, track) for track in sorted(spec.tracks)}
         for track, found in groups.items():
-            rows += _track_rows(evidence, model, track, found)
-        goals += build_goals(evidence, model, groups)
-        frontiers += build_frontiers(evidence, model, groups)
+            rows += _track_rows(resamples, model, track, found)
+        goals += build_goals(resamples, model, groups)
+        frontiers += build_frontiers(resamples, model, groups)
     return (
         [cast(Row, rounded(row)) for row in rows],
         [cast(Goals, rounded(each)) for each in goals],
@@ -51,24 +51,24 @@ def build_rows(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> tuple[list
     )
 
 
-def _track_rows(evidence: Evidence, model: str, track: str, groups: Sequence[Group]) -> list[Row]:
-    rivals = rivals_of(evidence, track, groups)
+def _track_rows(resamples: Resamples, model: str, track: str, groups: Sequence[Group]) -> list[Row]:
+    rivals = rivals_of(resamples, track, groups)
     ranked = [group for group in groups if group.ranked]
-    freedom = evidence.freedom(evidence.s(track))
-    draws = [evidence.s_unbounded(track, group.columns) for group in ranked]
-    ranks = rank_intervals(draws, evidence.spec.confidence, freedom)
+    freedom = resamples.freedom(resamples.s(track))
+    draws = [resamples.s_unbounded(track, group.columns) for group in ranked]
+    ranks = rank_intervals(draws, resamples.spec.confidence, freedom)
     places: dict[str, RankInterval] = {
         group.variant: {"low": rank.low, "high": rank.high, "group": rank.group}
         for group, rank in zip(ranked, ranks, strict=True)
     }
     others = {
-        name: evidence.s_unbounded(track, rival.columns)
+        name: resamples.s_unbounded(track, rival.columns)
         for name, rival in zip(("base", "noise"), rivals, strict=True)
         if rival
     }
-    claims = _claims(ranked, against(draws, list(others.values()), evidence.spec.confidence, freedom), list(others))
+    claims = _claims(ranked, against(draws, list(others.values()), resamples.spec.confidence, freedom), list(others))
     rows = [
-        _row(evidence, model, track, group, rivals.of(group), places.get(group.variant), claims.get(group.variant))
+        _row(resamples, model, track, group, rivals.of(group), places.get(group.variant), claims.get(group.variant))
         for group in groups
     ]
     _correct(rows)
@@ -97,7 +97,7 @@ def _position(row: Row) -> tuple:
 
 
 def _row(
-    evidence: Evidence,
+    resamples: Resamples,
     model: str,
     track: str,
     group: Group,
@@ -105,8 +105,8 @@ def _row(
     rank: RankInterval | None,
     claims: Claims | None,
 ) -> Row:
-    members = [evidence.checkpoints[index] for index in group.members]
-    finished = [evidence.checkpoints[index] for index in group.columns]
+    members = [resamples.checkpoints[index] for index in group.members]
+    finished = [resamples.checkpoints[index] for index in group.columns]
     row: Row = {
         "model": model,
         "track": track,
@@ -132,8 +132,8 @@ def _row(
         "selectivity": None,
         "cross": [],
         "controls": [],
-        "published": _published(evidence.spec, model, track, group),
-        "alpha": _alpha(evidence.spec, model, track, group, finished),
+        "published": _published(resamples.spec, model, track, group),
+        "alpha": _alpha(resamples.spec, model, track, group, finished),
         "unclipped": None,
         "stress": {},
         "marks": {},
@@ -141,15 +141,15 @@ def _row(
         "warnings": [],
         "cells": sorted(checkpoint.cell for checkpoint in members),
     }
-    tasks = evidence.spec.tracks[track].tasks
-    row["stress"] = stressed(evidence, track, group, rivals.base)
-    audits = {k: {task: audit(evidence, k, task) for task in tasks} for k in group.columns}
-    s = _fill(evidence, row, track, group, rivals) if finished else None
+    tasks = resamples.spec.tracks[track].tasks
+    row["stress"] = stressed(resamples, track, group, rivals.base)
+    audits = {k: {task: audit(resamples, k, task) for task in tasks} for k in group.columns}
+    s = _fill(resamples, row, track, group, rivals) if finished else None
     for task in tasks:
         numbers = mean_numbers([found[task] for found in audits.values()])
         if numbers:
             row["audit"][task] = numbers
-    row["warnings"] = doubts(evidence.spec, row, _known(evidence, track, group, audits, s))
+    row["warnings"] = row_warnings(resamples.spec, row, _known(resamples, track, group, audits, s))
     return row
 
 
@@ -159,54 +159,54 @@ def _status(members: Sequence[Checkpoint], finished: int) -> Status:
     return "partial" if finished or all(checkpoint.status == "pending" for checkpoint in members) else "failed"
 
 
-def _fill(evidence: Evidence, row: Row, track: str, group: Group, rivals: Rivals) -> Estimate | None:
+def _fill(resamples: Resamples, row: Row, track: str, group: Group, rivals: Rivals) -> Estimate | None:
     """Fill in the numbers of a row that has finished checkpoints; return its S."""
-    roles, s = evidence.spec.tracks[track], evidence.s(track)
-    own = evidence.estimate(s, group.columns)
+    roles, s = resamples.spec.tracks[track], resamples.s(track)
+    own = resamples.estimate(s, group.columns)
     row["s_unlearning"] = interval(own)
-    row["noise_shares"] = shares(evidence.values(s, group.columns))
-    row["delta_base"] = difference(evidence, s, group, rivals.base)
-    row["delta_noise"] = difference(evidence, s, group, rivals.noise)
-    row["forget"] = component(evidence, roles.forget_task, group, rivals, strata=True)
-    row["retain"] = component(evidence, roles.retain_task, group, rivals)
-    row["selectivity"] = selectivity(evidence, track, group, rivals.base)
+    row["noise_shares"] = shares(resamples.values(s, group.columns))
+    row["delta_base"] = difference(resamples, s, group, rivals.base)
+    row["delta_noise"] = difference(resamples, s, group, rivals.noise)
+    row["forget"] = component(resamples, roles.forget_task, group, rivals, strata=True)
+    row["retain"] = component(resamples, roles.retain_task, group, rivals)
+    row["selectivity"] = selectivity(resamples, track, group, rivals.base)
     if row["kind"] in RANKED:
         row["tests"] = {
-            "forget": comparison(evidence, roles.forget_task, group, rivals.base),
-            "retain": comparison(evidence, roles.retain_task, group, rivals.base),
-            "forget_noise": comparison(evidence, roles.forget_task, group, rivals.noise),
-            "retain_noise": comparison(evidence, roles.retain_task, group, rivals.noise),
+            "forget": comparison(resamples, roles.forget_task, group, rivals.base),
+            "retain": comparison(resamples, roles.retain_task, group, rivals.base),
+            "forget_noise": comparison(resamples, roles.forget_task, group, rivals.noise),
+            "retain_noise": comparison(resamples, roles.retain_task, group, rivals.noise),
         }
-    cross = [component(evidence, task, group, rivals, strata=True) for task in roles.cross_tasks]
+    cross = [component(resamples, task, group, rivals, strata=True) for task in roles.cross_tasks]
     row["cross"] = [found for found in cross if found is not None]
-    controls = [component(evidence, task, group, rivals) for task in roles.controls]
+    controls = [component(resamples, task, group, rivals) for task in roles.controls]
     row["controls"] = [found for found in controls if found is not None]
-    forget, retain = (interval(evidence.estimate(part, group.columns)) for part in evidence.unclipped(track))
+    forget, retain = (interval(resamples.estimate(part, group.columns)) for part in resamples.unclipped(track))
     row["unclipped"] = {"forget": forget, "retain": retain}
     for task in roles.tasks:
-        marks = mark_shares([evidence.answers[task][k] for k in evidence.scored(task, group.columns)])
+        marks = mark_shares([resamples.answers[task][k] for k in resamples.scored(task, group.columns)])
         if marks:
             row["marks"][task] = marks
     return own
 
 
 def _known(
-    evidence: Evidence, track: str, group: Group, audits: Mapping[int, Mapping[str, Audit]], s: Estimate | None
+    resamples: Resamples, track: str, group: Group, audits: Mapping[int, Mapping[str, Audit]], s: Estimate | None
 ) -> Known:
     """Return what its checkpoints tell of a row beside its numbers."""
-    members = [evidence.checkpoints[index] for index in group.members]
+    members = [resamples.checkpoints[index] for index in group.members]
     lacking = {
-        evidence.checkpoints[k].cell: task
+        resamples.checkpoints[k].cell: task
         for k in group.members
-        if evidence.checkpoints[k].status == "ok" and (task := evidence.lacking(track, k))
+        if resamples.checkpoints[k].status == "ok" and (task := resamples.lacking(track, k))
     }
     uncontrolled = {
-        evidence.checkpoints[k].cell: unscored
+        resamples.checkpoints[k].cell: unscored
         for k in group.columns
-        if (unscored := [task for task in evidence.spec.tracks[track].controls if not evidence.scored(task, [k])])
+        if (unscored := [task for task in resamples.spec.tracks[track].controls if not resamples.scored(task, [k])])
     }
     return Known(
-        members, lacking, uncontrolled, {evidence.checkpoints[k].cell: found for k, found in audits.items()}, s
+        members, lacking, uncontrolled, {resamples.checkpoints[k].cell: found for k, found in audits.items()}, s
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..schema import SMALLEST, Comparison, Component, Interval, NoiseShares, Selectivity
+from ..schema import SMALLEST, Component, Interval, NoiseShares, PairedTest, Selectivity
 from ..stats.arrays import mean_scores
 from ..stats.intervals import Estimate, noise_shares, wilson
 from ..stats.metrics import Floats
 from .groups import Group, Rivals
-from .resampling import Evidence, Quantity
+from .resampling import Resamples, Statistic
 
 STRATA = range(2, 7)
 """Numbers of strata of a forget task of which each gets an interval of its own."""
@@ -20,22 +20,24 @@ def interval(found: Estimate | None) -> Interval | None:
     return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
 
 
-def difference(evidence: Evidence, quantity: Quantity, group: Group, other: Group | None) -> Interval | None:
-    """Return a quantity of a row less that of another, None where there is no other."""
-    return interval(evidence.estimate(quantity, group.columns, other.columns)) if other else None
+def difference(resamples: Resamples, statistic: Statistic, group: Group, other: Group | None) -> Interval | None:
+    """Return a statistic of a row less that of another, None where there is no other."""
+    return interval(resamples.estimate(statistic, group.columns, other.columns)) if other else None
 
 
-def component(evidence: Evidence, task: str, group: Group, rivals: Rivals, *, strata: bool = False) -> Component | None:
+def component(
+    resamples: Resamples, task: str, group: Group, rivals: Rivals, *, strata: bool = False
+) -> Component | None:
     """Return a task's number of a row, None where it has none."""
-    spec, info, table = evidence.spec, evidence.spec.tasks[task], evidence.tables[task]
-    columns, metric = evidence.scored(task, group.columns), evidence.metric(task)
-    found = evidence.estimate(metric, columns)
+    spec, info, table = resamples.spec, resamples.spec.tasks[task], resamples.tables[task]
+    columns, metric = resamples.scored(task, group.columns), resamples.metric(task)
+    found = resamples.estimate(metric, columns)
     if found is None:
         return None
     n, clusters, missing = table.complete(columns)
     counted = found.constant and n > 1 and found.value in (0.0, 1.0) and table.binary and table.single
     low, high = wilson(found.value, n, spec.confidence) if counted else (found.low, found.high)
-    also = mean_scores([evidence.answers[task][k] for k in columns])
+    also = mean_scores([resamples.answers[task][k] for k in columns])
     also.pop(info.metric, None)
     return {
         "task": task,
@@ -47,22 +49,24 @@ def component(evidence: Evidence, task: str, group: Group, rivals: Rivals, *, st
         "n": n,
         "n_clusters": clusters,
         "missing": missing,
-        "delta_base": difference(evidence, metric, group, rivals.base),
-        "delta_noise": difference(evidence, metric, group, rivals.noise),
+        "delta_base": difference(resamples, metric, group, rivals.base),
+        "delta_noise": difference(resamples, metric, group, rivals.noise),
         "also": also,
         "strata": table.stratum_means(columns) if strata and len(table.names) > 1 else {},
-        "strata_intervals": _strata(evidence, task, columns) if strata and len(table.names) in STRATA else {},
+        "strata_intervals": _strata(resamples, task, columns) if strata and len(table.names) in STRATA else {},
     }
 
 
-def _strata(evidence: Evidence, task: str, columns: Sequence[int]) -> dict[str, Interval]:
-    found = {name: interval(evidence.estimate(evidence.metric(task, name), columns)) for name in evidence.strata(task)}
+def _strata(resamples: Resamples, task: str, columns: Sequence[int]) -> dict[str, Interval]:
+    found = {
+        name: interval(resamples.estimate(resamples.metric(task, name), columns)) for name in resamples.strata(task)
+    }
     return {name: mean for name, mean in found.items() if mean is not None}
 
 
-def comparison(evidence: Evidence, task: str, group: Group, other: Group | None) -> Comparison | None:
+def comparison(resamples: Resamples, task: str, group: Group, other: Group | None) -> PairedTest | None:
     """Return the test that a row's metric is that of another row, before Holm's correction."""
-    found = evidence.compare(task, group.columns, other.columns) if other else None
+    found = resamples.compare(task, group.columns, other.columns) if other else None
     if other is None or found is None:
         return None
     p = max(found.p, SMALLEST)
@@ -82,17 +86,17 @@ def shares(draws: Floats) -> NoiseShares | None:
     return {"items": found[0], "seeds": found[1]} if found else None
 
 
-def selectivity(evidence: Evidence, track: str, group: Group, base: Group | None) -> Selectivity | None:
+def selectivity(resamples: Resamples, track: str, group: Group, base: Group | None) -> Selectivity | None:
     """Return utility on the subjects next to the forget topic against the rest, None where there are not both."""
-    roles = evidence.spec.tracks[track]
-    names = evidence.strata(roles.retain_task)
+    roles = resamples.spec.tracks[track]
+    names = resamples.strata(roles.retain_task)
     near = [name for name in names if name in roles.neighbours]
     rest = [name for name in names if name not in roles.neighbours]
     if not near or not rest:
         return None
-    quantities = [evidence.metric(roles.retain_task, *strata) for strata in (near, rest)]
-    beside, others = (interval(evidence.estimate(quantity, group.columns)) for quantity in quantities)
-    gap = Quantity((quantities[0].parts[0], quantities[1].parts[0]), lambda a, b: a - b, (-1.0, 1.0))
+    quantities = [resamples.metric(roles.retain_task, *strata) for strata in (near, rest)]
+    beside, others = (interval(resamples.estimate(statistic, group.columns)) for statistic in quantities)
+    gap = Statistic((quantities[0].parts[0], quantities[1].parts[0]), lambda a, b: a - b, (-1.0, 1.0))
     if beside is None or others is None:
         return None
     return {
@@ -100,7 +104,7 @@ def selectivity(evidence: Evidence, track: str, group: Group, base: Group | None
         "neighbours": near,
         "near": beside,
         "rest": others,
-        "near_delta": difference(evidence, quantities[0], group, base),
-        "rest_delta": difference(evidence, quantities[1], group, base),
-        "gap": difference(evidence, gap, group, base),
+        "near_delta": difference(resamples, quantities[0], group, base),
+        "rest_delta": difference(resamples, quantities[1], group, base),
+        "gap": difference(resamples, gap, group, base),
     }

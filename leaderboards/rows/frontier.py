@@ -23,12 +23,12 @@ from typing import TypedDict
 import numpy as np
 
 from ..schema import Interval
-from ..stats.intervals import Side, contrast, estimate
+from ..stats.intervals import SeedMean, contrast, estimate
 from ..stats.metrics import Floats
 from ..stats.simultaneous import family
 from .components import interval
 from .groups import Group
-from .resampling import Evidence
+from .resampling import Resamples
 
 SWEEP = 3
 """Settings from which a method counts as swept."""
@@ -134,11 +134,11 @@ def _beneath(i: int, j: int, k: int, forget: Floats, retain: Floats) -> bool:
     return (forget[j] - forget[i]) * (retain[i] - retain[k]) <= (forget[k] - forget[i]) * (retain[i] - retain[j])
 
 
-def build_frontiers(evidence: Evidence, model: str, groups: Mapping[str, Sequence[Group]]) -> list[Frontier]:
+def build_frontiers(resamples: Resamples, model: str, groups: Mapping[str, Sequence[Group]]) -> list[Frontier]:
     """Return a frontier for each track on which base and a method with `SWEEP` settings or more are measured.
 
     Args:
-        evidence: of the model.
+        resamples: of the model.
         model: its name.
         groups: the rows of every track.
     """
@@ -149,12 +149,12 @@ def build_frontiers(evidence: Evidence, model: str, groups: Mapping[str, Sequenc
         for group in rows:
             if group.first.kind in ("method", "noise") and group.columns:
                 by_method.setdefault(group.first.method, []).append(group)
-        sweeps = [_sweep(evidence, track, name, own) for name, own in by_method.items() if len(own) >= SWEEP]
+        sweeps = [_sweep(resamples, track, name, own) for name, own in by_method.items() if len(own) >= SWEEP]
         sweeps = [each for each in sweeps if each is not None]
         if base is None or not sweeps:
             continue
-        noise = _sweep(evidence, track, "noise", by_method.get("noise", []))
-        found.append(_frontier(evidence, model, track, base, [*sweeps, *([noise] if noise else [])]))
+        noise = _sweep(resamples, track, "noise", by_method.get("noise", []))
+        found.append(_frontier(resamples, model, track, base, [*sweeps, *([noise] if noise else [])]))
     return found
 
 
@@ -169,30 +169,30 @@ def reading(frontier: Frontier) -> str:
     )
 
 
-def _points(evidence: Evidence, track: str, columns: Sequence[int]) -> tuple[Floats, Floats]:
-    forget, retain = (evidence.values(part, columns) for part in evidence.unclipped(track))
+def _points(resamples: Resamples, track: str, columns: Sequence[int]) -> tuple[Floats, Floats]:
+    forget, retain = (resamples.values(part, columns) for part in resamples.unclipped(track))
     return forget, retain
 
 
-def _sweep(evidence: Evidence, track: str, method: str, groups: Sequence[Group]) -> Sweep | None:
+def _sweep(resamples: Resamples, track: str, method: str, groups: Sequence[Group]) -> Sweep | None:
     """Return the points of some variants by the seeds that all of them have; None where there is no such seed."""
-    places = [{evidence.checkpoints[k].seed: k for k in group.columns} for group in groups]
+    places = [{resamples.checkpoints[k].seed: k for k in group.columns} for group in groups]
     shared = set.intersection(*map(set, places)) if places else set()
     seeds = sorted(shared, key=lambda seed: -1 if seed is None else seed)
     if not seeds:
         return None
-    points = [_points(evidence, track, [by_seed[seed] for seed in seeds]) for by_seed in places]
+    points = [_points(resamples, track, [by_seed[seed] for seed in seeds]) for by_seed in places]
     variants = tuple(group.variant for group in groups)
     forget, retain = (np.stack(part, axis=2) for part in zip(*points, strict=True))
     return Sweep(method, variants, (forget, retain))
 
 
-def _frontier(evidence: Evidence, model: str, track: str, base: Group, sweeps: Sequence[Sweep]) -> Frontier:
-    chance = evidence.spec.tasks[evidence.spec.tracks[track].retain_task].chance
-    own = [part[:, 0] for part in _points(evidence, track, base.columns)]
+def _frontier(resamples: Resamples, model: str, track: str, base: Group, sweeps: Sequence[Sweep]) -> Frontier:
+    chance = resamples.spec.tasks[resamples.spec.tracks[track].retain_task].chance
+    own = [part[:, 0] for part in _points(resamples, track, base.columns)]
     level = own[1] - TOLERANCE / (1 - chance)
-    confidence = evidence.spec.confidence
-    freedom = min(evidence.freedom(part) for part in evidence.unclipped(track))
+    confidence = resamples.spec.confidence
+    freedom = min(resamples.freedom(part) for part in resamples.unclipped(track))
     methods: list[Swept] = []
     sides = []
     for sweep in sweeps:
@@ -213,7 +213,7 @@ def _frontier(evidence: Evidence, model: str, track: str, base: Group, sweeps: S
                 forgetting=value,
             )
         )
-        sides.append((sweep.method, Side.of(values)))
+        sides.append((sweep.method, SeedMean.of(values)))
     pairs = list(combinations(sides, 2))
     gains = family((contrast([(1.0, a), (-1.0, b)]) for (_, a), (_, b) in pairs), confidence, freedom)
     listed = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...harness.errors import UserError
 from ..spec import Checkpoint
-from .resampling import Evidence
+from .resampling import Resamples
 
 RANKED = ("method", "import")
 
@@ -43,33 +43,33 @@ class Rivals:
         return iter((self.base, self.noise))
 
 
-def groups_of(evidence: Evidence, track: str) -> list[Group]:
+def groups_of(resamples: Resamples, track: str) -> list[Group]:
     """Return the rows of a track, by name.
 
     Raises:
         UserError: one name for rows of different kinds, or two cells for one seed.
     """
     members: dict[str, list[int]] = {}
-    for index, checkpoint in enumerate(evidence.checkpoints):
+    for index, checkpoint in enumerate(resamples.checkpoints):
         if checkpoint.track in (None, track) and checkpoint.stress is None:
             members.setdefault(checkpoint.variant, []).append(index)
     groups = []
     for variant, indices in sorted(members.items()):
-        found = [evidence.checkpoints[index] for index in indices]
+        found = [resamples.checkpoints[index] for index in indices]
         if len({checkpoint.kind for checkpoint in found}) > 1:
             raise UserError(f"{variant!r} is the name of rows of different kinds; rename the imported checkpoint.")
         seeds = [checkpoint.seed for checkpoint in found]
         if len(set(seeds)) < len(seeds):
             cells = ", ".join(checkpoint.cell for checkpoint in found)
             raise UserError(f"Row {variant!r} ({found[0].model}, {track}) has two cells for one seed: {cells}.")
-        measured = [k for k in indices if evidence.checkpoints[k].status == "ok" and not evidence.lacking(track, k)]
+        measured = [k for k in indices if resamples.checkpoints[k].status == "ok" and not resamples.lacking(track, k)]
         groups.append(Group(variant, tuple(indices), tuple(measured), found[0]))
     return groups
 
 
-def rivals_of(evidence: Evidence, track: str, groups: Sequence[Group]) -> Rivals:
+def rivals_of(resamples: Resamples, track: str, groups: Sequence[Group]) -> Rivals:
     """Return the measured base, and of several measured noise rows the one with the highest S."""
     base = next((group for group in groups if group.first.kind == "base" and group.columns), None)
     noises = [group for group in groups if group.first.kind == "noise" and group.columns]
-    noise = max(noises, key=lambda group: float(evidence.s_draws(track, group.columns)[0].mean()), default=None)
+    noise = max(noises, key=lambda group: float(resamples.s_draws(track, group.columns)[0].mean()), default=None)
     return Rivals(base, noise)

@@ -19,19 +19,19 @@ from typing import Literal
 import numpy as np
 
 from ..schema import Goals, Interaction, Interval
-from ..stats.intervals import Side, contrast
+from ..stats.intervals import SeedMean, contrast
 from ..stats.metrics import Floats
 from ..stats.simultaneous import family, separations
 from .components import interval
 from .groups import Group
-from .resampling import Evidence
+from .resampling import Resamples
 
 
-def build_goals(evidence: Evidence, model: str, groups: Mapping[str, Sequence[Group]]) -> list[Goals]:
+def build_goals(resamples: Resamples, model: str, groups: Mapping[str, Sequence[Group]]) -> list[Goals]:
     """Return the table of a model; none where fewer than two methods are measured on all of two tracks or more.
 
     Args:
-        evidence: of the model.
+        resamples: of the model.
         model: its name.
         groups: the rows of every track.
     """
@@ -46,15 +46,15 @@ def build_goals(evidence: Evidence, model: str, groups: Mapping[str, Sequence[Gr
     if len(variants) < 2:
         return []
     draws = {
-        track: [evidence.s_unbounded(track, rows[name].columns) for name in variants] for track, rows in found.items()
+        track: [resamples.s_unbounded(track, rows[name].columns) for name in variants] for track, rows in found.items()
     }
     s: dict[str, dict[str, Interval | None]] = {
         name: {
-            track: interval(evidence.estimate(evidence.s(track), rows[name].columns)) for track, rows in found.items()
+            track: interval(resamples.estimate(resamples.s(track), rows[name].columns)) for track, rows in found.items()
         }
         for name in variants
     }
-    sure = evidence.spec.confidence, min(evidence.freedom(evidence.s(track)) for track in found)
+    sure = resamples.spec.confidence, min(resamples.freedom(resamples.s(track)) for track in found)
     best = _may_be_best(draws, variants, *sure)
     interactions = _interactions(draws, variants, *sure)
     answer = _answer(list(best.values()))
@@ -68,9 +68,9 @@ def build_goals(evidence: Evidence, model: str, groups: Mapping[str, Sequence[Gr
             "s": s,
             "interactions": interactions,
             "best": best,
-            "differs": _differs(draws, evidence.generator([*found, "best by goal"])),
+            "differs": _differs(draws, resamples.generator([*found, "best by goal"])),
             "answer": answer,
-            "sentence": _sentence(answer, best, interactions, evidence.spec.confidence) + omitted,
+            "sentence": _sentence(answer, best, interactions, resamples.spec.confidence) + omitted,
         }
     ]
 
@@ -89,7 +89,7 @@ def _may_be_best(
 def _interactions(
     draws: Mapping[str, Sequence[Floats]], names: Sequence[str], confidence: float, freedom: float
 ) -> list[Interaction]:
-    sides = {track: [Side.of(row) for row in rows] for track, rows in draws.items()}
+    sides = {track: [SeedMean.of(row) for row in rows] for track, rows in draws.items()}
     keys = [(a, b, t, u) for t, u in combinations(sides, 2) for a, b in combinations(range(len(names)), 2)]
     contrasts = (
         contrast([(1.0, sides[t][a]), (-1.0, sides[t][b]), (-1.0, sides[u][a]), (1.0, sides[u][b])])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...harness.errors import UserError
 from ...harness.specs import digest
 from ..spec import BoardSpec, Checkpoint
-from ..stats.arrays import Answers, Table, collect
+from ..stats.arrays import Answers, ScoreMatrix, collect
 from ..stats.bootstrap import bootstrap_means, jackknife_means
 from ..stats.intervals import Estimate, acceleration, estimate
 from ..stats.metrics import Floats, forget_part, retain_part, s_unlearning
@@ -23,7 +23,7 @@ Part = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Quantity:
+class Statistic:
     """A number of a checkpoint: a function, elementwise, of its means on some parts.
 
     Attributes:
@@ -37,7 +37,7 @@ class Quantity:
     bounds: tuple[float, float] = (0.0, 1.0)
 
 
-class Evidence:
+class Resamples:
     """The checkpoints of one model in a fixed order, with the scores and resamples of each task, drawn once.
 
     The draws of a task depend on the bootstrap seed, the task's name and the union of its clusters only.
@@ -63,17 +63,19 @@ class Evidence:
         self._fill(spec, ordered, tables)
 
     @classmethod
-    def of_tables(cls, spec: BoardSpec, checkpoints: Sequence[Checkpoint], tables: Mapping[str, Table]) -> Evidence:
-        """Return the evidence of checkpoints whose scores stand in tables already, a column each, in their order."""
+    def of_tables(
+        cls, spec: BoardSpec, checkpoints: Sequence[Checkpoint], tables: Mapping[str, ScoreMatrix]
+    ) -> Resamples:
+        """Return the resamples of checkpoints whose scores stand in tables already, a column each, in their order."""
         self = cls.__new__(cls)
         self._fill(spec, checkpoints, tables)
         return self
 
-    def _fill(self, spec: BoardSpec, checkpoints: Sequence[Checkpoint], tables: Mapping[str, Table]) -> None:
+    def _fill(self, spec: BoardSpec, checkpoints: Sequence[Checkpoint], tables: Mapping[str, ScoreMatrix]) -> None:
         self.spec = spec
         self.checkpoints = list(checkpoints)
         self.tables = dict(tables)
-        self._parts: dict[Part, Table] = {}
+        self._parts: dict[Part, ScoreMatrix] = {}
         self._means: dict[Part, Floats] = {}
         self._left_out: dict[Part, tuple[Floats, NDArray[np.intp]]] = {}
         self.means: dict[str, Floats] = {name: self.part((name,)) for name in self.tables}
@@ -85,19 +87,19 @@ class Evidence:
             self._means[part] = bootstrap_means(self._table(part), self.spec.resamples, self.generator(key))
         return self._means[part]
 
-    def metric(self, task: str, *strata: str) -> Quantity:
+    def metric(self, task: str, *strata: str) -> Statistic:
         """Return a task's metric, or that of some of its strata."""
         largest = self.spec.tasks[task].largest
-        return Quantity(((task, *strata),), lambda mean: mean, (0.0, np.inf if largest is None else largest))
+        return Statistic(((task, *strata),), lambda mean: mean, (0.0, np.inf if largest is None else largest))
 
-    def s(self, track: str) -> Quantity:
+    def s(self, track: str) -> Statistic:
         """Return S-unlearning of a track, recomputed whole in each resample."""
         (forget, forget_chance), (retain, retain_chance) = self._roles(track)
 
         def of(m: Floats, r: Floats) -> Floats:
             return s_unlearning(m, r, forget_chance=forget_chance, retain_chance=retain_chance)
 
-        return Quantity((forget, retain), of)
+        return Statistic((forget, retain), of)
 
     def s_unbounded(self, track: str, columns: Sequence[int]) -> Floats:
         """Return S of some checkpoints, its resamples spread as those of S before clipping [B + 1, k].
@@ -106,22 +108,22 @@ class Evidence:
         by their spread would call luck a difference. Row 0 is S itself.
         """
         forget, retain = self.unclipped(track)
-        whole = Quantity((*forget.parts, *retain.parts), lambda m, r: forget.of(m) * retain.of(r))
+        whole = Statistic((*forget.parts, *retain.parts), lambda m, r: forget.of(m) * retain.of(r))
         draws = self.values(whole, columns)
         return draws - draws[0] + self.s_draws(track, columns)[0]
 
-    def unclipped(self, track: str) -> tuple[Quantity, Quantity]:
+    def unclipped(self, track: str) -> tuple[Statistic, Statistic]:
         """Return Ubar and Rbar before clipping."""
         (forget, forget_chance), (retain, retain_chance) = self._roles(track)
         bounds = (-np.inf, np.inf)
         return (
-            Quantity((forget,), lambda mean: forget_part(mean, forget_chance, clip=False), bounds),
-            Quantity((retain,), lambda mean: retain_part(mean, retain_chance, clip=False), bounds),
+            Statistic((forget,), lambda mean: forget_part(mean, forget_chance, clip=False), bounds),
+            Statistic((retain,), lambda mean: retain_part(mean, retain_chance, clip=False), bounds),
         )
 
-    def values(self, quantity: Quantity, columns: Sequence[int]) -> Floats:
-        """Return a quantity of some checkpoints [B + 1, k]; those without a value are left out."""
-        draws = quantity.of(*(self.part(part)[:, list(columns)] for part in quantity.parts))
+    def values(self, statistic: Statistic, columns: Sequence[int]) -> Floats:
+        """Return a statistic of some checkpoints [B + 1, k]; those without a value are left out."""
+        draws = statistic.of(*(self.part(part)[:, list(columns)] for part in statistic.parts))
         held = ~np.isnan(draws[0])
         return draws if held.all() else draws[:, held]
 
@@ -133,42 +135,46 @@ class Evidence:
         """Return S-unlearning of some checkpoints, recomputed whole in each resample [B + 1, k]."""
         return self.values(self.s(track), columns)
 
-    def estimate(self, quantity: Quantity, plus: Sequence[int], minus: Sequence[int] | None = None) -> Estimate | None:
-        """Return the mean of a quantity over some checkpoints, less that over others, with the board's interval."""
-        sides = [self.values(quantity, columns) for columns in (plus, minus) if columns is not None]
+    def estimate(
+        self, statistic: Statistic, plus: Sequence[int], minus: Sequence[int] | None = None
+    ) -> Estimate | None:
+        """Return the mean of a statistic over some checkpoints, less that over others, with the board's interval."""
+        sides = [self.values(statistic, columns) for columns in (plus, minus) if columns is not None]
         if not all(side.shape[1] for side in sides):
             return None
-        low, high = quantity.bounds
+        low, high = statistic.bounds
         return estimate(
             *sides,
             confidence=self.spec.confidence,
-            bounds=quantity.bounds if minus is None else (low - high, high - low),
-            acceleration=self.acceleration(quantity, plus, minus) if self.spec.interval == "bca" else None,
-            freedom=self.freedom(quantity),
+            bounds=statistic.bounds if minus is None else (low - high, high - low),
+            acceleration=self.acceleration(statistic, plus, minus) if self.spec.interval == "bca" else None,
+            freedom=self.freedom(statistic),
         )
 
-    def freedom(self, quantity: Quantity) -> int:
-        """Return the degrees of freedom of a quantity's variance over items: the fewest of its parts, at least 1."""
-        return min(self._table(part).freedom for part in quantity.parts)
+    def freedom(self, statistic: Statistic) -> int:
+        """Return the degrees of freedom of a statistic's variance over items: the fewest of its parts, at least 1."""
+        return min(self._table(part).freedom for part in statistic.parts)
 
-    def acceleration(self, quantity: Quantity, plus: Sequence[int], minus: Sequence[int] | None = None) -> float | None:
+    def acceleration(
+        self, statistic: Statistic, plus: Sequence[int], minus: Sequence[int] | None = None
+    ) -> float | None:
         """Return BCa's acceleration of a mean, or a difference of two, over items; None on degenerate data."""
-        left_out, groups = self._jackknife(quantity, plus)
+        left_out, groups = self._jackknife(statistic, plus)
         if minus is not None:
-            left_out = left_out - self._jackknife(quantity, minus)[0]
+            left_out = left_out - self._jackknife(statistic, minus)[0]
         return acceleration(left_out, groups) if len(left_out) else None
 
-    def _jackknife(self, quantity: Quantity, columns: Sequence[int]) -> tuple[Floats, NDArray[np.intp]]:
-        """Return the mean of a quantity over some checkpoints without each cluster of each part in turn [C]."""
-        data = [self.part(part)[0, list(columns)] for part in quantity.parts]
-        held = ~np.isnan(quantity.of(*data))
+    def _jackknife(self, statistic: Statistic, columns: Sequence[int]) -> tuple[Floats, NDArray[np.intp]]:
+        """Return the mean of a statistic over some checkpoints without each cluster of each part in turn [C]."""
+        data = [self.part(part)[0, list(columns)] for part in statistic.parts]
+        held = ~np.isnan(statistic.of(*data))
         values, groups, first = [], [], 0
-        for place, part in enumerate(quantity.parts):
+        for place, part in enumerate(statistic.parts):
             if part not in self._left_out:
                 self._left_out[part] = jackknife_means(self._table(part))
             means, strata = self._left_out[part]
             given = [*data[:place], means[:, list(columns)], *data[place + 1 :]]
-            values.append(quantity.of(*given)[:, held].mean(axis=1))
+            values.append(statistic.of(*given)[:, held].mean(axis=1))
             groups.append(strata + first)
             first += int(strata.max(initial=-1)) + 1
         return np.concatenate(values), np.concatenate(groups)
@@ -198,7 +204,7 @@ class Evidence:
         """Return a source of randomness that depends on the board's seed and a key only."""
         return np.random.default_rng([self.spec.seed, int(digest(key), 16)])
 
-    def _table(self, part: Part) -> Table:
+    def _table(self, part: Part) -> ScoreMatrix:
         if part not in self._parts:
             task, *strata = part
             self._parts[part] = self.tables[task].part(strata) if strata else self.tables[task]

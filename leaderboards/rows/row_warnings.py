@@ -74,18 +74,18 @@ class Known:
     s: Estimate | None
 
 
-def doubts(spec: BoardSpec, row: Row, known: Known) -> list[str]:
+def row_warnings(spec: BoardSpec, row: Row, known: Known) -> list[str]:
     """Return the warnings of a row whose numbers are filled in."""
     members = known.members
     found = [*_unfinished(row, members, known.lacking), *_uncontrolled(members, known.uncontrolled)]
     for component in components(row):
-        found += _component_doubts(row, component)
+        found += _component_warnings(row, component)
         for checkpoint in members:
             audit = known.audits.get(checkpoint.cell, {}).get(component["task"])
             if audit is not None:
-                found += _audit_doubts(row, component, _who(checkpoint, members), audit)
+                found += _audit_warnings(row, component, _who(checkpoint, members), audit)
     if row["s_unlearning"] is not None:
-        found += _utility_doubts(spec, row)
+        found += _utility_warnings(spec, row)
         if row["s_unlearning"]["low"] is None:
             found.append("no interval: too few items or clusters with a score to resample")
         elif known.s is not None and known.s.constant:
@@ -127,7 +127,7 @@ def _uncontrolled(members: Sequence[Checkpoint], uncontrolled: Mapping[str, Sequ
     return found
 
 
-def _audit_doubts(row: Row, component: Component, who: str, audit: Audit) -> list[str]:
+def _audit_warnings(row: Row, component: Component, who: str, audit: Audit) -> list[str]:
     """Return what makes a checkpoint's answers to a task no evidence of what it knows or would say."""
     task = component["task"]
     found = [
@@ -145,7 +145,7 @@ def _audit_doubts(row: Row, component: Component, who: str, audit: Audit) -> lis
     return found
 
 
-def _component_doubts(row: Row, component: Component) -> list[str]:
+def _component_warnings(row: Row, component: Component) -> list[str]:
     task, found = component["task"], []
     for mark, share in row["marks"].get(task, {}).items():
         if share > (CUT if mark == "truncated" else MANY):
@@ -162,7 +162,7 @@ def _component_doubts(row: Row, component: Component) -> list[str]:
     return found
 
 
-def _utility_doubts(spec: BoardSpec, row: Row) -> list[str]:
+def _utility_warnings(spec: BoardSpec, row: Row) -> list[str]:
     retain, found = row["retain"], []
     if retain is None:
         return found

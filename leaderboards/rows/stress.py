@@ -17,58 +17,58 @@ from ..schema import Interval, Stressed
 from ..stats.intervals import estimate
 from .components import interval
 from .groups import Group
-from .resampling import Evidence
+from .resampling import Resamples
 
 
-def stressed(evidence: Evidence, track: str, group: Group, base: Group | None) -> dict[str, Stressed]:
+def stressed(resamples: Resamples, track: str, group: Group, base: Group | None) -> dict[str, Stressed]:
     """Return what a row comes to under every stress of the board; `base` is None for the base's own row."""
-    return {stress: _under(evidence, track, group, base, stress) for stress in evidence.spec.stress}
+    return {stress: _under(resamples, track, group, base, stress) for stress in resamples.spec.stress}
 
 
-def _derived(evidence: Evidence, track: str, group: Group, stress: str) -> list[int]:
+def _derived(resamples: Resamples, track: str, group: Group, stress: str) -> list[int]:
     """Return the columns of a row's checkpoints after a stress, measured or not."""
     return [
         k
-        for k, checkpoint in enumerate(evidence.checkpoints)
+        for k, checkpoint in enumerate(resamples.checkpoints)
         if checkpoint.stress == stress
         and checkpoint.variant == f"{group.variant}+{stress}"
         and checkpoint.track in (None, track)
     ]
 
 
-def _measured(evidence: Evidence, track: str, columns: Sequence[int]) -> list[int]:
-    return [k for k in columns if evidence.checkpoints[k].status == "ok" and not evidence.lacking(track, k)]
+def _measured(resamples: Resamples, track: str, columns: Sequence[int]) -> list[int]:
+    return [k for k in columns if resamples.checkpoints[k].status == "ok" and not resamples.lacking(track, k)]
 
 
-def _under(evidence: Evidence, track: str, group: Group, base: Group | None, stress: str) -> Stressed:
-    roles = evidence.spec.tracks[track]
-    planned = _derived(evidence, track, group, stress)
-    columns = _measured(evidence, track, planned)
-    beside = _measured(evidence, track, _derived(evidence, track, base, stress)) if base else []
-    s, forget, retain = evidence.s(track), evidence.metric(roles.forget_task), evidence.metric(roles.retain_task)
-    remaining, note = None, _unmeasured(evidence, planned)
+def _under(resamples: Resamples, track: str, group: Group, base: Group | None, stress: str) -> Stressed:
+    roles = resamples.spec.tracks[track]
+    planned = _derived(resamples, track, group, stress)
+    columns = _measured(resamples, track, planned)
+    beside = _measured(resamples, track, _derived(resamples, track, base, stress)) if base else []
+    s, forget, retain = resamples.s(track), resamples.metric(roles.forget_task), resamples.metric(roles.retain_task)
+    remaining, note = None, _unmeasured(resamples, planned)
     if not note and base is not None:
-        remaining, note = _remaining(evidence, track, group, base, columns, beside)
+        remaining, note = _remaining(resamples, track, group, base, columns, beside)
     return {
-        "s_unlearning": interval(evidence.estimate(s, columns)),
-        "forget": interval(evidence.estimate(forget, columns)),
-        "retain": interval(evidence.estimate(retain, columns)),
-        "s_delta_base": interval(evidence.estimate(s, columns, beside)),
-        "forget_delta_base": interval(evidence.estimate(forget, columns, beside)),
-        "retain_delta_base": interval(evidence.estimate(retain, columns, beside)),
+        "s_unlearning": interval(resamples.estimate(s, columns)),
+        "forget": interval(resamples.estimate(forget, columns)),
+        "retain": interval(resamples.estimate(retain, columns)),
+        "s_delta_base": interval(resamples.estimate(s, columns, beside)),
+        "forget_delta_base": interval(resamples.estimate(forget, columns, beside)),
+        "retain_delta_base": interval(resamples.estimate(retain, columns, beside)),
         "remaining": remaining,
         "note": note,
         "planned": len(planned),
         "finished": len(columns),
-        "cells": sorted(evidence.checkpoints[k].cell for k in planned),
+        "cells": sorted(resamples.checkpoints[k].cell for k in planned),
     }
 
 
-def _unmeasured(evidence: Evidence, planned: Sequence[int]) -> str:
+def _unmeasured(resamples: Resamples, planned: Sequence[int]) -> str:
     """Say why nothing is known of a row under a stress, empty where all of it is."""
     if not planned:
         return "not applicable: it changes no weights"
-    found = [evidence.checkpoints[k] for k in planned]
+    found = [resamples.checkpoints[k] for k in planned]
     failed = [checkpoint.failure or "no cause was recorded" for checkpoint in found if checkpoint.status == "failed"]
     if failed:
         return f"failed: {failed[0]}"
@@ -76,31 +76,31 @@ def _unmeasured(evidence: Evidence, planned: Sequence[int]) -> str:
 
 
 def _remaining(
-    evidence: Evidence, track: str, group: Group, base: Group, columns: Sequence[int], beside: Sequence[int]
+    resamples: Resamples, track: str, group: Group, base: Group, columns: Sequence[int], beside: Sequence[int]
 ) -> tuple[Interval | None, str]:
     """Return the share of the forgetting that is left, or None and why.
 
     With several seeds each gives R + (a - R b) / mean b, with a and b its forgetting after and before and R the ratio
     of their means: the mean over seeds is R, and how seeds differ is what makes a ratio of means uncertain.
     """
-    task = evidence.spec.tracks[track].forget_task
-    chance, metric = evidence.spec.tasks[task].chance, evidence.metric(task)
-    parent = {evidence.checkpoints[k].seed: k for k in group.columns}
-    pairs = [(parent[seed], k) for k in columns if (seed := evidence.checkpoints[k].seed) in parent]
+    task = resamples.spec.tracks[track].forget_task
+    chance, metric = resamples.spec.tasks[task].chance, resamples.metric(task)
+    parent = {resamples.checkpoints[k].seed: k for k in group.columns}
+    pairs = [(parent[seed], k) for k in columns if (seed := resamples.checkpoints[k].seed) in parent]
     if not pairs or not beside:
         return None, "base or the row lacks a score before or after it"
-    before = evidence.estimate(metric, base.columns, [k for k, _ in pairs])
+    before = resamples.estimate(metric, base.columns, [k for k, _ in pairs])
     if before is None or before.low is None or before.low <= 0:
         return None, "the forgetting before it is not separable from zero"
-    itself = evidence.estimate(metric, beside)
+    itself = resamples.estimate(metric, beside)
     if itself is None or itself.low is None or itself.low <= chance:
         return None, "base itself is at chance after it: nothing is left to tell them apart"
-    means = evidence.part((task,))
+    means = resamples.part((task,))
     was = means[:, list(base.columns)].mean(axis=1, keepdims=True) - means[:, [k for k, _ in pairs]]
     left = means[:, list(beside)].mean(axis=1, keepdims=True) - means[:, [k for _, k in pairs]]
     mean = was.mean(axis=1, keepdims=True)
     mean[mean == 0] = np.nan
     ratio = left.mean(axis=1, keepdims=True) / mean
     draws = ratio + (left - ratio * was) / mean
-    found = estimate(draws, confidence=evidence.spec.confidence, freedom=evidence.freedom(metric))
+    found = estimate(draws, confidence=resamples.spec.confidence, freedom=resamples.freedom(metric))
     return interval(found), ""

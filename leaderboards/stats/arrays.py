@@ -17,7 +17,7 @@ from .metrics import Floats
 
 
 @dataclass(frozen=True)
-class Table:
+class ScoreMatrix:
     """One score of a task for K checkpoints over the union of their I items, which lie in C clusters.
 
     Items are ordered by (stratum, cluster, id), whatever order they came in.
@@ -77,14 +77,14 @@ class Table:
         of_item = np.repeat(self.strata, self._sizes)
         return [np.flatnonzero(of_item == code) for code in range(len(self.names))]
 
-    def part(self, names: Sequence[str]) -> Table:
+    def part(self, names: Sequence[str]) -> ScoreMatrix:
         """Return the part of the table that lies in some strata."""
         kept = [name for name in self.names if name in set(names)]
         codes = {self.names.index(name): code for code, name in enumerate(kept)}
         clusters = np.flatnonzero(np.isin(self.strata, list(codes)))
         sizes = self._sizes[clusters]
         rows = np.sort(np.concatenate([np.zeros(0, np.intp), *(self._rows[code] for code in codes)]))
-        return Table(
+        return ScoreMatrix(
             tuple(self.items[row] for row in rows),
             self.values[rows],
             sizes.cumsum() - sizes,
@@ -177,7 +177,7 @@ def _finite(values: Sequence[float | None]) -> Floats:
     return array
 
 
-def collect(columns: Sequence[Answers], score: str) -> Table:
+def collect(columns: Sequence[Answers], score: str) -> ScoreMatrix:
     """Match the answers of K checkpoints by item.
 
     Args:
@@ -213,7 +213,7 @@ def collect(columns: Sequence[Answers], score: str) -> Table:
     names = tuple(sorted({stratum for stratum, _ in ordered}))
     codes = {name: code for code, name in enumerate(names)}
     strata = [codes[ordered[row][0]] for row in starts]
-    return Table(items, values, np.array(starts, dtype=np.intp), np.array(strata, dtype=np.intp), names)
+    return ScoreMatrix(items, values, np.array(starts, dtype=np.intp), np.array(strata, dtype=np.intp), names)
 
 
 def answer_shares(answers: Answers) -> dict[int, float]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Table
+from .arrays import ScoreMatrix
 from .intervals import TINY
 from .metrics import Floats
 
@@ -73,7 +73,7 @@ def _drawn(
         yield members, counts * np.float64(size / (size - 1))
 
 
-def bootstrap_means(table: Table, resamples: int, rng: np.random.Generator) -> Floats:
+def bootstrap_means(table: ScoreMatrix, resamples: int, rng: np.random.Generator) -> Floats:
     """Return the mean score of each checkpoint in the data and in every resample.
 
     mean[b, k] = sum_c w[b, c] sum_ck / sum_c w[b, c] count_ck, with weights w that all checkpoints share, so that the
@@ -102,7 +102,7 @@ def bootstrap_means(table: Table, resamples: int, rng: np.random.Generator) -> F
     return result
 
 
-def jackknife_means(table: Table) -> tuple[Floats, NDArray[np.intp]]:
+def jackknife_means(table: ScoreMatrix) -> tuple[Floats, NDArray[np.intp]]:
     """Return the mean score of each checkpoint without each cluster in turn [C, K], and the stratum of each [C].
 
     The clusters that stay in the stratum, pooled as in the draws, are weighted n / (n - 1), so that it keeps its

@@ -220,22 +220,22 @@ def noise_shares(draws: Floats) -> tuple[float, float] | None:
 
 
 @dataclass(frozen=True)
-class Side:
+class SeedMean:
     """A row in a comparison: the mean of its seeds in the data and in each resample [B + 1], and their noise."""
 
     mean: Floats
     noise: SeedNoise
 
     @classmethod
-    def of(cls, draws: Floats) -> Side:
+    def of(cls, draws: Floats) -> SeedMean:
         """Return that of a statistic by seed [B + 1, k]."""
         return cls(draws.mean(axis=1), SeedNoise.of(draws))
 
 
-def contrast(sides: Sequence[tuple[float, Side]]) -> Side:
+def contrast(sides: Sequence[tuple[float, SeedMean]]) -> SeedMean:
     """Return a weighted sum of rows."""
     noise = SeedNoise()
     for weight, side in sides:
         one = side.noise
         noise += SeedNoise(weight**2 * one.own, weight**2 * one.shared, weight**4 * one.decay)
-    return Side(np.sum([weight * side.mean for weight, side in sides], axis=0), noise)
+    return SeedMean(np.sum([weight * side.mean for weight, side in sides], axis=0), noise)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from .arrays import Table, by_cluster
+from .arrays import ScoreMatrix, by_cluster
 from .metrics import Floats
 
 FLIPS = 9_999
@@ -68,7 +68,7 @@ class Tested:
 
 
 def compare_items(
-    table: Table, plus: Sequence[int], minus: Sequence[int], *, confidence: float, rng: np.random.Generator
+    table: ScoreMatrix, plus: Sequence[int], minus: Sequence[int], *, confidence: float, rng: np.random.Generator
 ) -> Tested | None:
     """Test whether two rows score alike; an item that any of their checkpoints lacks is left out.
 

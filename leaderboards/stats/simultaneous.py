@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from .intervals import ENOUGH, TINY, Estimate, SeedNoise, Side, contrast, reach
+from .intervals import ENOUGH, TINY, Estimate, SeedMean, SeedNoise, contrast, reach
 from .metrics import Floats
 
 _TOGETHER = 200  # differences held at a time
@@ -30,7 +30,7 @@ class Rank:
     group: int
 
 
-def family(contrasts: Iterable[Side], confidence: float, freedom: float = np.inf) -> list[Estimate]:
+def family(contrasts: Iterable[SeedMean], confidence: float, freedom: float = np.inf) -> list[Estimate]:
     """Return differences with intervals that hold together.
 
     Args:
@@ -90,7 +90,7 @@ def simultaneous(differences: Sequence[Floats], confidence: float) -> list[Estim
             resamples for all.
         confidence: that all intervals hold at once.
     """
-    found = family(map(Side.of, differences), confidence)
+    found = family(map(SeedMean.of, differences), confidence)
     return [cut(each, -1.0, 1.0) for each in found]
 
 
@@ -166,7 +166,7 @@ def against(
         confidence: that all intervals hold at once.
         freedom: degrees of freedom of the variance over items.
     """
-    rivals = [Side.of(other) for other in others]
-    contrasts = (contrast([(1.0, row), (-1.0, other)]) for row in map(Side.of, rows) for other in rivals)
+    rivals = [SeedMean.of(other) for other in others]
+    contrasts = (contrast([(1.0, row), (-1.0, other)]) for row in map(SeedMean.of, rows) for other in rivals)
     found = iter([cut(each, -1.0, 1.0) for each in family(contrasts, confidence, freedom)])
     return [[next(found) for _ in others] for _ in rows]

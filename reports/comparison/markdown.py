@@ -8,7 +8,7 @@ from itertools import groupby
 from ...leaderboards.spec import NULLS
 from ...leaderboards.text.format import interval, shorten, squeeze, table
 from ...leaderboards.text.legend import wrapped
-from .model import Comparison, Quantity, Report, RowComparison
+from .model import Comparison, ComparisonReport, Quantity, RowComparison
 
 VALUE = 21  # columns of a fact; longer ones are cut and given in full below the table
 
@@ -19,7 +19,7 @@ NAMED = 8  # rows named in a sentence; more are counted
 WORDS = {"worse": "**worse**", "better": "**better**", "moved": "**moved**"}
 
 
-def to_text(report: Report) -> str:
+def to_text(report: ComparisonReport) -> str:
     """Return a report as markdown."""
     blocks = [
         f"# Comparison: {shorten(report.a, 48)} → {shorten(report.b, 48)}",
@@ -34,7 +34,7 @@ def to_text(report: Report) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def conclusion(report: Report) -> str:
+def conclusion(report: ComparisonReport) -> str:
     """Return what the comparison comes to, in sentences."""
     rows = [row for each in report.comparisons for row in each.rows]
     sentences = []

@@ -130,7 +130,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Report:
+class ComparisonReport:
     """All that two sides have in common, suite by suite.
 
     Attributes:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from ...leaderboards.rows.resampling import Evidence
+from ...leaderboards.rows.resampling import Resamples
 from ...leaderboards.schema import Component, Interval
 from ...leaderboards.spec import NULLS, Checkpoint, TrackRoles
 from ...leaderboards.stats.arrays import Answers
@@ -145,7 +145,7 @@ class Paired(Sides):
         tasks = {name: info for name, info in a.spec.tasks.items() if name in shared}
         metrics = {name: info.metric for name, info in tasks.items()}
         found, self.left_out = _common_items(a.checkpoints or (), b.checkpoints or (), metrics)
-        self.evidence = Evidence(replace(a.spec, tracks=tracks, tasks=tasks, published=None), [*found[0], *found[1]])
+        self.evidence = Resamples(replace(a.spec, tracks=tracks, tasks=tasks, published=None), [*found[0], *found[1]])
         column = {id(each): k for k, each in enumerate(self.evidence.checkpoints)}
         self.groups = [self._groups(side, [column[id(each)] for each in found[n]]) for n, side in enumerate(self.sides)]
 

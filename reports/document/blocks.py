@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..data import Items
-from ..figures.style import Drawing
+from ..figures.style import Plot
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Listing:
     items: Sequence[Items]
 
 
-Block = Words | Bullets | Table | Pairs | Listing | Drawing
+Block = Words | Bullets | Table | Pairs | Listing | Plot
 
 
 @dataclass(frozen=True)

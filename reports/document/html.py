@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ..figures.style import Drawing
+from ..figures.style import Plot
 from .blocks import Bullets, Document, Listing, Pairs, Table, Words
 from .escape import to_html as said
 from .escape import visible, words_to_html
@@ -47,12 +47,12 @@ def _shown(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _svg(drawing: Drawing) -> Markup:
+def _svg(drawing: Plot) -> Markup:
     return Markup(drawing.svg)
 
 
 def _kind(block: Any) -> str:
-    kinds = {Words: "words", Bullets: "bullets", Table: "table", Pairs: "pairs", Listing: "listing", Drawing: "figure"}
+    kinds = {Words: "words", Bullets: "bullets", Table: "table", Pairs: "pairs", Listing: "listing", Plot: "figure"}
     return kinds[type(block)]
 
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
-from ..data import Items, Question, Sample
-from ..figures.style import Drawing
+from ..data import Items, PromptSample, Question
+from ..figures.style import Plot
 from ..figures.svg import standalone
 from .blocks import Bullets, Document, Listing, Pairs, Table, Value, Words
 from .escape import to_code
@@ -40,7 +40,7 @@ def to_markdown(document: Document, folder: str, *, show_toxic: bool = False) ->
                 blocks.append("\n".join(f"- {plain(key)}: {to_code(value)}" for key, value in block.values.items()))
             elif isinstance(block, Listing):
                 blocks += [part for items in block.items for part in _items(items, show_toxic)]
-            elif isinstance(block, Drawing):
+            elif isinstance(block, Plot):
                 images[f"{block.key}.svg"] = standalone(block.svg)
                 blocks.append(f"![{plain(block.words)}]({quote(folder)}/{block.key}.svg)")
                 blocks.append(f"_{plain(block.caption)}_")
@@ -121,7 +121,7 @@ def choice_roles(question: Question, place: int) -> list[str]:
     return [name for name, chosen in named if chosen == place]
 
 
-def _sample(sample: Sample, show_toxic: bool) -> Iterator[str]:
+def _sample(sample: PromptSample, show_toxic: bool) -> Iterator[str]:
     prompt = "_prompt not at hand_" if sample.prompt is None else to_code(sample.prompt)
     covered = sample.covers_prompt and sample.prompt is not None and not show_toxic
     yield f"- {to_code(sample.item)} ({plain(scored(sample))}): {_LEFT_OUT if covered else prompt}"
@@ -130,7 +130,7 @@ def _sample(sample: Sample, show_toxic: bool) -> Iterator[str]:
         yield f"  - {known}{_LEFT_OUT if each.covered and not show_toxic else to_code(each.text)}"
 
 
-def scored(sample: Sample) -> str:
+def scored(sample: PromptSample) -> str:
     """Return a prompt's scores and marks in words."""
     if sample.scores is None:
         return f"no score: {sample.missing or 'missing'}"

@@ -10,7 +10,7 @@ from ...leaderboards.schema import Component, Interval, Row
 from ...leaderboards.spec import BoardSpec
 from ...leaderboards.text.format import squeeze
 from ..data import Cell
-from .style import COLOURS, GREY, WIDTH, Drawing, Look, bar, dashed, draw, label_beside, mark, said
+from .style import COLOURS, GREY, WIDTH, Look, Plot, bar, dashed, draw, label_beside, mark, said
 from .svg import FAINT
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _order(each: LayerSet) -> tuple[int, tuple[int, ...]]:
     return len(each.layers), each.layers
 
 
-def plane(key: str, spec: BoardSpec, study: Study, title: str) -> Drawing:
+def plane(key: str, spec: BoardSpec, study: Study, title: str) -> Plot:
     """Return the forget against the retain metric over layer sets (figure 6); shapes are numbers of layers."""
     looks = _looks(study)
     task, other = study.sets[0].forget["task"], study.sets[0].retain["task"]
@@ -107,7 +107,7 @@ def plane(key: str, spec: BoardSpec, study: Study, title: str) -> Drawing:
     return draw(key, caption, words, (WIDTH, 3.7), paint)
 
 
-def numbers(key: str, spec: BoardSpec, study: Study, title: str) -> Drawing:
+def numbers(key: str, spec: BoardSpec, study: Study, title: str) -> Plot:
     """Return both metrics and S by the number of layers (figure 7)."""
     looks = _looks(study)
     forget, retain = study.sets[0].forget["task"], study.sets[0].retain["task"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..data import Cell
-from .style import COLOURS, WIDTH, Drawing, draw
+from .style import COLOURS, WIDTH, Plot, draw
 from .svg import FAINT, INK
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def probed(cells: Sequence[Cell]) -> Cell | None:
     return max(found, key=lambda cell: len(cell.setup["probes"]["layers"]), default=None)
 
 
-def cosines(key: str, cell: Cell) -> Drawing:
+def cosines(key: str, cell: Cell) -> Plot:
     """Return the cosine of every two layers' probe directions (the paper's figure 1)."""
     probes = cell.setup["probes"]
     layers, matrix = probes["layers"], probes["cosines"]
@@ -53,7 +53,7 @@ def cosines(key: str, cell: Cell) -> Drawing:
     return draw(key, caption, words, (max(side, 4.8), side), paint)
 
 
-def weights(key: str, cell: Cell) -> Drawing:
+def weights(key: str, cell: Cell) -> Plot:
     """Return how the weights of each layer's probe spread (the paper's figure 2), beside a normal of the same scale."""
     probes = cell.setup["probes"]
     layers, edges, counts = probes["layers"], probes["edges"], probes["counts"]

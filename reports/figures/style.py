@@ -61,7 +61,7 @@ STYLE: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Plot:
     """A figure: its key in the page, a caption, what it shows in words, and the `svg` element."""
 
     key: str
@@ -86,14 +86,14 @@ def _styled() -> Iterator[None]:
         yield
 
 
-def draw(key: str, caption: str, words: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> Drawing:
+def draw(key: str, caption: str, words: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> Plot:
     """Return what `paint` puts on an empty figure of a size in inches."""
     from matplotlib.figure import Figure
 
     with _styled():
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
-        return Drawing(key, caption, words, to_svg(figure, key, words))
+        return Plot(key, caption, words, to_svg(figure, key, words))
 
 
 @dataclass(frozen=True)

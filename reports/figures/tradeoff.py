@@ -11,7 +11,7 @@ from ...leaderboards.rows.frontier import Frontier
 from ...leaderboards.schema import Interval, Row
 from ...leaderboards.spec import BoardSpec
 from ...leaderboards.text.format import rank, squeeze
-from .style import DASHES, MOST_LOOKS, WIDTH, Drawing, bar, dashed, draw, label_beside, looks, mark, said
+from .style import DASHES, MOST_LOOKS, WIDTH, Plot, bar, dashed, draw, label_beside, looks, mark, said
 from .svg import FAINT
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ Point = tuple[Row, Interval, Interval]
 
 def trade_off(
     key: str, spec: BoardSpec, rows: Sequence[Row], title: str, frontier: Frontier | None = None
-) -> Drawing | None:
+) -> Plot | None:
     """Return forgetting against utility (Ubar, Rbar before they are cut), a mark a row, curves of equal S.
 
     Swept methods have their frontier as a line, and names for what lies on it.
@@ -134,7 +134,7 @@ def _chance(axes: Axes, chances: tuple[float, float]) -> None:
         axes.text(left, low, f" ↓ chance ({chances[1]:g}) at 0", ha="left", va="bottom", **small)
 
 
-def forest(key: str, spec: BoardSpec, rows: Sequence[Row], title: str) -> Drawing | None:
+def forest(key: str, spec: BoardSpec, rows: Sequence[Row], title: str) -> Plot | None:
     """Return S with its interval, and the ranks that each row may hold, in the order of the board."""
     points = [(row, s) for row in rows if (s := row["s_unlearning"]) is not None]
     if not points:
@@ -178,7 +178,7 @@ def forest(key: str, spec: BoardSpec, rows: Sequence[Row], title: str) -> Drawin
     return draw(key, caption, words, (WIDTH, 1.1 + 0.3 * len(points)), paint)
 
 
-def metrics(key: str, spec: BoardSpec, rows: Sequence[Row], track: str) -> Drawing | None:
+def metrics(key: str, spec: BoardSpec, rows: Sequence[Row], track: str) -> Plot | None:
     """Return the forget and the retain metric of every row of a track, model by model, with intervals."""
     measured = [(row, row["forget"], row["retain"]) for row in rows if row["track"] == track]
     points: list[Point] = [(row, forget, retain) for row, forget, retain in measured if forget and retain]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ...leaderboards.text.format import squeeze
 from ..data import Cell
-from .style import COLOURS, DASHES, GREY, WIDTH, Drawing, draw, label_beside
+from .style import COLOURS, DASHES, GREY, WIDTH, Plot, draw, label_beside
 from .svg import FAINT
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ NOT_LOSSES = frozenset({"step", "grad_norm", "alpha", "baseline", "mean_log_alph
 MOST_LINES = 6
 
 
-def losses(key: str, cells: Sequence[Cell], title: str) -> Drawing | None:
+def losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
     """Return a panel of losses a variant (a line a loss, all seeds), and one of alpha where it was learned."""
     logged = _by_variant(cell for cell in cells if len(cell.training) > 1)
     if not logged:
@@ -144,7 +144,7 @@ def _series(log: Sequence[Mapping[str, float]], name: str) -> tuple[list[float],
     return [row.get("step", place) for place, row in enumerate(kept)], [row[name] for row in kept]
 
 
-def layer_losses(key: str, cells: Sequence[Cell], title: str) -> Drawing | None:
+def layer_losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
     """Return each layer's part of the forget loss a step (the paper's figure 5), a panel a variant, a line a layer.
 
     Lines are the mean over a twentieth of the steps, and over seeds.

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from unlearn_bench.harness.models.load.load import cut
-from unlearn_bench.harness.models.load.meta import skeleton
+from unlearn_bench.harness.models.load import cut
+from unlearn_bench.harness.models.meta import meta_model
 from unlearn_bench.harness.suite import TrainingSpec
-from unlearn_bench.harness.training.trainer.batches import Corpora
-from unlearn_bench.harness.training.trainer.forward import Prefix
-from unlearn_bench.harness.training.trainer.trace import rehearse
-from unlearn_bench.harness.training.trainer.trainer import Trainer
+from unlearn_bench.harness.training.batches import Corpora
+from unlearn_bench.harness.training.forward import SharedPrefix
+from unlearn_bench.harness.training.trace import trace_method
+from unlearn_bench.harness.training.trainer import Trainer
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.testing import WORDS, tiny_tokenizer
 
@@ -85,7 +85,7 @@ def training_bytes(
     chosen = kind.Settings(**(settings or {}))
     config = AutoConfig.for_model(**facts)
     depth = config.num_hidden_layers
-    work = rehearse(kind(chosen), skeleton(facts))
+    work = trace_method(kind(chosen), meta_model(facts))
     if not work.head:
         cut(config, work.layers)
     text = [
@@ -101,7 +101,7 @@ def training_bytes(
         held = [tensor for tensor in (*model.parameters(), *model.buffers()) if trains or tensor is not embedding]
         with (
             patch.object(model, "to", lambda *_: model),
-            patch.object(Prefix, "same", lambda *_: True),
+            patch.object(SharedPrefix, "same", lambda *_: True),
             patch.object(Trainer, "_finite", lambda *_: 1.0),
             Accounting(held, [] if trains else [embedding]) as account,
         ):

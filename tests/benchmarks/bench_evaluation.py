@@ -27,10 +27,10 @@ import torch
 from safetensors.torch import load_file
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.maintenance.export import export_checkpoint
-from unlearn_bench.harness.models.load.load import ModelSpec, find_device
-from unlearn_bench.harness.planning.build.plan import build_task, chosen_items
+from unlearn_bench.harness.models.load import ModelSpec, find_device
+from unlearn_bench.harness.planning.plan import build_task, chosen_items
 from unlearn_bench.harness.records import Choices
-from unlearn_bench.harness.store.entries.delta import save_delta
+from unlearn_bench.harness.store.delta import save_delta
 from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
 

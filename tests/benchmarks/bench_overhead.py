@@ -27,7 +27,7 @@ from sklearn.pipeline import Pipeline  # noqa: E402
 from transformers import PreTrainedModel  # noqa: E402
 from unlearn_bench.harness import Request, evaluate  # noqa: E402
 from unlearn_bench.harness.engines import transformers as transformers_engine  # noqa: E402
-from unlearn_bench.harness.training.trainer.context import ModelContext  # noqa: E402
+from unlearn_bench.harness.training.context import ModelContext  # noqa: E402
 from unlearn_bench.methods.base import methods  # noqa: E402
 
 HARNESS = "harness"

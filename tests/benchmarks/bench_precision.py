@@ -11,10 +11,10 @@ import click
 import torch
 from torch import Tensor
 from unlearn_bench.harness.data import load_rows, texts
-from unlearn_bench.harness.models.load.load import ModelSpec, load_model, load_tokenizer
+from unlearn_bench.harness.models.load import ModelSpec, load_model, load_tokenizer
 from unlearn_bench.harness.suite import SourceSpec, TrainingSpec, load_suite
-from unlearn_bench.harness.training.trainer.batches import Corpora
-from unlearn_bench.harness.training.trainer.trainer import Trainer
+from unlearn_bench.harness.training.batches import Corpora
+from unlearn_bench.harness.training.trainer import Trainer
 from unlearn_bench.methods.base import methods
 
 

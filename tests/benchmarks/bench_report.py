@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 from unlearn_bench.harness.api import evaluate
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.plan import Plan
-from unlearn_bench.harness.planning.build.request import Request
-from unlearn_bench.harness.planning.build.status import state_of
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.plan import Plan
+from unlearn_bench.harness.planning.request import Request
+from unlearn_bench.harness.planning.status import status_of
 from unlearn_bench.harness.results.report import report
-from unlearn_bench.harness.store.entries.entries import Entry, Store
-from unlearn_bench.harness.store.entries.files import read_jsonl, write_jsonl
+from unlearn_bench.harness.store.entries import Entry, Store
+from unlearn_bench.harness.store.files import read_jsonl, write_jsonl
 
 SUITE = "extends: micro\nname: many\nvariants: {{knowledge: {0}, toxicity: {0}}}\n"
 VARIANTS, SEEDS = 32, (0, 1, 2)
@@ -58,7 +58,7 @@ def _fill(plan: Plan, store: Store, donor: Store) -> None:
     """Give every cell of a plan the answers of the donor's cell of its kind and track."""
     rng = np.random.default_rng(0)
     held = Plan.load(donor)
-    states = [state_of(held, cell, donor) for cell in held.cells]
+    states = [status_of(held, cell, donor) for cell in held.cells]
     given = {(state.cell.spec.origin, state.cell.spec.track): state for state in states}
     for number, cell in enumerate(plan.cells):
         source = given[cell.spec.origin, cell.spec.track]

@@ -19,8 +19,8 @@ import numpy as np
 from simulated import Simulated
 from unlearn_bench.harness.results.board import board_of
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles
-from unlearn_bench.leaderboards.rows.build.resampling import Evidence
-from unlearn_bench.leaderboards.stats.arrays import Table
+from unlearn_bench.leaderboards.rows.resampling import Resamples
+from unlearn_bench.leaderboards.stats.arrays import ScoreMatrix
 from unlearn_bench.leaderboards.stats.simultaneous import against, rank_intervals
 
 ITEMS = {"wmdp": (3000, 3), "rtp": (1000, 1), "mmlu": (13000, 57)}
@@ -40,7 +40,7 @@ def resampling() -> None:
     cells = [Checkpoint("m", None, "x", str(k), "method", k, str(k)) for k in range(columns)]
     tables = {name: _table(n, strata, columns, rng) for name, (n, strata) in ITEMS.items()}
     started = time.process_time()
-    evidence = Evidence.of_tables(spec, cells, tables)
+    evidence = Resamples.of_tables(spec, cells, tables)
     drawn = time.process_time() - started
     for place, track in enumerate(("k", "t")):
         groups = [[0], [1], *([2 + 2 * method + place] for method in range(METHODS))]
@@ -59,12 +59,12 @@ def resampling() -> None:
     )
 
 
-def _table(n: int, strata: int, columns: int, rng: np.random.Generator) -> Table:
+def _table(n: int, strata: int, columns: int, rng: np.random.Generator) -> ScoreMatrix:
     codes = np.sort(rng.integers(strata, size=n))
     hard = rng.random((n, 1))
     values = (0.7 * hard + 0.3 * rng.random((n, columns)) < 0.5).astype(float)
     names = tuple(f"s{code:02}" for code in range(strata))
-    return Table(tuple(f"{i:05}" for i in range(n)), values, np.arange(n), codes, names)
+    return ScoreMatrix(tuple(f"{i:05}" for i in range(n)), values, np.arange(n), codes, names)
 
 
 def board(variants: int = 100, seeds: int = 5, limit: int = 250) -> None:

@@ -21,11 +21,11 @@ import torch
 import yaml
 from accounting import Accounting
 from torch import Tensor
-from unlearn_bench.harness.models.load.layers import decoder_layers
-from unlearn_bench.harness.models.load.load import ModelSpec, cut, load_model, load_tokenizer
+from unlearn_bench.harness.models.layers import decoder_layers
+from unlearn_bench.harness.models.load import ModelSpec, cut, load_model, load_tokenizer
 from unlearn_bench.harness.suite import TrainingSpec
-from unlearn_bench.harness.training.trainer.batches import Corpora
-from unlearn_bench.harness.training.trainer.trainer import Trainer
+from unlearn_bench.harness.training.batches import Corpora
+from unlearn_bench.harness.training.trainer import Trainer
 from unlearn_bench.methods.base import Batch, Tokens, methods
 from unlearn_bench.methods.testing import WORDS, tiny_tokenizer
 

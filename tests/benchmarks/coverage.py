@@ -4,7 +4,7 @@
 
 A world draws clusters of items (beta-binomial: the probability of a right answer is a Beta quantile at the cluster's
 easiness, which all checkpoints share; half of an item's luck is shared too) and training seeds, which move the
-accuracy of a checkpoint. It then asks the board's own functions: `Evidence`, `estimate`, `family`, `rank_intervals`.
+accuracy of a checkpoint. It then asks the board's own functions: `Resamples`, `estimate`, `family`, `rank_intervals`.
 A checkpoint's truth is S at its own accuracies, a method's the mean of S over seeds.
 """
 
@@ -19,8 +19,8 @@ import numpy as np
 from scipy import stats
 from tabulate import tabulate
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles
-from unlearn_bench.leaderboards.rows.build.resampling import Evidence
-from unlearn_bench.leaderboards.stats.arrays import Table
+from unlearn_bench.leaderboards.rows.resampling import Resamples
+from unlearn_bench.leaderboards.stats.arrays import ScoreMatrix
 from unlearn_bench.leaderboards.stats.intervals import estimate
 from unlearn_bench.leaderboards.stats.metrics import forget_part, retain_part
 from unlearn_bench.leaderboards.stats.simultaneous import against, rank_intervals
@@ -90,10 +90,10 @@ class World:
         luck = np.where(shared, self.luck[task][:, None, :draws], self.rng.random(shape, dtype=np.float32))
         return (luck < chance[:, :, None]).mean(axis=2)
 
-    def table(self, values: np.ndarray) -> Table:
+    def table(self, values: np.ndarray) -> ScoreMatrix:
         """Return scores as a board's table, in one stratum."""
         starts = np.arange(0, self.n, self.cluster)
-        return Table(self.items, values, starts, np.zeros_like(starts), ("all",))
+        return ScoreMatrix(self.items, values, starts, np.zeros_like(starts), ("all",))
 
 
 _KNOWN: dict[float, np.ndarray] = {}
@@ -106,7 +106,7 @@ def _quantiles(p: float) -> np.ndarray:
     return _KNOWN[p]
 
 
-def evidence_of(tables: Mapping[str, Table], resamples: int, seed: int) -> Evidence:
+def evidence_of(tables: Mapping[str, ScoreMatrix], resamples: int, seed: int) -> Resamples:
     """Return the board's evidence; the tracks `f` and `u` ask the forget tasks of those names and the same retain."""
     chances = {"f": 0.25, "u": 0.0, "r": 0.25}
     tasks = {name: TaskInfo(name, "acc", chances[name], "higher", 1) for name in tables}
@@ -114,7 +114,7 @@ def evidence_of(tables: Mapping[str, Table], resamples: int, seed: int) -> Evide
     columns = tables["r"].values.shape[1]
     cells = [Checkpoint("m", None, "x", str(k), "method", k, str(k)) for k in range(columns)]
     spec = BoardSpec("coverage", 1, "", tracks, tasks, resamples=resamples, seed=seed)
-    return Evidence.of_tables(spec, cells, tables)
+    return Resamples.of_tables(spec, cells, tables)
 
 
 def intervals(n: int, cluster: int, worlds: int, resamples: int, start: int) -> Iterator[tuple[tuple, bool]]:

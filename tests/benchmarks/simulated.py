@@ -8,12 +8,12 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.plan import Plan
-from unlearn_bench.harness.planning.build.request import Request
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.plan import Plan
+from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.records import Generations, Record, to_row
-from unlearn_bench.harness.store.entries.entries import Store
-from unlearn_bench.harness.store.entries.files import write_jsonl
+from unlearn_bench.harness.store.entries import Store
+from unlearn_bench.harness.store.files import write_jsonl
 
 SUITE = "extends: micro\nname: many\nvariants: {{knowledge: {0}, toxicity: {0}}}\n"
 TEXTS = 20

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import yaml
 from accounting import training_bytes
-from unlearn_bench.harness.models.load.meta import skeleton
-from unlearn_bench.harness.planning.build.cost import OVERHEAD, Anatomy, Corpus, training_cost
+from unlearn_bench.harness.models.meta import meta_model
+from unlearn_bench.harness.planning.cost import OVERHEAD, Corpus, ModelSizes, training_cost
 from unlearn_bench.harness.suite import TrainingSpec
-from unlearn_bench.harness.training.trainer.trace import rehearse
+from unlearn_bench.harness.training.trace import trace_method
 from unlearn_bench.methods import multi_layer_probe
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.multi_layer_probe import MultiLayerProbe
@@ -28,7 +28,7 @@ def test_rmu_on_an_8b_model_fits_a_small_gpu(precision, limit):
     print(f"\nLlama-3.1-8B, RMU, 4 x 512, {precision}: {peak / 1e9:.2f} GB of tensors")
     assert peak <= limit
     kind = methods.get("rmu")
-    anatomy, work = Anatomy(skeleton(LLAMA)), rehearse(kind(kind.Settings()), skeleton(LLAMA))
+    anatomy, work = ModelSizes(meta_model(LLAMA)), trace_method(kind(kind.Settings()), meta_model(LLAMA))
     estimate = training_cost(anatomy, work, training, Corpus(600), "bfloat16").memory_bytes - OVERHEAD
     assert estimate == pytest.approx(peak, rel=0.2)
 
@@ -59,6 +59,8 @@ def test_the_estimate_of_a_likelihood_method_counts_logits_and_whole_layers():
     peak = training_bytes(LLAMA, "grad_diff", training, settings)
     print(f"\nLlama-3.1-8B, gradient difference on four layers, 4 x 512: {peak / 1e9:.2f} GB of tensors")
     kind = methods.get("grad_diff")
-    work = rehearse(kind(kind.Settings(**settings)), skeleton(LLAMA))
-    estimate = training_cost(Anatomy(skeleton(LLAMA)), work, training, Corpus(600), "bfloat16").memory_bytes - OVERHEAD
+    work = trace_method(kind(kind.Settings(**settings)), meta_model(LLAMA))
+    estimate = (
+        training_cost(ModelSizes(meta_model(LLAMA)), work, training, Corpus(600), "bfloat16").memory_bytes - OVERHEAD
+    )
     assert estimate == pytest.approx(peak, rel=0.15)

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from unlearn_bench.harness.errors import Busy
+from unlearn_bench.harness.errors import EntryLocked
 from unlearn_bench.harness.maintenance.verify import verify
-from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.store.entries import Store
 
 
 def sound(store: Path) -> None:
@@ -58,7 +58,10 @@ def test_who_does_not_wait_is_told_and_who_waits_gets_it(tmp_path: Path) -> None
 
     with ThreadPoolExecutor(1) as pool:
         with entry.claim():
-            with pytest.raises(Busy, match="records/abc is in the work of another process"), entry.claim(wait=False):
+            with (
+                pytest.raises(EntryLocked, match="records/abc is in the work of another process"),
+                entry.claim(wait=False),
+            ):
                 pass
             waiting = pool.submit(wait)
             entry.commit({}, {})

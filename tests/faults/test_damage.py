@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.maintenance.verify import verify
-from unlearn_bench.harness.planning.build.plan import Plan
+from unlearn_bench.harness.planning.plan import Plan
 from unlearn_bench.harness.results.board import board_of
-from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.store.entries import Store
 
 OURS = (
     "cells/*/manifest.json",

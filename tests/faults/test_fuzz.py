@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.maintenance.verify import verify
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.plan import Plan
-from unlearn_bench.harness.planning.build.request import Request
-from unlearn_bench.harness.store.entries.entries import Store
-from unlearn_bench.harness.store.entries.files import folder_digest, read_json, read_jsonl, read_sealed, write_sealed
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.plan import Plan
+from unlearn_bench.harness.planning.request import Request
+from unlearn_bench.harness.store.entries import Store
+from unlearn_bench.harness.store.files import folder_digest, read_json, read_jsonl, read_sealed, write_sealed
 from unlearn_bench.harness.suite import SuiteSpec, load_suite
 
 LOOSE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)

@@ -19,15 +19,15 @@ import pytest
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.commands.evaluate import evaluate as evaluate_command
 from unlearn_bench.harness.commands.options import seconds
-from unlearn_bench.harness.errors import Lost, UserError
+from unlearn_bench.harness.errors import UserError, WorkerLost
 from unlearn_bench.harness.executors.base import Executor
-from unlearn_bench.harness.planning.build.build import make_plan
+from unlearn_bench.harness.jobs.job import EvalJob
+from unlearn_bench.harness.jobs.worker import run_job
+from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.runner import Runner
-from unlearn_bench.harness.runtime import Place
-from unlearn_bench.harness.runtime.job import MeasureJob
-from unlearn_bench.harness.runtime.worker import run_job
-from unlearn_bench.harness.store.entries.entries import Store
-from unlearn_bench.harness.transforms.base import MakeJob
+from unlearn_bench.harness.runtime import RunConfig
+from unlearn_bench.harness.store.entries import Store
+from unlearn_bench.harness.transforms.base import BuildJob
 
 PLUGIN = """
 import ctypes, os, signal, sys, time
@@ -190,8 +190,8 @@ class Short(Executor):
 
     def __init__(self, times: int) -> None:
         self.slots, self.times = 2, times
-        self.jobs: list[tuple[MakeJob | MeasureJob, int]] = []
-        self.open: list[tuple[MakeJob | MeasureJob, Future[None]]] = []
+        self.jobs: list[tuple[BuildJob | EvalJob, int]] = []
+        self.open: list[tuple[BuildJob | EvalJob, Future[None]]] = []
 
     def submit(self, job):
         future: Future[None] = Future()
@@ -204,9 +204,9 @@ class Short(Executor):
         return future
 
     def _end(self, job, future) -> None:
-        if isinstance(job, MakeJob) and job.cell.variant == "rmu" and self.times:
+        if isinstance(job, BuildJob) and job.cell.variant == "rmu" and self.times:
             self.times -= 1
-            future.set_exception(Lost("its process was killed", passing=True))
+            future.set_exception(WorkerLost("its process was killed", passing=True))
             return
         future.set_result(run_job(job, lambda event: None))
 
@@ -217,12 +217,12 @@ class Short(Executor):
 def test_a_killed_job_is_tried_once_more_when_nothing_else_runs(tmp_path: Path, times: int, failed: bool) -> None:
     store, executor = Store.create(tmp_path), Short(times)
     plan = make_plan(Request(methods=("rmu", "adap_rmu"), **QUICK), store)
-    failures = Runner(plan, store, executor, Place(store.root, "cpu", 1, 64)).run()
+    failures = Runner(plan, store, executor, RunConfig(store.root, "cpu", 1, 64)).run()
     tries = [number for number, (job, _) in enumerate(executor.jobs) if job.cell.variant == "rmu"]
-    made = [number for number in tries if isinstance(executor.jobs[number][0], MakeJob)]
+    made = [number for number in tries if isinstance(executor.jobs[number][0], BuildJob)]
     assert len(made) == 2
     assert executor.jobs[made[1]][1] == 1, "alone"
-    first = [job.cell.variant for job, _ in executor.jobs[: made[1]] if isinstance(job, MeasureJob)]
+    first = [job.cell.variant for job, _ in executor.jobs[: made[1]] if isinstance(job, EvalJob)]
     assert sorted(first) == ["adap_rmu", "base"], "all else that could be done was done before"
     assert bool(failures) == failed
 

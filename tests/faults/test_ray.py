@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.errors import JobError, UserError
-from unlearn_bench.harness.executors._ray import Worker, amounts, connect, needs
+from unlearn_bench.harness.executors._ray import RayWorker, amounts, connect, needs
 from unlearn_bench.harness.executors.ray import RayExecutor
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.estimate import memory
-from unlearn_bench.harness.planning.build.plan import base_cell
-from unlearn_bench.harness.runtime import Place
-from unlearn_bench.harness.store.entries.entries import Store
-from unlearn_bench.harness.transforms.base import MakeJob
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.estimate import memory
+from unlearn_bench.harness.planning.plan import base_cell
+from unlearn_bench.harness.runtime import RunConfig
+from unlearn_bench.harness.store.entries import Store
+from unlearn_bench.harness.transforms.base import BuildJob
 
 COMMAND = str(Path(sys.executable).with_name("unlearn-bench"))
 NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra `ray`)")
@@ -201,13 +201,13 @@ def test_interrupts_of_a_run_on_this_machine_alone_leave_no_process(tmp_path: Pa
     assert psutil.wait_procs(family, timeout=30)[1] == []
 
 
-class Seen(Worker):
+class Seen(RayWorker):
     """A worker that notes what it was given, and ends its job once two of them are at work."""
 
     def run(self, job):
-        folder = job.place.store / "seen"
+        folder = job.config.store / "seen"
         folder.mkdir(exist_ok=True)
-        (folder / job.model.name).write_text(json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], job.place.device]))
+        (folder / job.model.name).write_text(json.dumps([os.environ["CUDA_VISIBLE_DEVICES"], job.config.device]))
         while len(list(folder.iterdir())) < 2:
             time.sleep(0.02)
 
@@ -220,9 +220,9 @@ def test_two_models_are_placed_on_gpus_of_their_own_and_four_gpus_are_not_waited
     store, second = Store.create(tmp_path), nodes.add(num_gpus=2)
     [model] = make_plan(Request(methods=("none",), limit=4), None).models.values()
 
-    def job(name: str, limit: float = 60, **options: int) -> MakeJob:
-        place = Place(store.root, "cuda", 1, 64, options, time_limit=limit)
-        return MakeJob(place, model.model_copy(update={"name": name, "digest": name}), base_cell(model))
+    def job(name: str, limit: float = 60, **options: int) -> BuildJob:
+        place = RunConfig(store.root, "cuda", 1, 64, options, time_limit=limit)
+        return BuildJob(place, model.model_copy(update={"name": name, "digest": name}), base_cell(model))
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     with RayExecutor(4, lambda event: None, nodes.cluster.address) as executor:
@@ -275,11 +275,11 @@ def test_a_worker_says_what_its_machine_lacks(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     start = (tmp_path / "store", str(tmp_path))
     with pytest.raises(UserError, match=r"has unlearn-bench .*, the driver 0\.0: install the same on every machine"):
-        Worker(None).start(*start, "0.0")
+        RayWorker(None).start(*start, "0.0")
     with pytest.raises(
         UserError, match=r"does not see the store .*/store: pass an --output that every machine reaches"
     ):
-        Worker(None).start(*start, version("unlearn-bench"))
+        RayWorker(None).start(*start, version("unlearn-bench"))
 
 
 @NEEDS_RAY
@@ -305,8 +305,8 @@ def test_a_worker_asks_for_threads_and_memory_or_for_the_gpus_that_share_its_mod
     asked = memory(plan, 64)
 
     def needed(device: str, **options: int) -> dict[str, float]:
-        place = Place(Path("store"), device, 2, 64, options, memory=asked)
-        return needs(MakeJob(place, model, base_cell(model)))
+        place = RunConfig(Path("store"), device, 2, 64, options, memory=asked)
+        return needs(BuildJob(place, model, base_cell(model)))
 
     assert needed("cpu") == {"CPU": 2, "memory": asked[model.digest]}
     assert asked[model.digest] > 2**30

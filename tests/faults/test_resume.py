@@ -9,16 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 from unlearn_bench.harness import Request
-from unlearn_bench.harness.models.load import cache as resident
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.plan import Plan
-from unlearn_bench.harness.runtime import Event, Place
-from unlearn_bench.harness.runtime import evaluate as measure
-from unlearn_bench.harness.runtime.job import MeasureJob
-from unlearn_bench.harness.runtime.worker import run_job
-from unlearn_bench.harness.store.entries.entries import Entry, Store
+from unlearn_bench.harness.jobs import evaluate as measure
+from unlearn_bench.harness.jobs.job import EvalJob
+from unlearn_bench.harness.jobs.worker import run_job
+from unlearn_bench.harness.models import cache as resident
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.plan import Plan
+from unlearn_bench.harness.runtime import Event, RunConfig
+from unlearn_bench.harness.store.entries import Entry, Store
 from unlearn_bench.harness.transforms import train
-from unlearn_bench.harness.transforms.base import MakeJob
+from unlearn_bench.harness.transforms.base import BuildJob
 from unlearn_bench.tasks.testing import PickyScorer
 
 STEPS, ITEMS, PART = 8, 24, 10
@@ -36,17 +36,15 @@ class Work:
     plan: Plan
     store: Store
 
-    def jobs(self) -> tuple[MakeJob, MeasureJob]:
+    def jobs(self) -> tuple[BuildJob, EvalJob]:
         """The training of the method, and its measurement on every task."""
         (cell,) = (cell for cell in self.plan.cells if cell.spec.method == "npo")
-        place = Place(self.store.root, "cpu", 1, 16)
+        place = RunConfig(self.store.root, "cpu", 1, 16)
         model = self.plan.models[cell.model]
         text = self.plan.suite.tracks["toxicity"].corpora
         tasks = tuple(self.plan.tasks.values())
         folder = Path(self.plan.data_folder or "")
-        return MakeJob(place, model, cell.spec, text, folder), MeasureJob(
-            place, model, cell.spec, tasks, "transformers"
-        )
+        return BuildJob(place, model, cell.spec, text, folder), EvalJob(place, model, cell.spec, tasks, "transformers")
 
     def bytes_of(self, section: str, name: str) -> dict[str, bytes]:
         """What the entries of a section hold in a file."""
@@ -105,7 +103,7 @@ def flip(file: Path) -> None:
     file.write_bytes(raw)
 
 
-def killed_in_the_third_part(folder: Path, stage: str) -> tuple[Work, MeasureJob, list[Path]]:
+def killed_in_the_third_part(folder: Path, stage: str) -> tuple[Work, EvalJob, list[Path]]:
     """Make a checkpoint and kill its measurement in a stage; return the work, the measurement and what it kept."""
     here = work(folder)
     make, ask = here.jobs()
@@ -210,7 +208,7 @@ def test_judgements_go_on_by_parts_and_end_with_the_same_bytes(harm, tmp_path, u
 
 def test_a_part_stands_for_its_own_texts_alone(tmp_path) -> None:
     entry = Store.create(tmp_path).entry("records", "abc")
-    judge = measure.ByParts(PickyScorer(), entry, Place(tmp_path, "cpu", 1, 16), lambda done, total: None)
+    judge = measure.ByParts(PickyScorer(), entry, RunConfig(tmp_path, "cpu", 1, 16), lambda done, total: None)
     first, second = ([f"{kind} {number}" for number in range(3 * PART)] for kind in ("one", "other"))
     assert judge.score(first) == PickyScorer().score(first)
     assert judge.score(second) == PickyScorer().score(second)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from unlearn_bench.harness.maintenance.verify import verify
-from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.store.entries import Store
 
 HOW = ("ENOSPC", "EIO", "KILL")
 EVERY = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models.load.layers import decoder_layers
+from unlearn_bench.harness.models.layers import decoder_layers
 from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 
 torch.set_num_threads(1)

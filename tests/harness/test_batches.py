@@ -7,7 +7,7 @@ import pytest
 import torch
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.suite import TrainingSpec
-from unlearn_bench.harness.training.trainer.batches import Batches, Corpora
+from unlearn_bench.harness.training.batches import Batches, Corpora
 from unlearn_bench.methods.testing import WORDS, tiny_corpora, tiny_tokenizer
 
 torch.set_num_threads(1)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from unlearn_bench.harness.models.load.meta import skeleton
-from unlearn_bench.harness.store.entries.delta import save_delta
-from unlearn_bench.harness.store.entries.shards import Shard
+from unlearn_bench.harness.models.meta import meta_model
+from unlearn_bench.harness.store.delta import save_delta
+from unlearn_bench.harness.store.shards import Shard
 from unlearn_bench.harness.suite import SuiteModel, load_suite
-from unlearn_bench.harness.training.trainer.trace import rehearse
+from unlearn_bench.harness.training.trace import trace_method
 from unlearn_bench.methods.base import methods
 
 LARGEST = {"rmu": 0.03, "adap_rmu": 0.03, "cosine_meta_rmu": 0.03, "multi_layer_probe": 0.07}
@@ -27,10 +27,10 @@ def listed() -> SuiteModel:
 @pytest.mark.parametrize("name", LARGEST)
 def test_a_delta_of_an_8b_model_is_a_few_hundredths_of_it(name: str, listed: SuiteModel, tmp_path: Path) -> None:
     """Counted from shapes; the header and the bytes a value are those of a written file."""
-    whole = {key: value.shape for key, value in skeleton(listed.architecture).named_parameters()}
+    whole = {key: value.shape for key, value in meta_model(listed.architecture).named_parameters()}
     kind = methods.get(name)
     settings = load_suite("paper").variants["knowledge"][name].settings
-    trained = rehearse(kind(kind.Settings(**settings)), skeleton(listed.architecture)).trained
+    trained = trace_method(kind(kind.Settings(**settings)), meta_model(listed.architecture)).trained
     file = tmp_path / "delta.safetensors"
     save_delta(file, {key: torch.zeros(1) for key in trained}, getattr(torch, listed.dtype))
     written = Shard.read(file)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from unlearn_bench.harness.cli import main
-from unlearn_bench.harness.planning.build import dry_run as dryrun
-from unlearn_bench.harness.planning.build.cost import A100, GIB
-from unlearn_bench.harness.planning.build.dry_run import dry_run, render
-from unlearn_bench.harness.planning.build.request import Request
+from unlearn_bench.harness.planning import dry_run as dryrun
+from unlearn_bench.harness.planning.cost import A100, GIB
+from unlearn_bench.harness.planning.dry_run import dry_run, render
+from unlearn_bench.harness.planning.request import Request
 
 MODEL = str(Path(dryrun.__file__).parent / "suites" / "micro" / "model")
 PAPER = Request(suite="paper", models=(MODEL,), methods=("rmu",), tracks=("toxicity",))

@@ -12,7 +12,7 @@ from unlearn_bench.harness.engines import transformers
 from unlearn_bench.harness.engines.base import engines
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models.load.load import ModelSpec
+from unlearn_bench.harness.models.load import ModelSpec
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
 
 WORDS = "the a cat dog sat ran on under mat tree and then it was red blue big small fast slow"

@@ -10,18 +10,18 @@ import pytest
 import torch
 import yaml
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models.load.load import ModelSpec, load_model, load_tokenizer
-from unlearn_bench.harness.models.load.meta import skeleton
-from unlearn_bench.harness.planning.build import cost as estimate
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.cost import OVERHEAD, Anatomy, Corpus, Estimate, training_cost
-from unlearn_bench.harness.planning.build.estimate import corpus_of, estimate_plan
-from unlearn_bench.harness.planning.build.request import Request
+from unlearn_bench.harness.models.load import ModelSpec, load_model, load_tokenizer
+from unlearn_bench.harness.models.meta import meta_model
+from unlearn_bench.harness.planning import cost as estimate
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.cost import OVERHEAD, Corpus, CostEstimate, ModelSizes, training_cost
+from unlearn_bench.harness.planning.estimate import corpus_of, estimate_plan
+from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.suite import CorporaSpec, SourceSpec, TrainingSpec
-from unlearn_bench.harness.training.trainer.batches import Corpora
-from unlearn_bench.harness.training.trainer.forward import Passes
-from unlearn_bench.harness.training.trainer.trace import Work, rehearse
-from unlearn_bench.harness.training.trainer.trainer import Trainer
+from unlearn_bench.harness.training.batches import Corpora
+from unlearn_bench.harness.training.forward import ForwardPasses
+from unlearn_bench.harness.training.trace import Workload, trace_method
+from unlearn_bench.harness.training.trainer import Trainer
 from unlearn_bench.methods.base import methods
 
 SUITES = Path(__file__).resolve().parents[2] / "harness" / "suites"
@@ -38,19 +38,19 @@ MISTRAL = MODELS["Mistral-7B"]
 CORPUS = Corpus(600, probe_texts=40)
 
 
-def work_of(name: str, facts: dict, **settings) -> Work:
+def work_of(name: str, facts: dict, **settings) -> Workload:
     kind = methods.get(name)
-    return rehearse(kind(kind.Settings(**settings)), skeleton(facts))
+    return trace_method(kind(kind.Settings(**settings)), meta_model(facts))
 
 
-def rmu_cost(work: Work | None = None, dtype: str = "bfloat16", **training) -> Estimate:
+def rmu_cost(work: Workload | None = None, dtype: str = "bfloat16", **training) -> CostEstimate:
     spec = TrainingSpec(**{"steps": 150, "batch_size": 4, "max_length": 512, "precision": "reference", **training})
-    return training_cost(Anatomy(skeleton(MISTRAL)), work or work_of("rmu", MISTRAL), spec, CORPUS, dtype)
+    return training_cost(ModelSizes(meta_model(MISTRAL)), work or work_of("rmu", MISTRAL), spec, CORPUS, dtype)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_architecture_facts_add_up_to_the_published_number_of_parameters(name: str) -> None:
-    assert Anatomy(skeleton(MODELS[name])).total == PARAMETERS[name]
+    assert ModelSizes(meta_model(MODELS[name])).total == PARAMETERS[name]
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +66,14 @@ def micro_facts() -> dict:
 
 def test_the_skeleton_has_the_parameters_of_the_real_weights(micro, micro_facts) -> None:
     real = {name: parameter.numel() for name, parameter in micro[0].named_parameters()}
-    assert Anatomy(skeleton(micro_facts)).parameters == real
+    assert ModelSizes(meta_model(micro_facts)).parameters == real
 
 
 @pytest.mark.parametrize("name", ["rmu", "adap_rmu", "cosine_meta_rmu", "multi_layer_probe"])
 def test_a_rehearsal_asks_for_the_passes_of_a_real_step(name: str, micro, micro_facts, monkeypatch) -> None:
     real: list[tuple[int, int, bool]] = []
     fresh: list[object] = []
-    run, output = Passes.run, Passes.output
+    run, output = ForwardPasses.run, ForwardPasses.output
 
     def spy_below(self, tokens, layer):
         fresh.append(tokens)
@@ -85,8 +85,8 @@ def test_a_rehearsal_asks_for_the_passes_of_a_real_step(name: str, micro, micro_
         real.append((start, max(layers) + 1, torch.is_grad_enabled()))
         return run(self, tokens, layers, parameters, below)
 
-    monkeypatch.setattr(Passes, "output", spy_below)
-    monkeypatch.setattr(Passes, "run", spy)
+    monkeypatch.setattr(ForwardPasses, "output", spy_below)
+    monkeypatch.setattr(ForwardPasses, "run", spy)
     kind = methods.get(name)
     text = [f"the moon of copper number {number}" for number in range(16)]
     corpora = Corpora({"a": text}, text, (text, [0, 1] * 8))
@@ -103,7 +103,7 @@ def test_a_rehearsal_asks_for_the_passes_of_a_real_step(name: str, micro, micro_
 
 
 def test_saved_activations_are_near_those_that_autograd_saves(micro, micro_facts) -> None:
-    model, anatomy, first = micro[0], Anatomy(skeleton(micro_facts)), 3
+    model, anatomy, first = micro[0], ModelSizes(meta_model(micro_facts)), 3
     weights = [layer.mlp.down_proj.weight for layer in model.model.layers[first:]]
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     saved: dict[int, int] = {}
@@ -133,7 +133,7 @@ def test_published_rmu_run_is_met_within_a_factor_of_two() -> None:
     The authors' code holds two whole models and shares no pass; ours loads the first eight layers, and runs those below
     the trained ones once a batch.
     """
-    work, anatomy = work_of("rmu", MISTRAL), Anatomy(skeleton(MISTRAL))
+    work, anatomy = work_of("rmu", MISTRAL), ModelSizes(meta_model(MISTRAL))
     theirs = replace(work, step=tuple(replace(item, start=0) for item in work.step))
     ours = rmu_cost(work)
     assert 0.5 < rmu_cost(theirs).seconds / 62 < 2
@@ -154,7 +154,7 @@ def test_float32_matrix_products_run_without_tf32() -> None:
 
 def test_twice_the_batch_adds_activations_and_no_weights() -> None:
     one, two, four = (rmu_cost(batch_size=size).memory_bytes for size in (4, 8, 16))
-    three_layers_two_passes = 2 * (4 * 512) * sum(Anatomy(skeleton(MISTRAL)).values[5:8]) * 2
+    three_layers_two_passes = 2 * (4 * 512) * sum(ModelSizes(meta_model(MISTRAL)).values[5:8]) * 2
     assert three_layers_two_passes < two - one < 2 * three_layers_two_passes
     assert four - two == 2 * (two - one)
 
@@ -167,7 +167,7 @@ def test_twice_the_steps_take_twice_the_time_and_epochs_follow_the_text() -> Non
 
 def test_known_short_text_costs_less_than_full_length() -> None:
     work = work_of("rmu", MISTRAL)
-    anatomy, spec = Anatomy(skeleton(MISTRAL)), TrainingSpec(steps=150)
+    anatomy, spec = ModelSizes(meta_model(MISTRAL)), TrainingSpec(steps=150)
     short = Corpus(600, forget_tokens=32, retain_tokens=128)
     full, less = (training_cost(anatomy, work, spec, corpus, "bfloat16") for corpus in (CORPUS, short))
     assert less.seconds < 0.5 * full.seconds
@@ -176,7 +176,7 @@ def test_known_short_text_costs_less_than_full_length() -> None:
 
 def test_a_method_that_trains_everything_needs_its_moments_and_gradients() -> None:
     work = work_of("rmu", MISTRAL)
-    anatomy = Anatomy(skeleton(MISTRAL))
+    anatomy = ModelSizes(meta_model(MISTRAL))
     everything = replace(work, trained=tuple(anatomy.parameters))
     few, most = (rmu_cost(w) for w in (work, everything))
     assert anatomy.first(everything.trained) == 0
@@ -226,7 +226,7 @@ def test_seeds_cost_alike_and_are_counted_once(monkeypatch) -> None:
 
 
 def test_a_noise_cell_stores_every_tensor_that_its_parents_train(plan, micro_facts) -> None:
-    anatomy = Anatomy(skeleton(micro_facts))
+    anatomy = ModelSizes(meta_model(micro_facts))
     found = estimate_plan(plan, {}, {track: Corpus(100) for track in plan.tracks})
     rows = {row.cell.spec.label: row.estimate for row in found.rows}
     settings = [cell.spec.settings for cell in plan.trained("micro", "knowledge", 0)]
@@ -243,7 +243,7 @@ def test_a_model_of_unknown_architecture_is_left_open(plan) -> None:
 
 def test_facts_of_no_model_are_refused() -> None:
     with pytest.raises(UserError, match="no causal language model"):
-        skeleton({"model_type": "gremlin"})
+        meta_model({"model_type": "gremlin"})
 
 
 def test_a_corpus_is_counted_where_it_is_and_expected_where_it_is_not(tmp_path: Path) -> None:
@@ -264,10 +264,10 @@ def test_a_rehearsal_of_likelihoods_reads_the_head_and_takes_the_reference_once_
     assert work.head
     assert not work_of("rmu", micro_facts).head
     once = training_cost(
-        Anatomy(skeleton(MISTRAL)), work_of("npo", MISTRAL), TrainingSpec(epochs=1), CORPUS, "bfloat16"
+        ModelSizes(meta_model(MISTRAL)), work_of("npo", MISTRAL), TrainingSpec(epochs=1), CORPUS, "bfloat16"
     )
     more = training_cost(
-        Anatomy(skeleton(MISTRAL)), work_of("npo", MISTRAL), TrainingSpec(epochs=3), CORPUS, "bfloat16"
+        ModelSizes(meta_model(MISTRAL)), work_of("npo", MISTRAL), TrainingSpec(epochs=3), CORPUS, "bfloat16"
     )
     assert 2 < more.seconds / once.seconds < 2.9
 
@@ -290,12 +290,12 @@ def test_a_lora_moves_as_many_values_as_peft_makes_and_stores_the_matrices(micro
     whole = work_of("grad_diff", MISTRAL)
     lora = work_of("grad_diff", MISTRAL, parameters="lora")
     assert rmu_cost(lora).memory_bytes < 0.45 * rmu_cost(whole).memory_bytes
-    matrices = sum(Anatomy(skeleton(MISTRAL)).parameters[name] for name in lora.trained)
+    matrices = sum(ModelSizes(meta_model(MISTRAL)).parameters[name] for name in lora.trained)
     assert rmu_cost(lora).disk_bytes == pytest.approx(2 * matrices, rel=1e-3)
 
 
 def test_each_gradient_that_a_step_combines_takes_memory() -> None:
-    parameters = Anatomy(skeleton(MISTRAL)).total
+    parameters = ModelSizes(meta_model(MISTRAL)).total
     one, two = (rmu_cost(work_of(name, MISTRAL), max_length=8).memory_bytes for name in ("grad_diff", "blur"))
     assert two - one == pytest.approx(2 * 2 * parameters, rel=0.1), "the two, and what they are combined to"
     wide = rmu_cost(work_of("grad_diff", MISTRAL), max_length=8, accumulation=2).memory_bytes

@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from unlearn_bench.harness.maintenance import export
 from unlearn_bench.harness.maintenance.export import export_checkpoint
-from unlearn_bench.harness.models.load.load import ModelSpec, load_model, named_dtype
-from unlearn_bench.harness.store.entries.delta import apply_delta, save_delta
-from unlearn_bench.harness.store.entries.files import read_json, write_json
-from unlearn_bench.harness.store.entries.shards import Shard
+from unlearn_bench.harness.models.load import ModelSpec, load_model, named_dtype
+from unlearn_bench.harness.store.delta import apply_delta, save_delta
+from unlearn_bench.harness.store.files import read_json, write_json
+from unlearn_bench.harness.store.shards import Shard
 
 ODD: dict[str, Any] = {"vocab_size": 91, "hidden_size": 17, "num_attention_heads": 1}
 CHANGED = "model.layers.1.mlp.down_proj.weight"

@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models.load.layers import decoder_layers
-from unlearn_bench.harness.models.load.load import CUT, ModelSpec, load_model, load_tokenizer
-from unlearn_bench.harness.models.load.meta import skeleton
+from unlearn_bench.harness.models.layers import decoder_layers
+from unlearn_bench.harness.models.load import CUT, ModelSpec, load_model, load_tokenizer
+from unlearn_bench.harness.models.meta import meta_model
 from unlearn_bench.harness.suite import TrainingSpec
-from unlearn_bench.harness.training.trainer.batches import Batches
-from unlearn_bench.harness.training.trainer.context import ModelContext
-from unlearn_bench.harness.training.trainer.trace import rehearse
-from unlearn_bench.harness.training.trainer.trainer import Trainer
+from unlearn_bench.harness.training.batches import Batches
+from unlearn_bench.harness.training.context import ModelContext
+from unlearn_bench.harness.training.trace import trace_method
+from unlearn_bench.harness.training.trainer import Trainer
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.testing import WORDS, tiny_corpora
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
@@ -251,7 +251,7 @@ def test_the_first_layers_alone_train_as_in_the_whole_model(family, specs) -> No
     """Sliding windows, norms and positions of the layers that are left out must not matter, bit by bit."""
     kind = methods.get("rmu")
     settings = kind.Settings(layer=2, offsets=(0,))
-    work = rehearse(kind(settings), skeleton(config_of(family).to_dict()))
+    work = trace_method(kind(settings), meta_model(config_of(family).to_dict()))
     found = []
     for layers in (None, work.layers):
         model = load_model(specs(family), layers=layers)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models.load.load import ModelSpec, load_model, load_tokenizer, resolve_models
+from unlearn_bench.harness.models.load import ModelSpec, load_model, load_tokenizer, resolve_models
 from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.methods.testing import tiny_model, tiny_tokenizer
 

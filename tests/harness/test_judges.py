@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.planning.build import scorers as judges
-from unlearn_bench.harness.planning.build.scorers import RUDE, quality, resolve_judge
-from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.planning import scorers as judges
+from unlearn_bench.harness.planning.scorers import RUDE, quality, resolve_judge
+from unlearn_bench.harness.store.entries import Store
 from unlearn_bench.harness.suite import ScorerSpec, SourceSpec, load_suite
 from unlearn_bench.tasks.base import Scorer, scorers
 from unlearn_bench.tasks.scorers.kinds import Packaged

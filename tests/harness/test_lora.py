@@ -6,9 +6,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.store.entries.delta import apply_delta
+from unlearn_bench.harness.store.delta import apply_delta
 from unlearn_bench.harness.suite import TrainingSpec
-from unlearn_bench.harness.training.trainer.parameters import LowRankTensors
+from unlearn_bench.harness.training.parameters import LoRAParameters
 from unlearn_bench.methods.base import LoRA
 from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 
@@ -40,7 +40,7 @@ def test_a_run_equals_peft_and_its_merged_change_equals_the_unmerged_model(famil
     assert len(factors) == len(names) == 2 * 9 * 7
     with torch.no_grad():
         for name, parameter in factors.items():
-            parameter.copy_(names[name.removeprefix("base_model.model.").replace("default", LowRankTensors.NAME)])
+            parameter.copy_(names[name.removeprefix("base_model.model.").replace("default", LoRAParameters.NAME)])
     optimizer = torch.optim.AdamW(factors.values(), lr=1e-2, weight_decay=0.0)
     for batch in batches:
         optimizer.zero_grad()
@@ -107,7 +107,7 @@ def test_targets_are_matrices_by_name_and_anything_else_is_an_error():
 def test_precision_decides_the_factors_dtype():
     spec = TrainingSpec()
     for precision, dtype in (("mixed", torch.float32), ("reference", torch.bfloat16)):
-        tensors = LowRankTensors(tiny_model().to(torch.bfloat16), precision, spec.optimizer, LoRA(2, 4.0))
+        tensors = LoRAParameters(tiny_model().to(torch.bfloat16), precision, spec.optimizer, LoRA(2, 4.0))
         tensors.open(["model.layers.1.mlp.up_proj.weight"])
         assert {parameter.dtype for parameter in tensors.masters.values()} == {dtype}
         tensors.restore()

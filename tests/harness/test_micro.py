@@ -20,10 +20,10 @@ from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from unlearn_bench.harness.data import load_rows, sample_items
 from unlearn_bench.harness.engines.transformers import TransformersEngine
-from unlearn_bench.harness.models.load.load import ModelSpec
-from unlearn_bench.harness.planning.build.plan import build_task
+from unlearn_bench.harness.jobs.evaluate import with_reference
+from unlearn_bench.harness.models.load import ModelSpec
+from unlearn_bench.harness.planning.plan import build_task
 from unlearn_bench.harness.records import Generations, Record
-from unlearn_bench.harness.runtime.evaluate import with_reference
 from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.harness.suites.micro import build
 from unlearn_bench.harness.suites.micro.comments import body_labels

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from unlearn_bench.harness.engines._tokens import Tokens
+from unlearn_bench.harness.engines._tokens import Encoder
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models.load.load import (
+from unlearn_bench.harness.models.load import (
     ModelSpec,
     attention,
     find_device,
@@ -21,7 +21,7 @@ from unlearn_bench.harness.models.load.load import (
     named_dtype,
     resolve_models,
 )
-from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.store.entries import Store
 from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.methods.testing import tiny_model, tiny_tokenizer
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
@@ -266,9 +266,9 @@ class TestChat:
         (folder / "chat_template.jinja").write_text(TEMPLATE)
         return folder
 
-    def tokens(self, folder: Path, chat: bool = True) -> Tokens:
+    def tokens(self, folder: Path, chat: bool = True) -> Encoder:
         spec = resolve(folder)
-        return Tokens.of(load_tokenizer(spec), load_model(spec).config, chat=chat)
+        return Encoder.of(load_tokenizer(spec), load_model(spec).config, chat=chat)
 
     def test_a_prompt_is_the_users_message_with_one_begin_token(self, instruct: Path) -> None:
         tokens = self.tokens(instruct)

@@ -7,7 +7,7 @@ import json
 import pytest
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.planning.build.plan import delta_of
+from unlearn_bench.harness.planning.plan import delta_of
 
 
 @pytest.fixture(scope="module")

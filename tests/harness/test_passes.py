@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 from unlearn_bench.harness.errors import TrainingError, UserError
-from unlearn_bench.harness.models.load.layers import decoder_layers, embed_in_main_memory
-from unlearn_bench.harness.training.trainer.forward import Prefix
-from unlearn_bench.harness.training.trainer.trainer import Trainer
+from unlearn_bench.harness.models.layers import decoder_layers, embed_in_main_memory
+from unlearn_bench.harness.training.forward import SharedPrefix
+from unlearn_bench.harness.training.trainer import Trainer
 from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 
 torch.set_num_threads(1)
@@ -50,7 +50,7 @@ def counted(trainer, ran):
 @pytest.mark.parametrize("name", METHODS)
 def test_shared_layers_change_no_bit(name, family, monkeypatch):
     ours = trained(name, family=family)
-    monkeypatch.setattr(Prefix, "same", lambda *_: False)
+    monkeypatch.setattr(SharedPrefix, "same", lambda *_: False)
     whole = trained(name, family=family)
     assert (ours.context.shared, whole.context.shared) == (4 if name in LATE else 5, 0)
     assert same(ours.delta(), whole.delta())

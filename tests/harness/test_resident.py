@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from unlearn_bench.harness.models.load import cache as resident
-from unlearn_bench.harness.models.load.layers import decoder_layers
-from unlearn_bench.harness.models.load.load import ModelSpec
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.request import Request
-from unlearn_bench.harness.store.entries.entries import Store
+from unlearn_bench.harness.models import cache as resident
+from unlearn_bench.harness.models.layers import decoder_layers
+from unlearn_bench.harness.models.load import ModelSpec
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.request import Request
+from unlearn_bench.harness.store.entries import Store
 from unlearn_bench.harness.transforms import train
 from unlearn_bench.methods.testing import tiny_model, tiny_tokenizer
 
@@ -51,7 +51,7 @@ def job(spec, tmp_path):
     cell = next(cell.spec for cell in plan.cells if cell.spec.transform == "train")
     place = SimpleNamespace(store=Store.create(tmp_path / "store").root, device="cpu", checkpointing=False)
     corpora, folder = plan.suite.tracks["knowledge"].corpora, Path(plan.data_folder or "")
-    return SimpleNamespace(cell=cell, model=spec, corpora=corpora, folder=folder, place=place)
+    return SimpleNamespace(cell=cell, model=spec, corpora=corpora, folder=folder, config=place)
 
 
 def held() -> list[int | None]:

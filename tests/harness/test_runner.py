@@ -9,7 +9,7 @@ import pytest
 import torch
 from unlearn_bench.harness import Request, evaluate, load_records
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.store.entries.files import read_json, read_sealed, write_sealed
+from unlearn_bench.harness.store.files import read_json, read_sealed, write_sealed
 from unlearn_bench.methods.base import Method, MethodSettings, methods, register
 from unlearn_bench.methods.rmu import RMU
 
@@ -144,7 +144,7 @@ def test_results_do_not_depend_on_workers_or_batch_size(tmp_path: Path) -> None:
 
 
 def test_a_new_threshold_scores_again_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unlearn_bench.harness.runtime import evaluate as measure
+    from unlearn_bench.harness.jobs import evaluate as measure
     from unlearn_bench.harness.suite import load_suite
 
     suite = load_suite("micro")
@@ -209,16 +209,16 @@ def test_a_job_that_leaves_nothing_behind_is_a_failure_and_not_run_again(
 
 
 def test_text_that_changed_after_the_plan_is_not_trained_on() -> None:
-    from unlearn_bench.harness.planning.build.build import make_plan
-    from unlearn_bench.harness.runtime import Place
-    from unlearn_bench.harness.transforms.base import MakeJob
+    from unlearn_bench.harness.planning.build import make_plan
+    from unlearn_bench.harness.runtime import RunConfig
+    from unlearn_bench.harness.transforms.base import BuildJob
     from unlearn_bench.harness.transforms.train import read_corpora
 
     plan = make_plan(Request(methods=("rmu",), tracks=("knowledge",)), None)
     cell = next(cell.spec for cell in plan.cells if cell.spec.variant == "rmu")
     corpora, folder = plan.suite.tracks["knowledge"].corpora, Path(plan.data_folder or "")
-    place = Place(Path(), "cpu", 1, 1)
-    assert set(read_corpora(MakeJob(place, plan.models["micro"], cell, corpora, folder)).forget) == set(corpora.forget)
+    place = RunConfig(Path(), "cpu", 1, 1)
+    assert set(read_corpora(BuildJob(place, plan.models["micro"], cell, corpora, folder)).forget) == set(corpora.forget)
     other = cell.model_copy(update={"settings": {**cell.settings, "data": {"forget": {}, "retain": "", "probe": None}}})
     with pytest.raises(UserError, match="changed while the run was planned"):
-        read_corpora(MakeJob(place, plan.models["micro"], other, corpora, folder))
+        read_corpora(BuildJob(place, plan.models["micro"], other, corpora, folder))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.specs import Kind, Spec, canonical, digest, identity, recorded, runtime
-from unlearn_bench.harness.store.entries.identity import CellSpec
+from unlearn_bench.harness.store.identity import CellSpec
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

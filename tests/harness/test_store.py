@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.planning.build.plan import Plan
-from unlearn_bench.harness.store.entries.entries import Entry, Store
-from unlearn_bench.harness.store.entries.files import (
+from unlearn_bench.harness.planning.plan import Plan
+from unlearn_bench.harness.store.entries import Entry, Store
+from unlearn_bench.harness.store.files import (
     atomic,
     folder_digest,
     read_json,

@@ -13,19 +13,19 @@ from safetensors.torch import load_file, save_file
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.data import load_rows
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models.load.cache import base_model
-from unlearn_bench.harness.models.load.load import load_model
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.sources import Reach
-from unlearn_bench.harness.planning.build.status import find_cell, state_of
+from unlearn_bench.harness.jobs.worker import run_job
+from unlearn_bench.harness.models.cache import base_model
+from unlearn_bench.harness.models.load import load_model
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.sources import SourceReader
+from unlearn_bench.harness.planning.status import find_cell, status_of
 from unlearn_bench.harness.runner import Runner
-from unlearn_bench.harness.runtime import Place
-from unlearn_bench.harness.runtime.worker import run_job
-from unlearn_bench.harness.store.entries.delta import save_delta
-from unlearn_bench.harness.store.entries.entries import Store
-from unlearn_bench.harness.store.entries.files import file_sha256
+from unlearn_bench.harness.runtime import RunConfig
+from unlearn_bench.harness.store.delta import save_delta
+from unlearn_bench.harness.store.entries import Store
+from unlearn_bench.harness.store.files import file_sha256
 from unlearn_bench.harness.suite import SourceSpec, StressSpec, load_suite
-from unlearn_bench.harness.transforms.base import MakeJob, transforms
+from unlearn_bench.harness.transforms.base import BuildJob, transforms
 from unlearn_bench.harness.transforms.quantise import linear_weights, round_to_nearest
 from unlearn_bench.methods.base import methods, register
 from unlearn_bench.methods.rmu import RMU
@@ -114,9 +114,9 @@ def test_a_finished_run_does_nothing_again(run, monkeypatch: pytest.MonkeyPatch)
 
 def made(result, store: Store, cell) -> dict[str, torch.Tensor]:
     """Make a derived cell in this process and return its delta."""
-    place = Place(store.root, "cpu", 1, 8)
+    place = RunConfig(store.root, "cpu", 1, 8)
     corpora = result.plan.suite.tracks["knowledge"].corpora
-    job = MakeJob(place, result.plan.models["micro"], cell.spec, corpora, Path(result.plan.data_folder))
+    job = BuildJob(place, result.plan.models["micro"], cell.spec, corpora, Path(result.plan.data_folder))
     return transforms.get(cell.spec.transform)().make(job, lambda event: None).delta
 
 
@@ -145,7 +145,7 @@ def test_a_parent_that_comes_out_otherwise_has_other_derived_cells(run, tmp_path
     store, plan = Store.open(tmp_path / "store"), result.plan
     parent = find_cell(plan, store, "knowledge/rmu#0")
     before = find_cell(plan, store, "knowledge/rmu+quantise4#0")
-    assert state_of(plan, before, store).finished
+    assert status_of(plan, before, store).finished
     entry = store.entry("cells", parent.id)
     changed = {name: tensor + 0.5 for name, tensor in delta(result, parent.id).items()}
     kept = entry.manifest()
@@ -155,7 +155,7 @@ def test_a_parent_that_comes_out_otherwise_has_other_derived_cells(run, tmp_path
     entry.commit({"delta.safetensors": lambda path: save_delta(path, changed)}, manifest)
     after = find_cell(plan, store, "knowledge/rmu+quantise4#0")
     assert after.id != before.id
-    assert not state_of(plan, after, store).made
+    assert not status_of(plan, after, store).made
     assert find_cell(plan, store, "base+quantise4").id == find_cell(plan, result.store, "base+quantise4").id
     name = next(iter(changed))
     assert torch.equal(made(result, store, after)[name], round_to_nearest(changed[name], 4))
@@ -179,8 +179,8 @@ def test_a_derived_cell_waits_until_its_parent_is_made(tmp_path: Path) -> None:
     store, executor = Store.create(tmp_path), Later()
     plan = make_plan(Request(methods=("rmu",), stress=("quantise8",), **QUICK), store)
     with executor.pool:
-        assert not Runner(plan, store, executor, Place(store.root, "cpu", 1, 64)).run()
-    made = [job.cell.variant for job in executor.jobs if isinstance(job, MakeJob)]
+        assert not Runner(plan, store, executor, RunConfig(store.root, "cpu", 1, 64)).run()
+    made = [job.cell.variant for job in executor.jobs if isinstance(job, BuildJob)]
     assert sorted(made) == ["base+quantise8", "noise", "noise+quantise8", "rmu", "rmu+quantise8"]
     assert made.index("rmu") < made.index("rmu+quantise8")
     assert made.index("noise") < made.index("noise+quantise8")
@@ -224,7 +224,7 @@ def test_a_plan_says_what_it_cannot_do() -> None:
     with pytest.raises(UserError, match="Did you mean 'quantise8'"):
         make_plan(Request(stress=("quantize8",), **QUICK), None)
     with pytest.raises(UserError, match=r"needs forget text that no method saw.*toxicity"):
-        make_plan(Request(suite="real", stress=("relearn",)), None, Reach(sketch=True))
+        make_plan(Request(suite="real", stress=("relearn",)), None, SourceReader(lenient=True))
 
 
 def test_a_method_that_changes_no_weights_has_no_derived_cells() -> None:
@@ -266,7 +266,7 @@ def test_relearning_a_low_rank_change_touches_matrices_only(tmp_path: Path, weig
 
 
 def test_the_dry_run_shows_derived_cells_with_an_id_once_their_parent_is_made(run) -> None:
-    from unlearn_bench.harness.planning.build.dry_run import dry_run
+    from unlearn_bench.harness.planning.dry_run import dry_run
 
     asked, result = run
     cells = {row["name"]: row for row in dry_run(asked, result.store.root, 64)["cells"]}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from unlearn_bench.harness.errors import TrainingError, UserError
 from unlearn_bench.harness.suite import TrainingSpec
-from unlearn_bench.harness.training.trainer.trainer import Trainer
+from unlearn_bench.harness.training.trainer import Trainer
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.testing import tiny_corpora, tiny_model, tiny_tokenizer, tiny_trainer
 

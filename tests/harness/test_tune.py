@@ -11,16 +11,16 @@ import yaml
 from click.testing import CliRunner
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.plan import build_task, chosen_items
-from unlearn_bench.harness.planning.build.request import Request
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.plan import build_task, chosen_items
+from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.results.provenance import tuned_facts
-from unlearn_bench.harness.store.entries.files import read_jsonl
+from unlearn_bench.harness.store.files import read_jsonl
 from unlearn_bench.harness.suite import RangeSpec, load_suite
-from unlearn_bench.harness.tuning.space import STARTUP, Search, space_of
-from unlearn_bench.harness.tuning.study import best_trials, plan_tuning, tune
+from unlearn_bench.harness.tuning.space import STARTUP, Sampler, space_of
+from unlearn_bench.harness.tuning.study import best_trials, plan_study, tune
 from unlearn_bench.harness.tuning.trial import Trial
-from unlearn_bench.leaderboards.rows.build.row_warnings import MANY
+from unlearn_bench.leaderboards.rows.row_warnings import MANY
 from unlearn_bench.methods.base import methods, register
 from unlearn_bench.methods.rmu import RMU
 
@@ -164,7 +164,7 @@ def test_a_failed_trial_counts_in_the_budget_and_says_why(explodes, folder: Path
         seeds=(5,),
         settings=("training.steps=1", "training.learning_rate=0.001", "explodes.layer=3"),
     )
-    trials = tune(plan_tuning(asked, 3), tmp_path, executor="inline")
+    trials = tune(plan_study(asked, 3), tmp_path, executor="inline")
     assert [trial.status for trial in trials] == ["failed"] * 3
     assert all(trial.s_unlearning is None and trial.failure for trial in trials)
     assert best_trials(trials) == {}
@@ -182,7 +182,7 @@ def test_settings_that_were_tried_before_are_not_trained_again(tmp_path: Path, f
         limit=8,
         settings=("training.steps=1", "training.learning_rate=0.001", *fixed),
     )
-    trials = tune(plan_tuning(asked, STARTUP), tmp_path, executor="inline")
+    trials = tune(plan_study(asked, STARTUP), tmp_path, executor="inline")
     tried = {trial.settings["layer"]: trial.cells for trial in trials}
     assert len(trials) == STARTUP
     assert len(list(tmp_path.glob("cells/*/manifest.json"))) == len(tried) < STARTUP
@@ -196,7 +196,7 @@ def drive(score, budget: int, seed: int = 0, excess=lambda values: 0.0) -> list[
     """Search for the greatest score; return the points that were tried."""
     suite = load_suite("micro").model_copy(update={"search": {"rmu": {"alpha": RangeSpec(low=1.0, high=100.0)}}})
     space = space_of("rmu", suite, 12, {"rmu": dict.fromkeys({*RMU.search} - {"alpha"}), "training": {"steps": 1}})
-    search, tried = Search(space, {"alpha": 1200.0, "training.learning_rate": 1e-4}, seed), []
+    search, tried = Sampler(space, {"alpha": 1200.0, "training.learning_rate": 1e-4}, seed), []
     for _ in range(budget):
         point = search.ask()
         tried.append(point.values)
@@ -278,7 +278,7 @@ def test_what_cannot_be_tuned_is_refused_before_anything_runs(changes, asked, wo
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"extends": "micro", **changes}))
     usual = {"suite": str(tmp_path / "own.yaml"), "methods": ("rmu",), "tracks": ("knowledge",)}
     with pytest.raises(UserError, match=words.replace("(", r"\(")):
-        plan_tuning(Request(**{**usual, **asked}), 4)
+        plan_study(Request(**{**usual, **asked}), 4)
 
 
 def test_the_suite_itself_is_never_overwritten(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.planning.build.variants import choose_variants
+from unlearn_bench.harness.planning.variants import choose_variants
 from unlearn_bench.harness.suite import SuiteSpec, VariantSpec, load_suite
 from unlearn_bench.leaderboards import load_board
 

@@ -14,11 +14,11 @@ from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.maintenance.garbage import collect, garbage
 from unlearn_bench.harness.maintenance.merge import merge
 from unlearn_bench.harness.maintenance.verify import render, verify
-from unlearn_bench.harness.planning.build.plan import Plan
-from unlearn_bench.harness.planning.build.status import state_of
+from unlearn_bench.harness.planning.plan import Plan
+from unlearn_bench.harness.planning.status import status_of
 from unlearn_bench.harness.results.board import board_of
-from unlearn_bench.harness.store.entries.entries import SECTIONS, Entry, Store
-from unlearn_bench.harness.store.entries.files import read_sealed, write_sealed
+from unlearn_bench.harness.store.entries import SECTIONS, Entry, Store
+from unlearn_bench.harness.store.files import read_sealed, write_sealed
 
 QUICK = {"methods": ("rmu",), "tracks": ("knowledge",), "limit": 8, "settings": ("training.steps=3",)}
 
@@ -77,7 +77,7 @@ def test_any_flipped_bit_or_cut_tail_is_noticed_where_it_is_read(store: Store, d
 
 def test_what_is_damaged_is_missing_on_the_board_and_named(store: Store) -> None:
     plan = Plan.load(store)
-    record = next(state_of(plan, cell, store).records["wmdp"] for cell in plan.cells if cell.spec.variant == "rmu")
+    record = next(status_of(plan, cell, store).records["wmdp"] for cell in plan.cells if cell.spec.variant == "rmu")
     path = record.file("records.jsonl")
     path.write_text(path.read_text().replace('"acc": 1.0', '"acc": 0.0', 1))
     row = next(row for row in json.loads(board_of(plan, store).to_json())["rows"] if row["variant"] == "rmu")

@@ -23,10 +23,10 @@ from unlearn_bench.harness.engines.base import Engine
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.engines.vllm import VLLMEngine
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models.load.load import ModelSpec
-from unlearn_bench.harness.planning.build.plan import build_task
+from unlearn_bench.harness.jobs.evaluate import with_reference
+from unlearn_bench.harness.models.load import ModelSpec
+from unlearn_bench.harness.planning.plan import build_task
 from unlearn_bench.harness.records import Choices
-from unlearn_bench.harness.runtime.evaluate import with_reference
 from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest, load_scorer
 

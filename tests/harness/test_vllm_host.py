@@ -10,9 +10,9 @@ from unlearn_bench.harness.engines import _vllm_host
 from unlearn_bench.harness.engines.base import Engine, engines
 from unlearn_bench.harness.engines.vllm import VLLMEngine, seed_of
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models.load import cache as resident
-from unlearn_bench.harness.models.load.load import ModelSpec
-from unlearn_bench.harness.planning.build.build import resolve_engine
+from unlearn_bench.harness.models import cache as resident
+from unlearn_bench.harness.models.load import ModelSpec
+from unlearn_bench.harness.planning.build import resolve_engine
 
 pytestmark = pytest.mark.vllm
 

@@ -13,24 +13,24 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
-from unlearn_bench.harness.authoring.catalog import describe, inventory
+from unlearn_bench.harness.authoring.catalog import catalog, describe
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.engines.vllm import VLLMEngine
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.executors.base import Executor
+from unlearn_bench.harness.jobs.worker import run_job
 from unlearn_bench.harness.maintenance.export import export_cell
-from unlearn_bench.harness.models.load.layers import decoder_layers, first_layers
-from unlearn_bench.harness.models.load.load import ModelSpec, cut
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.plan import Plan
-from unlearn_bench.harness.planning.build.request import Request
+from unlearn_bench.harness.models.layers import decoder_layers, first_layers
+from unlearn_bench.harness.models.load import ModelSpec, cut
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.plan import Plan
+from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.results.board import board_of, write_board
 from unlearn_bench.harness.runner import Runner
-from unlearn_bench.harness.runtime import Place
-from unlearn_bench.harness.runtime.worker import run_job
-from unlearn_bench.harness.store.entries.delta import decoding_of, load_delta, save_delta
-from unlearn_bench.harness.store.entries.entries import Entry, Store
-from unlearn_bench.harness.store.entries.files import file_sha256
+from unlearn_bench.harness.runtime import RunConfig
+from unlearn_bench.harness.store.delta import decoding_of, load_delta, save_delta
+from unlearn_bench.harness.store.entries import Entry, Store
+from unlearn_bench.harness.store.files import file_sha256
 from unlearn_bench.methods.testing import tiny_model
 from unlearn_bench.methods.uld import ULD, ULDSettings
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
@@ -259,7 +259,7 @@ def test_the_file_says_what_its_tensors_are(tmp_path):
 
 
 def test_list_and_show_say_what_a_method_changes(tmp_path):
-    rows, _ = inventory("methods", None)
+    rows, _ = catalog("methods", None)
     changes = {row["name"]: row["changes"] for row in rows}
     assert (changes["uld"], changes["rmu"]) == ("decoding", "weights")
     assert describe("uld", tmp_path)["changes"] == "decoding"
@@ -293,7 +293,7 @@ def run(tmp_path_factory) -> Path:
     )
     plan = make_plan(request, store)
     plan.save(store)
-    assert not Runner(plan, store, Here(), Place(store.root, "cpu", 1, 64)).run()
+    assert not Runner(plan, store, Here(), RunConfig(store.root, "cpu", 1, 64)).run()
     write_board(board_of(plan, store), store)
     return store.root
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from unlearn_bench.harness.planning.build.build import make_plan
-from unlearn_bench.harness.planning.build.request import Request
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.records import Generations, Record, to_row
 from unlearn_bench.harness.results.board import board_of, board_spec
-from unlearn_bench.harness.store.entries.entries import Store
-from unlearn_bench.harness.store.entries.files import read_sealed, write_jsonl, write_sealed
+from unlearn_bench.harness.store.entries import Store
+from unlearn_bench.harness.store.files import read_sealed, write_jsonl, write_sealed
 from unlearn_bench.harness.suite import ScorerSpec
 
 SUITE = """

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, bootstrap_means, s_unlearning
-from unlearn_bench.leaderboards.rows.build.resampling import Evidence
+from unlearn_bench.leaderboards.rows.resampling import Resamples
 from unlearn_bench.leaderboards.stats.arrays import Answers, collect
 from unlearn_bench.leaderboards.stats.bootstrap import jackknife_means
 from unlearn_bench.leaderboards.stats.intervals import SeedNoise, acceleration, estimate
@@ -28,7 +28,7 @@ def evidence_of(*cells, interval="bca", resamples=20_000):
         Checkpoint("m", None, f"x{k}", f"x{k}", "method", 0, f"x{k}", records={"f": records(f), "r": records(r)})
         for k, (f, r) in enumerate(cells)
     ]
-    return Evidence(spec, found)
+    return Resamples(spec, found)
 
 
 def without_expansion(evidence, quantity, columns):

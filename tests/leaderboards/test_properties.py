@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, build_board
-from unlearn_bench.leaderboards.rows.build.resampling import Evidence
+from unlearn_bench.leaderboards.rows.resampling import Resamples
 from unlearn_bench.leaderboards.spec import IntervalKind
 from unlearn_bench.leaderboards.stats.simultaneous import rank_intervals
 
@@ -171,7 +171,7 @@ def test_luck_near_chance_is_not_called_a_difference():
             found.append(
                 Checkpoint("m", "knowledge", f"v{variant}", f"v{variant}", "method", 0, f"v{variant}", records=answers)
             )
-        evidence = Evidence(spec(), found)
+        evidence = Resamples(spec(), found)
         for name, draws in (("as shown", evidence.s_draws), ("before clipping", evidence.s_unbounded)):
             rows = [draws("knowledge", [k]) for k in range(6)]
             assert rows[0][0, 0] == evidence.s_draws("knowledge", [0])[0, 0]

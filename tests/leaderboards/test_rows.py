@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.leaderboards import TaskInfo, TrackRoles, build_board, s_unlearning
-from unlearn_bench.leaderboards.rows.build.verdicts import shortfall
+from unlearn_bench.leaderboards.rows.verdicts import shortfall
 
 
 def board_of(toy, *checkpoints, **changes):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models.load.load import cut
+from unlearn_bench.harness.models.load import cut
 from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 from unlearn_bench.methods.uld import ULD, ULDSettings
 

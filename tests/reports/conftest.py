@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles, build_board
-from unlearn_bench.reports.data import Cell, Content, Continuation, Cost, Items, Question, Run, Sample
+from unlearn_bench.reports.data import Cell, Content, Continuation, Items, MeasuredCost, PromptSample, Question, Run
 
 NASTY = (
     "</code></bdi></script><script>document.title='owned'</script><img src=https://evil.example/x onerror=alert(1)>"
@@ -68,15 +68,15 @@ def cell(made: Checkpoint) -> Cell:
         kind=made.kind,
         state=state,
         cause=made.failure,
-        costs=[Cost("training", 12.5, 640, None, 2048)] if state == "finished" else [],
+        costs=[MeasuredCost("training", 12.5, 640, None, 2048)] if state == "finished" else [],
         training=steps if made.kind == "method" and state == "finished" else (),
     )
 
 
-def sample(item: str, text: str, toxicity: float | None, prompt_toxicity: float | None = 0.0) -> Sample:
+def sample(item: str, text: str, toxicity: float | None, prompt_toxicity: float | None = 0.0) -> PromptSample:
     scores = None if toxicity is None else {"max_toxicity": toxicity}
     texts = [Continuation.of(text, toxicity), Continuation.of(f"mild words after {item}", 0.02)]
-    return Sample(item, "all", f"prompt of {item}", prompt_toxicity, texts, scores, None, {})
+    return PromptSample(item, "all", f"prompt of {item}", prompt_toxicity, texts, scores, None, {})
 
 
 @pytest.fixture(scope="session")

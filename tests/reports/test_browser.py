@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import pytest
 from unlearn_bench.reports.data import Content
-from unlearn_bench.reports.document.blocks.escape import visible
+from unlearn_bench.reports.document.escape import visible
 from unlearn_bench.reports.write import write
-from unlearn_bench.tests.reports.conftest import NASTY
+
+from .conftest import NASTY
 
 pytestmark = pytest.mark.browser
 FLAGS = (

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.records import Record
-from unlearn_bench.harness.store.entries.files import read_sealed, write_sealed
+from unlearn_bench.harness.store.files import read_sealed, write_sealed
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, build_board
 from unlearn_bench.leaderboards.stats.simultaneous import simultaneous
-from unlearn_bench.reports.comparison.model.compare import compare_sides, identity_changes
-from unlearn_bench.reports.comparison.model.model import Quantity, Report, RowComparison, Side
-from unlearn_bench.reports.comparison.model.paired import Boards, Draft
+from unlearn_bench.reports.comparison.compare import compare_sides, identity_changes
+from unlearn_bench.reports.comparison.model import ComparisonReport, Quantity, RowComparison, Side
+from unlearn_bench.reports.comparison.paired import Boards, Draft
 
 SPEC = BoardSpec(
     suite="toy",
@@ -60,15 +60,15 @@ def side(*checkpoints: Checkpoint, name="A", asked=ASKED, **identity) -> Side:
     return Side(name, SPEC, identity, asked, checkpoints)
 
 
-def compared(a: Side, b: Side) -> Report:
-    return Report("A", "B", [compare_sides(a, b)])
+def compared(a: Side, b: Side) -> ComparisonReport:
+    return ComparisonReport("A", "B", [compare_sides(a, b)])
 
 
-def row(report: Report, variant: str = "rmu") -> RowComparison:
+def row(report: ComparisonReport, variant: str = "rmu") -> RowComparison:
     return next(row for row in report.comparisons[0].rows if row.variant == variant)
 
 
-def quantity(report: Report, name: str, variant: str = "rmu") -> Quantity:
+def quantity(report: ComparisonReport, name: str, variant: str = "rmu") -> Quantity:
     return next(each for each in row(report, variant).quantities if each.name == name)
 
 
@@ -166,7 +166,7 @@ def test_a_change_that_differs_from_seed_to_seed_is_not_told_from_noise() -> Non
     assert quantity(unsteady, "forget").change == "within noise"
 
 
-def boards(a: list[Checkpoint], b: list[Checkpoint], spec_b: BoardSpec = SPEC) -> Report:
+def boards(a: list[Checkpoint], b: list[Checkpoint], spec_b: BoardSpec = SPEC) -> ComparisonReport:
     return compared(Side.of_board("A", build_board(SPEC, a)), Side.of_board("B", build_board(spec_b, b)))
 
 

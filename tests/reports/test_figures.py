@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from unlearn_bench.leaderboards import build_board
 from unlearn_bench.reports.data import Content, Run
-from unlearn_bench.reports.document.blocks.blocks import Words
+from unlearn_bench.reports.document.blocks import Words
 from unlearn_bench.reports.figures import layers, probes, training
 from unlearn_bench.reports.figures import tradeoff as plane
 from unlearn_bench.reports.figures.style import label_beside, looks
 from unlearn_bench.reports.sections import outline
-from unlearn_bench.tests.reports.conftest import LAYER_SETS, SPEC, cell, checkpoint, probed
+
+from .conftest import LAYER_SETS, SPEC, cell, checkpoint, probed
 
 
 def of_track(content: Content, track: str):

@@ -19,14 +19,15 @@ from unlearn_bench.harness.errors import UserError
 from unlearn_bench.leaderboards import build_board
 from unlearn_bench.leaderboards.schema import Row
 from unlearn_bench.reports.data import Content, Run
-from unlearn_bench.reports.document.blocks.escape import visible
+from unlearn_bench.reports.document.escape import visible
 from unlearn_bench.reports.figures.style import MOST_LOOKS, looks
 from unlearn_bench.reports.figures.training import MOST_PANELS, losses
 from unlearn_bench.reports.items import FEWEST_ITEMS, MOST_ITEMS, cap, continuations, flipped, spread
 from unlearn_bench.reports.tables import claims as claims_of
 from unlearn_bench.reports.write import write
-from unlearn_bench.tests.reports.conftest import HIDDEN, NASTY, SPEC, cell, checkpoint, sample
-from unlearn_bench.tests.reports.pages import Reader, rendered
+
+from .conftest import HIDDEN, NASTY, SPEC, cell, checkpoint, sample
+from .pages import Reader, rendered
 
 
 def html(content: Content, folder: Path) -> str:
@@ -291,7 +292,7 @@ def test_an_empty_store_says_that_nothing_is_there_and_what_to_run(store, tmp_pa
 
 
 def test_items_without_their_data_stand_by_id(store, tmp_path, monkeypatch):
-    from unlearn_bench.harness.planning.build.plan import PlannedTask
+    from unlearn_bench.harness.planning.plan import PlannedTask
 
     def gone(self):
         raise UserError("No rows there.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unlearn_bench.reports.document.blocks.escape import (
+from unlearn_bench.reports.document.escape import (
     LONGEST,
     parts,
     to_code,
@@ -14,8 +14,9 @@ from unlearn_bench.reports.document.blocks.escape import (
     visible,
     words_to_html,
 )
-from unlearn_bench.tests.reports.conftest import HIDDEN, NASTY
-from unlearn_bench.tests.reports.pages import Reader, rendered
+
+from .conftest import HIDDEN, NASTY
+from .pages import Reader, rendered
 
 ANY = st.text(st.characters(), max_size=60)
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from unlearn_bench.harness.engines.transformers import TransformersEngine
-from unlearn_bench.harness.models.load.load import ModelSpec, load_model, load_tokenizer
+from unlearn_bench.harness.models.load import ModelSpec, load_model, load_tokenizer
 from unlearn_bench.harness.records import Choices
 from unlearn_bench.tasks.base import tasks
 

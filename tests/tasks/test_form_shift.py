@@ -8,7 +8,7 @@ import pytest
 from unlearn_bench.harness.data import load_rows
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models.load.load import ModelSpec
+from unlearn_bench.harness.models.load import ModelSpec
 from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.tasks.base import tasks
 

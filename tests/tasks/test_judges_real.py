@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from unlearn_bench.harness.data import load_rows
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.planning.build.scorers import quality
+from unlearn_bench.harness.planning.scorers import quality
 from unlearn_bench.harness.suite import SourceSpec
 from unlearn_bench.tasks.base import Scorer, load_scorer
 from unlearn_bench.tasks.scorers.profanity_check import ProfanityCheck

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import yaml
 from unlearn_bench.harness.engines.transformers import TransformersEngine
-from unlearn_bench.harness.models.load.load import ModelSpec
-from unlearn_bench.harness.store.entries.files import read_jsonl
+from unlearn_bench.harness.models.load import ModelSpec
+from unlearn_bench.harness.store.files import read_jsonl
 from unlearn_bench.tasks.base import ChoiceRequest, tasks
 
 SUBJECTS = ("anatomy", "astronomy", "college_biology", "virology")
