@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -15,12 +15,12 @@ from .errors import UserError
 from .executors.base import ClusterExecutor, Executor, executors
 from .models.load import find_device
 from .planning.build import make_plan
-from .planning.plan import Plan, PlannedCell
+from .planning.plan import Plan
 from .planning.request import Request
-from .planning.status import status_of, statuses
+from .planning.status import CellStatus, statuses
 from .results.board import board_of, write_board
 from .runner import Display, Runner
-from .runtime import OnEvent, RunConfig
+from .runtime import RunConfig, RunOptions
 from .store.entries import Store
 from .store.files import read_jsonl
 
@@ -36,13 +36,14 @@ DEFAULT_OUTPUT = Path("unlearn-bench-results")
 class Result:
     """What a run came to: the plan, its store, the board, and the cause of failure by cell label.
 
-    With several models the label stands after the model's name.
+    With several models the label stands after the model's name. `cells`: what the store holds of each.
     """
 
     plan: Plan
     store: Store
     board: Board
     failures: Mapping[str, str]
+    cells: Sequence[CellStatus] = ()
 
 
 def evaluate(
@@ -67,81 +68,77 @@ def evaluate(
     Raises:
         UserError: the request cannot be planned or the output folder not written; nothing has run then.
     """
-    console = console or Console(stderr=True)
-    request = request or Request()
-    store = Store.create(Path(output))
+    options = RunOptions(
+        executor=executor,
+        address=address,
+        workers=workers,
+        device=device,
+        batch_size=batch_size,
+        checkpointing=checkpointing,
+        time_limit=time_limit,
+    )
+    return run(request or Request(), Path(output), options, console)
+
+
+def run(request: Request, output: Path, options: RunOptions, console: Console | None = None) -> Result:
+    """Plan a request, run what its store lacks, and write the board of what the store then holds; see `evaluate`."""
+    store = Store.create(output)
     with store.used():
-        how = (workers, device, batch_size, checkpointing, time_limit)
-        return _evaluate(request, store, executor, address, *how, console)
+        kind = _executor(options)
+        if not any((store.root / "plans").iterdir()):
+            kind.prepare()
+        plan = make_plan(request, store)
+        plan.save(store)
+        failures = _run_jobs(plan, store, kind, options, request.engine_options, console or Console(stderr=True))
+        cells = statuses(plan, store)
+        board = board_of(plan, store, cells)
+        write_board(board, store)
+    return Result(plan, store, board, failures, cells)
 
 
-def _evaluate(
-    request: Request,
-    store: Store,
-    executor: str,
-    address: str | None,
-    workers: int | None,
-    device: str,
-    batch_size: int,
-    checkpointing: bool,
-    time_limit: float | None,
-    console: Console,
-) -> Result:
-    kind = executors.get(executor)
-    if address is not None and not issubclass(kind, ClusterExecutor):
-        raise UserError(f"Executor {executor} takes no --address; leave it out, or pass --executor ray.")
-    if not any((store.root / "plans").iterdir()):
-        kind.prepare()
-    plan = make_plan(request, store)
-    plan.save(store)
-
-    def name_of(cell: PlannedCell) -> str:
-        return cell.spec.label if len(plan.models) == 1 else f"{cell.model} {cell.spec.label}"
-
-    causes: dict[str, str] = {}
-    with Display(len(plan.cells), console) as display:
-
-        def on_cell(cell: PlannedCell, cause: str | None) -> None:
-            display.cell(cell.spec.label)
-            if cause is not None:
-                causes[name_of(cell)] = cause
-
-        open_cells = max(1, sum(not state.finished for state in statuses(plan, store)))
-        with _start(kind, address, workers, plan, device, open_cells, display.event) as running:
-            config = RunConfig(
-                store=store.root,
-                device=_device(running, device),
-                threads=plan.suite.threads,
-                batch_size=batch_size,
-                engine_options=request.engine_options,
-                checkpointing=checkpointing,
-                time_limit=time_limit,
-                memory=_memory(plan, batch_size) if isinstance(running, ClusterExecutor) else {},
-            )
-            Runner(plan, store, running, config, on_cell).run()
-    board = board_of(plan, store)
-    write_board(board, store)
-    failures = {name: causes[name] for name in map(name_of, plan.cells) if name in causes}
-    return Result(plan, store, board, failures)
+def _executor(options: RunOptions) -> type[Executor]:
+    kind = executors.get(options.executor)
+    if options.address is not None and not issubclass(kind, ClusterExecutor):
+        raise UserError(f"Executor {options.executor} takes no --address; leave it out, or pass --executor ray.")
+    return kind
 
 
-def _start(
-    kind: type[Executor],
-    address: str | None,
-    workers: int | None,
+def _run_jobs(
     plan: Plan,
-    device: str,
-    open_cells: int,
-    report: OnEvent,
-) -> Executor:
-    """Start an executor with as many workers as are asked for and have something to do."""
+    store: Store,
+    kind: type[Executor],
+    options: RunOptions,
+    engine_options: Mapping[str, Any],
+    console: Console,
+) -> dict[str, str]:
+    """Make and evaluate what is not finished; return the cause of failure by the name of the cell."""
+    unfinished = max(1, sum(not status.finished for status in statuses(plan, store)))
+    with Display(len(plan.cells), console) as display, _started(kind, plan, options, unfinished, display) as executor:
+        on_cluster = isinstance(executor, ClusterExecutor)
+        config = RunConfig(
+            **{
+                **vars(options),
+                "device": executor.device(options.device) if on_cluster else find_device(options.device),
+            },
+            store=store.root,
+            threads=plan.suite.threads,
+            engine_options=engine_options,
+            memory=_memory(plan, options.batch_size) if on_cluster else {},
+        )
+        failures = Runner(plan, store, executor, config, display.cell).run()
+    several = len(plan.models) > 1
+    return {
+        f"{cell.model} {cell.spec.label}" if several else cell.spec.label: failures[cell.id]
+        for cell in plan.cells
+        if cell.id in failures
+    }
+
+
+def _started(kind: type[Executor], plan: Plan, options: RunOptions, jobs: int, display: Display) -> Executor:
+    """Return an executor with as many workers as are asked for and have something to do."""
     if issubclass(kind, ClusterExecutor):
-        return kind(min(workers or open_cells, open_cells), report, address or "auto")
-    return kind(min(workers or default_workers(plan, find_device(device)), open_cells), report)
-
-
-def _device(running: Executor, asked: str) -> str:
-    return running.device(asked) if isinstance(running, ClusterExecutor) else find_device(asked)
+        return kind(min(options.workers or jobs, jobs), display.event, options.address or "auto")
+    return kind(min(options.workers or default_workers(plan, find_device(options.device)), jobs), display.event)
 
 
 def _memory(plan: Plan, batch_size: int) -> dict[str, int]:
@@ -168,18 +165,17 @@ def load_records(output: Path | str = DEFAULT_OUTPUT, suite: str | None = None) 
     store = Store.open(Path(output))
     plan = Plan.load(store, suite)
     rows = []
-    for cell in plan.cells:
-        state = status_of(plan, cell, store)
-        spec = state.cell.spec
+    for status in statuses(plan, store):
+        spec = status.cell.spec
         head = {
-            "model": cell.model,
+            "model": status.cell.model,
             "track": spec.track,
             "method": spec.method,
             "variant": spec.variant,
             "seed": spec.seed,
-            "cell": state.cell.id,
+            "cell": status.cell.id,
         }
-        for task, entry in state.records.items():
+        for task, entry in status.records.items():
             for row in read_jsonl(entry.file("records.jsonl")):
                 scores = row["scores"] or {}
                 marks = {f"mark_{name}": value for name, value in row["marks"].items()}

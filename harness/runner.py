@@ -28,10 +28,11 @@ from .errors import EntryLocked, JobError, UserError, WorkerLost, redacted
 from .executors.base import Executor
 from .jobs.job import EvalJob, Job
 from .planning.nulls import text_of
-from .planning.plan import Plan, PlannedCell, delta_of
+from .planning.plan import Plan, PlannedCell
 from .planning.status import CellStatus, status_of
 from .runtime import Event, RunConfig
 from .store.entries import Store
+from .store.identity import CellSpec
 from .transforms.base import BuildJob
 
 MEND = "the same command makes it when that is mended"
@@ -42,60 +43,57 @@ class Runner:
     """Runs what a plan wants and the store lacks.
 
     Attributes:
-        on_cell: called whenever a cell is finished or failed (with the cause).
+        on_cell: called with the label of every cell that is finished or failed.
+        failures: the cause of failure by planned cell id.
     """
 
     plan: Plan
     store: Store
     executor: Executor
     config: RunConfig
-    on_cell: Callable[[PlannedCell, str | None], None] = lambda cell, cause: None
+    on_cell: Callable[[str], None] = lambda label: None
     failures: dict[str, str] = field(default_factory=dict)
     _queue: list[tuple[PlannedCell, Job]] = field(default_factory=list)
     _running: dict[Future[None], tuple[PlannedCell, Job]] = field(default_factory=dict)
     _again: list[tuple[PlannedCell, Job]] = field(default_factory=list)
     _retried: set[str] = field(default_factory=set)
+    _settled: set[str] = field(default_factory=set)
+    """Planned cells whose checkpoint is made or failed: what is made from them can begin."""
 
     def run(self) -> dict[str, str]:
-        """Make and measure every cell; return the cause of failure by cell id."""
+        """Make and evaluate every cell; return the cause of failure by planned cell id."""
         waiting = list(self.plan.cells)
         while waiting or self._queue or self._running or self._again:
-            ready = [all(map(self._settled, cell.spec.parents)) for cell in waiting]
+            ready = [self._settled.issuperset(cell.spec.parents) for cell in waiting]
             for cell in compress(waiting, ready):
-                self._advance(self.plan.settle(cell, self.store))
+                self._advance(cell, status_of(self.plan, cell, self.store))
             waiting = [cell for cell, now in zip(waiting, ready, strict=True) if not now]
             self._submit()
             if not any(ready):
                 self._collect()
         return self.failures
 
-    def _settled(self, planned: str) -> bool:
-        """Return whether a planned checkpoint, and all that it is made from, is made or failed in this run."""
-        cell = self.plan.by_id[planned]
-        if not all(map(self._settled, cell.spec.parents)):
-            return False
-        cell = self.plan.settle(cell, self.store)
-        return cell.id in self.failures or delta_of(self.store, cell.id, cell.spec.transform) is not None
-
-    def _advance(self, cell: PlannedCell) -> None:
-        """Queue the next job of a cell: make it, then measure it; report it when nothing remains."""
-        if cell.spec.transform == "noise" and not cell.spec.parents:
-            self._failed(cell, UserError(f"no method finished, so there is nothing to match noise to; {MEND}"))
-            return
-        if cell.spec.stress is not None and "parent" not in cell.spec.settings:
-            self._failed(cell, UserError(f"{self._parent(cell)}, so there is nothing to {cell.spec.transform}; {MEND}"))
-            return
-        state = status_of(self.plan, cell, self.store)
-        if state.finished:
-            self.on_cell(cell, None)
-            return
-        job = self._measure(cell, state) if state.made else self._make(cell)
-        self._queue.append((cell, job))
+    def _advance(self, cell: PlannedCell, status: CellStatus) -> None:
+        """Queue the next job of a cell: make it, then evaluate it; report it when nothing remains."""
+        spec = status.cell.spec
+        if spec.transform == "noise" and not spec.parents:
+            self._fail(cell, spec, UserError(f"no method finished, so there is nothing to match noise to; {MEND}"))
+        elif spec.stress is not None and "parent" not in spec.settings:
+            cause = f"{self._parent(cell)}, so there is nothing to {spec.transform}; {MEND}"
+            self._fail(cell, spec, UserError(cause))
+        elif not status.made:
+            self._queue.append((cell, self._build_job(status.cell)))
+        else:
+            self._settled.add(cell.id)
+            if status.finished:
+                self.on_cell(spec.label)
+            else:
+                self._queue.append((cell, self._eval_job(status)))
 
     def _submit(self) -> None:
         """Hand out as many jobs as there are workers; one that is tried again only where nothing else is left."""
         models = list(self.plan.models)
-        self._queue.sort(key=lambda each: (models.index(each[0].model), isinstance(each[1], EvalJob)))
+        self._queue.sort(key=lambda item: (models.index(item[0].model), isinstance(item[1], EvalJob)))
         while self._queue and len(self._running) < self.executor.slots:
             self._start(*self._queue.pop(0))
         if self._again and not self._running:
@@ -107,11 +105,10 @@ class Runner:
 
     def _parent(self, cell: PlannedCell) -> str:
         """Return which parent of a derived cell failed, and why."""
-        ident = cell.spec.parents[0]
-        label = next(c.spec.label for c in self.plan.cells if self.plan.settle(c, self.store).id == ident)
-        return f"{label} failed ({self.failures[ident].rstrip('.')})"
+        parent = self.plan.by_id[cell.spec.parents[0]]
+        return f"{parent.spec.label} failed ({self.failures[parent.id].rstrip('.')})"
 
-    def _make(self, cell: PlannedCell) -> BuildJob:
+    def _build_job(self, cell: PlannedCell) -> BuildJob:
         track = self.plan.suite.tracks.get(cell.spec.track or "")
         folder = cell.folder or self.plan.data_folder
         return BuildJob(
@@ -122,46 +119,51 @@ class Runner:
             Path(folder) if folder else None,
         )
 
-    def _measure(self, cell: PlannedCell, state: CellStatus) -> EvalJob:
-        asked = self.plan.tasks_of(cell)
-        tasks = tuple(asked[name] for name in state.missing)
-        model = self.plan.models[cell.model]
+    def _eval_job(self, status: CellStatus) -> EvalJob:
+        cell, planned = status.cell, self.plan.tasks_of(status.cell)
+        tasks = tuple(planned[name] for name in status.missing)
         folder = Path(cell.folder) if cell.folder else None
-        return EvalJob(self.config, model, cell.spec, tasks, self.plan.engine, folder)
+        return EvalJob(self.config, self.plan.models[cell.model], cell.spec, tasks, self.plan.engine, folder)
 
     def _collect(self) -> None:
         """Wait for jobs to end and start what follows them."""
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
         for future in done:
             cell, job = self._running.pop(future)
-            error = future.exception() or self._left_undone(cell, job)
+            error = future.exception()
+            if error is None:
+                status = status_of(self.plan, cell, self.store)
+                error = _left_undone(job, status)
+                if error is None:
+                    self._advance(cell, status)
+                    continue
             if isinstance(error, EntryLocked):
                 self._queue.append((cell, replace(job, wait=True)))
             elif isinstance(error, WorkerLost) and error.passing and cell.id not in self._retried:
                 self._retried.add(cell.id)
                 self._again.append((cell, job))
-            elif error is None:
-                self._advance(cell)
             else:
-                self._failed(cell, error)
+                self._fail(cell, job.cell, error)
 
-    def _left_undone(self, cell: PlannedCell, job: Job) -> Exception | None:
-        """Return an error where a job ended well and the store still lacks what it was for; it is not run again."""
-        state = status_of(self.plan, cell, self.store)
-        if state.finished or (isinstance(job, BuildJob) and state.made):
-            return None
-        lacking = "its checkpoint" if not state.made else f"records of {', '.join(state.missing)}"
-        return RuntimeError(f"the job ended, but the store holds not {lacking}")
-
-    def _failed(self, cell: PlannedCell, error: BaseException) -> None:
+    def _fail(self, cell: PlannedCell, spec: CellSpec, error: BaseException) -> None:
+        """Keep why a cell failed, in the store under the id that it has as far as its parents are known."""
         told = isinstance(error, UserError | JobError)
         cause = redacted(str(error) if told else f"{type(error).__name__}: {error}")
         if isinstance(error, WorkerLost) and cell.id in self._retried:
             cause += " (it was tried twice, the second time alone)"
         trace = "".join(traceback.format_exception(error))
+        self._settled.add(cell.id)
         self.failures[cell.id] = cause
-        self.store.entry("cells", cell.id).fail(cause, trace)
-        self.on_cell(cell, cause)
+        self.store.entry("cells", spec.id).fail(cause, trace)
+        self.on_cell(spec.label)
+
+
+def _left_undone(job: Job, status: CellStatus) -> Exception | None:
+    """Return an error where a job ended well and the store still lacks what it was for; it is not run again."""
+    if status.finished or (isinstance(job, BuildJob) and status.made):
+        return None
+    lacking = "its checkpoint" if not status.made else f"records of {', '.join(status.missing)}"
+    return RuntimeError(f"the job ended, but the store holds not {lacking}")
 
 
 class Display:

@@ -28,20 +28,43 @@ COSTS = ("seconds", "peak_memory_mib", "peak_gpu_memory_mib")
 """What is recorded of a job's time and memory; the last is absent where no GPU was used."""
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """Where and how jobs run; no say in any result but through what is recorded. A job may take `time_limit` seconds.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a user wants a run to go; no say in any result but through what is recorded.
 
-    `memory`: bytes of main memory that a worker takes, by the digest of its model; empty where nobody needs to know.
+    Attributes:
+        executor: what runs the jobs, by its registered name.
+        address: of the cluster whose machines run them (executor `ray`).
+        workers: jobs at once; None: as many as fit.
+        device: `cpu`, `cuda` or `auto`.
+        batch_size: sequences that are evaluated together.
+        checkpointing: train with less memory and the same results, from the start instead of where memory ends.
+        time_limit: seconds that a job may take, after which it is ended and has failed; None: no limit.
+    """
+
+    executor: str = "local"
+    address: str | None = None
+    workers: int | None = None
+    device: str = "auto"
+    batch_size: int = 64
+    checkpointing: bool = False
+    time_limit: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(RunOptions):
+    """The options of a run as its jobs get them: `device` is one that is there.
+
+    Attributes:
+        store: folder of the store.
+        threads: of each worker.
+        engine_options: what the engine is started with.
+        memory: bytes of main memory that a worker takes, by the digest of its model; empty where nobody needs to know.
     """
 
     store: Path
-    device: str
     threads: int
-    batch_size: int
     engine_options: Mapping[str, Any] = field(default_factory=dict)
-    checkpointing: bool = False
-    time_limit: float | None = None
     memory: Mapping[str, int] = field(default_factory=dict)
 
 

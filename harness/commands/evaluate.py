@@ -12,7 +12,20 @@ import click
 from click.core import ParameterSource
 
 from ..errors import first_line
-from .options import ADDRESS, DATA_ROOT, JSON, OUTPUT, SUITE, TIME_LIMIT, names, numbers, option, options, pairs
+from .options import (
+    ADDRESS,
+    DATA_ROOT,
+    JSON,
+    OUTPUT,
+    SUITE,
+    TIME_LIMIT,
+    names,
+    numbers,
+    option,
+    options,
+    pairs,
+    take_run_options,
+)
 
 if TYPE_CHECKING:
     from ..api import Result
@@ -108,44 +121,28 @@ if TYPE_CHECKING:
 def evaluate(
     ctx: click.Context,
     output: Path,
-    executor: str,
-    address: str | None,
-    workers: int | None,
-    device: str,
-    batch_size: int,
-    checkpointing: bool,
-    time_limit: float | None,
     dry_run: bool,
     as_json: bool,
-    **asked: Any,
+    **values: Any,
 ) -> None:
     """Train methods, measure checkpoints, write the leaderboard. What is finished is not done again."""
     from ..planning.request import Request
 
-    if asked["suite"] is None and ctx.get_parameter_source("data_root") == ParameterSource.ENVIRONMENT:
-        asked["suite"] = "micro"
-    request = Request(**asked, command=_command(ctx))
+    if values["suite"] is None and ctx.get_parameter_source("data_root") == ParameterSource.ENVIRONMENT:
+        values["suite"] = "micro"
+    run_options = take_run_options(values)
+    request = Request(**values, command=_command(ctx))
     if dry_run:
         from ..planning.dry_run import dry_run as look
         from ..planning.dry_run import render
 
-        said = look(request, output, batch_size)
+        said = look(request, output, run_options.batch_size)
         click.echo(json.dumps(said, indent=2) if as_json else render(said))
         return
-    from .. import api
+    from ..api import run
 
     started = time.perf_counter()
-    result = api.evaluate(
-        request,
-        output=output,
-        executor=executor,
-        address=address,
-        workers=workers,
-        device=device,
-        batch_size=batch_size,
-        checkpointing=checkpointing,
-        time_limit=time_limit,
-    )
+    result = run(request, output, run_options)
     click.echo(result.board.to_json() if as_json else result.board.to_markdown(), nl=False)
     board = output / "leaderboards" / f"{result.plan.suite.name}.md"
     click.echo(f"\nWrote {board} and .json after {time.perf_counter() - started:.0f} s.", err=True)
@@ -162,7 +159,7 @@ def _report_beside(result: Result) -> str:
     from ..results.report import report_run
 
     try:
-        return f"Report: {report_run(result.plan, result.store, result.board)}"
+        return f"Report: {report_run(result.plan, result.store, result.board, result.cells)}"
     except Exception as error:
         return f"No report: {first_line(error)}"
 

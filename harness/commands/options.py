@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
+
+from ..runtime import RunOptions
 
 
 def option(flag: str, text: str, variable: str | None = None, **options: Any) -> Callable[[Any], Any]:
@@ -43,6 +46,13 @@ ADDRESS = option(
     " of this machine alone).",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+def take_run_options(values: dict[str, Any]) -> RunOptions:
+    """Take the options of a run out of the values of a command."""
+    return RunOptions(
+        **{option.name: values.pop(option.name) for option in fields(RunOptions) if option.name in values}
+    )
 
 
 def names(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...] | None:

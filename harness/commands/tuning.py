@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import ADDRESS, DATA_ROOT, JSON, SUITE, TIME_LIMIT, names, numbers, option
+from .options import ADDRESS, DATA_ROOT, JSON, SUITE, TIME_LIMIT, names, numbers, option, take_run_options
 
 
 @click.command()
@@ -69,17 +69,11 @@ def tune(
     ctx: click.Context,
     budget: int,
     search_seed: int,
-    executor: str,
-    address: str | None,
-    workers: int | None,
-    device: str,
-    batch_size: int,
-    time_limit: float | None,
     output: Path,
     out: Path | None,
     dry_run: bool,
     as_json: bool,
-    **asked: Any,
+    **values: Any,
 ) -> None:
     """Search every method's settings with the same budget, on validation items only.
 
@@ -90,21 +84,14 @@ def tune(
     from ..tuning import study as tuning
     from ..tuning.suite_file import place_of, render, render_plan, summary, write_tuned
 
-    planned = tuning.plan_study(Request(**asked), budget, search_seed)
-    place = place_of(asked["suite"], planned.suite, out)
+    run_options = take_run_options(values)
+    planned = tuning.plan_study(Request(**values), budget, search_seed)
+    place = place_of(values["suite"], planned.suite, out)
     if dry_run:
         said = {**planned.facts(), "trainings": planned.trainings}
         click.echo(json.dumps(said, indent=2) if as_json else render_plan(said))
         return
-    how = {
-        "executor": executor,
-        "address": address,
-        "workers": workers,
-        "device": device,
-        "batch_size": batch_size,
-        "time_limit": time_limit,
-    }
-    trials = tuning.tune(planned, output, lambda line: click.echo(line, err=True), **how)
+    trials = tuning.tune(planned, output, run_options, lambda line: click.echo(line, err=True))
     best = tuning.best_trials(trials)
     write_tuned(place, planned, trials, best)
     rows = summary(planned, trials, best)

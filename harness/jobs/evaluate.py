@@ -16,7 +16,8 @@ from ..engines.base import Engine
 from ..errors import EntryLocked, UserError
 from ..models.load import MODEL_FILES, ModelSpec, load_tokenizer
 from ..planning.nulls import TEXT, constant_answers
-from ..planning.plan import PlannedTask, delta_of
+from ..planning.plan import PlannedTask
+from ..planning.status import delta_of
 from ..records import Choices, Generations, Item, to_row
 from ..runtime import Event, OnEvent, RunConfig, environment_facts, recorded_facts
 from ..specs import digest
@@ -38,7 +39,7 @@ def evaluate_checkpoint(job: EvalJob, report: OnEvent) -> None:
         Busy: another process is at some of it and the job does not wait; the rest is done.
     """
     store = Store.open(job.config.store)
-    delta = delta_of(store, job.cell.id, job.cell.transform)
+    delta = delta_of(job.cell, store)
     if delta is None:
         raise UserError(f"{job.cell.label} is not finished, so it cannot be measured; run the same command again.")
     busy = None

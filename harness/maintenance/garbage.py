@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import EntryLocked, UserError
 from ..planning.plan import Plan
-from ..planning.status import entries
+from ..planning.status import entries, settle
 from ..store.entries import PARTIAL_RESULT, SECTIONS, Entry, Store
 from ..store.files import PARTIAL
 
@@ -18,7 +18,7 @@ def needed(plans: Iterable[Plan], store: Store) -> set[str]:
     names: set[str] = set()
     for plan in plans:
         for cell in plan.cells:
-            settled = plan.settle(cell, store)
+            settled = settle(plan, cell, store)
             names |= {f"cells/{ident}" for ident in (cell.id, settled.id, *cell.spec.parents)}
             names |= {entry.name for pair in entries(plan, settled, store).values() for entry in pair}
     return names

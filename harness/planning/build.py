@@ -1,8 +1,10 @@
-"""From a request to a plan: which variants, models, tracks, tasks and seeds, each checked before anything runs."""
+"""From a request to a plan in three steps: inputs, each checked before anything runs; cells; the plan itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from ..registry import check_name
 from ..store.entries import Store
 from ..store.files import folder_digest
 from ..store.identity import UNRELATED, CellSpec
-from ..suite import ScorerSpec, SourceSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, load_suite
+from ..suite import ScorerSpec, SourceSpec, StressSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, load_suite
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
 from .request import Request
@@ -24,6 +26,55 @@ from .scorers import resolve_judge
 from .sources import SourceReader
 from .stress import choose_stresses, derived_cells
 from .variants import choose_variants, overrides, runnable
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a request comes to once every name is known and every source is pinned.
+
+    Attributes:
+        folder: where the suite's files are looked for; None: nowhere.
+        variants: by track and name.
+        nulls: names of null rows.
+        imports: by name the folder and digest of checkpoints made elsewhere.
+        notes: what a board says of what was left out.
+    """
+
+    request: Request
+    suite: SuiteSpec
+    folder: Path | None
+    reader: SourceReader
+    tracks: Sequence[str]
+    variants: Mapping[str, Mapping[str, VariantSpec]]
+    nulls: Sequence[str]
+    stress: Mapping[str, StressSpec]
+    models: Mapping[str, ModelSpec]
+    tasks: Mapping[str, PlannedTask]
+    imports: Mapping[str, tuple[Path, str]]
+    engine: str
+    notes: Sequence[str]
+
+    def digest_of(self, source: SourceSpec) -> str:
+        """Return the digest of a source's rows."""
+        return self.reader(lambda: self.reader.rows(source, self.folder).digest, "")
+
+    @cached_property
+    def text(self) -> dict[str, Any]:
+        """The digests of each track's text."""
+        return {track: corpora_digests(self.suite.tracks[track].corpora, self.digest_of) for track in self.tracks}
+
+    @cached_property
+    def unrelated(self) -> dict[str, Any]:
+        """The digests of the text that the null `unrelated` trains on, by track."""
+        corpora = {track: unrelated_text(self.suite.tracks[track].corpora) for track in self.tracks}
+        return {track: corpora_digests(text, self.digest_of) for track, text in corpora.items()}
+
+    def sources(self) -> Iterator[SourceSpec]:
+        """Give the sources of the tracks' text and of the tasks' items."""
+        for text in (self.suite.tracks[track].corpora for track in self.tracks):
+            yield from filter(None, (*text.forget.values(), text.retain, text.probe, *text.relearn.values()))
+        for task in self.tasks.values():
+            yield task.spec.data
 
 
 def make_plan(request: Request, store: Store | None, reader: SourceReader | None = None) -> Plan:
@@ -35,56 +86,131 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
     Raises:
         UserError: an unknown name, a refused setting, missing data or an unreadable model, each with what to do.
     """
-    reader = reader or SourceReader()
-    asked = request.suite or ("real" if request.data_root else "micro")
-    suite = asked if isinstance(asked, SuiteSpec) else load_suite(asked)
+    inputs = resolve(request, store, reader or SourceReader())
+    cells = list(plan_cells(inputs))
+    return Plan(
+        suite=inputs.suite,
+        models=dict(inputs.models),
+        tracks=tuple(inputs.tracks),
+        tasks=dict(inputs.tasks),
+        cells=tuple(cells),
+        stress=dict(inputs.stress),
+        seeds=tuple(request.seeds),
+        limit=request.limit,
+        engine=inputs.engine,
+        data_folder=str(inputs.folder) if inputs.folder else None,
+        command=request.command,
+        notes=tuple(dict.fromkeys([*inputs.notes, *inputs.reader.notes(inputs.sources())])),
+        unreached=tuple(dict.fromkeys(inputs.reader.missing)),
+    )
+
+
+def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inputs:
+    """Return what a request names, each checked: suite, tracks, variants, nulls, stresses, models, tasks, imports."""
+    name = request.suite or ("real" if request.data_root else "micro")
+    suite = name if isinstance(name, SuiteSpec) else load_suite(name)
     folder = _data_folder(request, suite)
     tracks = _chosen("track", request.tracks, suite.tracks)
     chosen = choose_variants(request.methods, request.settings, suite, tracks, request.grid)
     variants, left_out = runnable(chosen, request.methods, _engine_name(request.engine))
     nulls = check_nulls(request.nulls or ())
-    stresses = choose_stresses(request.stress or (), suite, tracks)
+    if UNRELATED in nulls and not all(variants.values()):
+        raise UserError("The null `unrelated` is a method trained on other text: name one with --methods.")
+    stress = choose_stresses(request.stress or (), suite, tracks)
     models = _models(request, suite, store, reader)
-    planned = _tasks(request, suite, tracks, folder, store, reader)
-
-    def digest_of(source: SourceSpec) -> str:
-        return reader(lambda: reader.rows(source, folder).digest, "")
-
-    data = {track: corpora_digests(suite.tracks[track].corpora, digest_of) for track in tracks}
-    cells: list[PlannedCell] = []
-    for name, model in models.items():
-        cells.append(PlannedCell(model=name, spec=base_cell(model)))
-        cells += _imports(request, name, model, len(models), store)
-        for track in tracks:
-            for seed in request.seeds:
-                trained = [
-                    PlannedCell(model=name, spec=_train_cell(model, track, label, variant, seed, suite, request, data))
-                    for label, variant in variants[track].items()
-                ]
-                cells += trained
-                changed = [cell for cell in trained if cell.spec.changes == "weights"]
-                if changed and request.noise:
-                    cells.append(PlannedCell(model=name, spec=_noise_cell(model, track, seed, changed)))
-    cells += list(derived_cells(cells, stresses, suite, tracks, digest_of))
-    for name, model in models.items():
-        specs = unmade_nulls(model, nulls)
-        if UNRELATED in nulls:
-            specs += _unrelated_cells(model, variants, suite, request, digest_of)
-        cells += [PlannedCell(model=name, spec=spec) for spec in specs]
-    return Plan(
+    return Inputs(
+        request=request,
         suite=suite,
+        folder=folder,
+        reader=reader,
+        tracks=tracks,
+        variants=variants,
+        nulls=nulls,
+        stress=stress,
         models=models,
-        tracks=tuple(tracks),
-        tasks=planned,
-        cells=tuple(cells),
-        stress=stresses,
-        seeds=tuple(request.seeds),
-        limit=request.limit,
+        tasks=_tasks(request, suite, tracks, folder, store, reader),
+        imports=_imports(request, models, store),
         engine=resolve_engine(request.engine, request.engine_options),
-        data_folder=str(folder) if folder else None,
-        command=request.command,
-        notes=tuple(dict.fromkeys([*left_out, *reader.notes(_sources(suite, tracks, planned))])),
-        unreached=tuple(dict.fromkeys(reader.missing)),
+        notes=left_out,
+    )
+
+
+def plan_cells(inputs: Inputs) -> Iterator[PlannedCell]:
+    """Give the cells of a plan: of each model base, imports, trained ones with their noise; then attacks and nulls."""
+    cells = [cell for name, model in inputs.models.items() for cell in _cells_of(inputs, name, model)]
+    yield from cells
+    yield from derived_cells(cells, inputs.stress, inputs.suite, inputs.tracks, inputs.digest_of)
+    for name, model in inputs.models.items():
+        unrelated = _unrelated_cells(inputs, model) if UNRELATED in inputs.nulls else []
+        yield from (PlannedCell(model=name, spec=spec) for spec in [*unmade_nulls(model, inputs.nulls), *unrelated])
+
+
+def _cells_of(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCell]:
+    """Give the cells of a model that are made from nothing but the base."""
+    yield PlannedCell(model=name, spec=base_cell(model))
+    yield from _import_cells(inputs, name, model)
+    for track, text in inputs.text.items():
+        for seed in inputs.request.seeds:
+            trained = [_train_cell(inputs, model, track, label, seed, text) for label in inputs.variants[track]]
+            yield from (PlannedCell(model=name, spec=spec) for spec in trained)
+            changed = [spec for spec in trained if spec.changes == "weights"]
+            if changed and inputs.request.noise:
+                yield PlannedCell(model=name, spec=_noise_cell(model, track, seed, changed))
+
+
+def _import_cells(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCell]:
+    for label, (folder, content) in inputs.imports.items():
+        spec = CellSpec(
+            model=model.digest, transform="import", settings={"digest": content}, method="import", variant=label
+        )
+        yield PlannedCell(model=name, spec=spec, folder=str(folder.resolve()))
+
+
+def _train_cell(inputs: Inputs, model: ModelSpec, track: str, label: str, seed: int, text: Any) -> CellSpec:
+    """Return the cell of a variant, trained on text with these digests."""
+    variant, suite = inputs.variants[track][label], inputs.suite
+    kind = methods.get(variant.method)
+    settings = kind.Settings.parse(variant.settings, variant.method)
+    own = overrides(inputs.request.settings).get("training", {})
+    training = TrainingSpec.parse({**suite.training.identity(), **variant.training, **own}, "training")
+    return CellSpec(
+        model=model.digest,
+        transform="train",
+        track=track,
+        seed=seed,
+        settings={
+            "method": variant.method,
+            "version": kind.version,
+            "settings": settings.identity(),
+            "training": training.identity(),
+            "data": text,
+            "dtype": model.dtype,
+            **({} if kind.changes == "weights" else {"changes": kind.changes}),
+        },
+        method=variant.method,
+        variant=label,
+    )
+
+
+def _unrelated_cells(inputs: Inputs, model: ModelSpec) -> list[CellSpec]:
+    """Return the first method of each track, trained on text that has nothing to do with its topics."""
+    return [
+        as_unrelated(_train_cell(inputs, model, track, next(iter(variants)), seed, inputs.unrelated[track]))
+        for track, variants in inputs.variants.items()
+        for seed in inputs.request.seeds
+    ]
+
+
+def _noise_cell(model: ModelSpec, track: str, seed: int, trained: Sequence[CellSpec]) -> CellSpec:
+    return CellSpec(
+        model=model.digest,
+        transform="noise",
+        track=track,
+        seed=seed,
+        parents=tuple(sorted(spec.id for spec in trained)),
+        settings={"version": 1},
+        method="noise",
+        variant="noise",
     )
 
 
@@ -100,23 +226,15 @@ def _data_folder(request: Request, suite: SuiteSpec) -> Path | None:
 def _models(request: Request, suite: SuiteSpec, store: Store | None, reader: SourceReader) -> dict[str, ModelSpec]:
     if not reader.lenient:
         return resolve_models(request.models, suite, store, request.dtype, request.chat_template)
-    found: dict[str, ModelSpec] = {}
+    models: dict[str, ModelSpec] = {}
     for name in request.models or suite.models:
         named = named_model(name, suite)
         dtype = named.dtype if request.dtype == "auto" else request.dtype
-        found |= reader(
+        models |= reader(
             lambda name=name: resolve_models([name], suite, store, request.dtype, request.chat_template),
             {named.name: named.model_copy(update={"dtype": dtype})},
         )
-    return found
-
-
-def _sources(suite: SuiteSpec, tracks: Sequence[str], planned: Mapping[str, PlannedTask]) -> Iterator[SourceSpec]:
-    """Give the sources of a plan's text and questions."""
-    for text in (suite.tracks[track].corpora for track in tracks):
-        yield from filter(None, (*text.forget.values(), text.retain, text.probe, *text.relearn.values()))
-    for task in planned.values():
-        yield task.spec.data
+    return models
 
 
 def resolve_engine(name: str, options: Mapping[str, Any]) -> str:
@@ -141,90 +259,23 @@ def _engine_name(name: str) -> str:
     return "vllm" if engines.get("vllm").unusable() is None else "transformers"
 
 
-def _chosen(kind: str, wanted: Sequence[str] | None, known: Mapping[str, Any]) -> list[str]:
+def _chosen(kind: str, wanted: Sequence[str] | None, known: Iterable[str]) -> list[str]:
+    known = list(known)
     for name in wanted or ():
         if name not in known:
             raise UserError(f"Unknown {kind} {name!r}.{suggest(name, known)}")
     return list(wanted or known)
 
 
-def _train_cell(
-    model: ModelSpec,
-    track: str,
-    label: str,
-    variant: VariantSpec,
-    seed: int,
-    suite: SuiteSpec,
-    request: Request,
-    data: Mapping[str, Any],
-) -> CellSpec:
-    kind = methods.get(variant.method)
-    settings = kind.Settings.parse(variant.settings, variant.method)
-    changed = {**suite.training.identity(), **variant.training, **overrides(request.settings).get("training", {})}
-    training = TrainingSpec.parse(changed, "training")
-    return CellSpec(
-        model=model.digest,
-        transform="train",
-        track=track,
-        seed=seed,
-        settings={
-            "method": variant.method,
-            "version": kind.version,
-            "settings": settings.identity(),
-            "training": training.identity(),
-            "data": data[track],
-            "dtype": model.dtype,
-            **({} if kind.changes == "weights" else {"changes": kind.changes}),
-        },
-        method=variant.method,
-        variant=label,
-    )
-
-
-def _unrelated_cells(
-    model: ModelSpec,
-    variants: Mapping[str, Mapping[str, VariantSpec]],
-    suite: SuiteSpec,
-    request: Request,
-    digest_of: Callable[[SourceSpec], str],
-) -> list[CellSpec]:
-    """Return the first method of each track, trained on text that has nothing to do with its topics."""
-    if not all(variants.values()):
-        raise UserError("The null `unrelated` is a method trained on other text: name one with --methods.")
-    data = {track: corpora_digests(unrelated_text(suite.tracks[track].corpora), digest_of) for track in variants}
-    return [
-        as_unrelated(_train_cell(model, track, *next(iter(found.items())), seed, suite, request, data))
-        for track, found in variants.items()
-        for seed in request.seeds
-    ]
-
-
-def _noise_cell(model: ModelSpec, track: str, seed: int, trained: Sequence[PlannedCell]) -> CellSpec:
-    return CellSpec(
-        model=model.digest,
-        transform="noise",
-        track=track,
-        seed=seed,
-        parents=tuple(sorted(cell.id for cell in trained)),
-        settings={"version": 1},
-        method="noise",
-        variant="noise",
-    )
-
-
-def _imports(request: Request, name: str, model: ModelSpec, models: int, store: Store | None) -> list[PlannedCell]:
-    if request.checkpoints and models > 1:
+def _imports(request: Request, models: Mapping[str, ModelSpec], store: Store | None) -> dict[str, tuple[Path, str]]:
+    if request.checkpoints and len(models) > 1:
         raise UserError("--checkpoint belongs to one model; choose it with --models.")
-    cells = []
+    imports = {}
     for label, folder in request.checkpoints.items():
         check_name("checkpoint", label)
         check_layout(f"Checkpoint {label}: {folder}", folder)
-        content = folder_digest(folder, MODEL_FILES, store.digests if store else None)
-        spec = CellSpec(
-            model=model.digest, transform="import", settings={"digest": content}, method="import", variant=label
-        )
-        cells.append(PlannedCell(model=name, spec=spec, folder=str(folder.resolve())))
-    return cells
+        imports[label] = (folder, folder_digest(folder, MODEL_FILES, store.digests if store else None))
+    return imports
 
 
 def _tasks(
@@ -236,10 +287,15 @@ def _tasks(
     reader: SourceReader,
 ) -> dict[str, PlannedTask]:
     """Return the tasks of the tracks, controls last, each pinned to its rows, items and judge."""
-    asked = [suite.tracks[track] for track in tracks]
-    roles = [name for track in asked for name in (track.forget_task, track.retain_task)]
-    controls = [name for track in asked for name in track.controls]
-    known = {name: suite.tasks[name] for name in dict.fromkeys([*roles, *controls])}
+    roles = [suite.tracks[track] for track in tracks]
+    measured = [name for role in roles for name in (role.forget_task, role.retain_task)]
+    controls = [name for role in roles for name in role.controls]
+    known = {name: suite.tasks[name] for name in dict.fromkeys([*measured, *controls])}
+
+    def pinned(spec: TaskSpec, limit: int | None) -> tuple[str, str, int]:
+        reader.rows(spec.data, folder)  # what was out of reach is not asked for again
+        return pin_items(spec, folder, limit)
+
     planned = {}
     for name in _chosen("task", request.tasks, known):
         spec = known[name]
@@ -247,9 +303,7 @@ def _tasks(
         settings = kind.Settings.parse(spec.settings, spec.task).identity()
         limit = min(filter(None, (spec.limit, request.limit)), default=None)
         expected = min(filter(None, (spec.data.expected, limit)), default=0)
-        data, items, count = reader(
-            lambda spec=spec, limit=limit: _pin(spec, folder, limit, reader), ("", "", expected)
-        )
+        data, items, count = reader(lambda spec=spec, limit=limit: pinned(spec, limit), ("", "", expected))
         planned[name] = PlannedTask(
             name=name,
             spec=spec,
@@ -267,15 +321,9 @@ def _tasks(
     return planned
 
 
-def _pin(spec: TaskSpec, folder: Path | None, limit: int | None, reader: SourceReader) -> tuple[str, str, int]:
-    """Pin a task's rows and items, without asking again for what was out of reader."""
-    reader.rows(spec.data, folder)
-    return pin_items(spec, folder, limit)
-
-
 def _judge(
     request: Request, task: TaskSpec, suite: SuiteSpec, folder: Path | None, store: Store | None
 ) -> ScorerSpec | None:
     """Return the judge of a task: its own, else the one that the user named, else the suite's."""
-    asked = request.scorer if task.scorer is None else None
-    return resolve_judge(asked, task.scorer or suite.scorer, Path(suite.folder), folder, store)
+    named = request.scorer if task.scorer is None else None
+    return resolve_judge(named, task.scorer or suite.scorer, Path(suite.folder), folder, store)

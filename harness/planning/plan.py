@@ -15,7 +15,7 @@ from ..records import Item
 from ..specs import Spec, digest, identity, recorded, runtime
 from ..store.entries import Store
 from ..store.files import read_json, read_sealed, write_sealed
-from ..store.identity import BASE, SHUFFLED, UNMADE, CellSpec, OutcomeSpec, RecordSpec
+from ..store.identity import BASE, SHUFFLED, CellSpec, OutcomeSpec, RecordSpec
 from ..suite import ScorerSpec, StressSpec, SuiteSpec, TaskSpec
 
 
@@ -140,32 +140,6 @@ class Plan(Spec):
             self._by_id = (self.cells, {cell.id: cell for cell in self.cells})
         return self._by_id[1]
 
-    def settle(self, cell: PlannedCell, store: Store) -> PlannedCell:
-        """Return a cell as far as what it is made from is known; one that is settled already, as it is.
-
-        Noise is matched to those of its planned parents that did not fail. A derived cell names the delta of its
-        parent, once that is made.
-        """
-        if cell.spec.stress is not None:
-            return self._settle_derived(cell, store)
-        if cell.spec.transform != "noise":
-            return cell
-        entries = {parent: store.entry("cells", parent) for parent in cell.spec.parents}
-        parents = tuple(
-            parent for parent, entry in entries.items() if entry.failure() is None or entry.manifest() is not None
-        )
-        return cell.model_copy(update={"spec": cell.spec.model_copy(update={"parents": parents})})
-
-    def _settle_derived(self, cell: PlannedCell, store: Store) -> PlannedCell:
-        planned = self.by_id.get(cell.spec.parents[0])
-        if planned is None:
-            return cell
-        parent = self.settle(planned, store)
-        delta = delta_of(store, parent.id, parent.spec.transform)
-        known = {} if delta is None else {"parent": delta}
-        changed = {"parents": (parent.id,), "settings": {**cell.spec.settings, **known}}
-        return cell.model_copy(update={"spec": cell.spec.model_copy(update=changed)})
-
     def save(self, store: Store) -> None:
         """Keep the plan in the store as its suite's."""
         write_sealed(store.root / "plans" / f"{self.suite.name}.json", self.model_dump(mode="json"))
@@ -216,14 +190,6 @@ def pin_items(spec: TaskSpec, folder: Path | None, limit: int | None) -> tuple[s
 
 def _shown(spec: TaskSpec) -> bool:
     return bool(spec.settings.get("num_fewshot"))
-
-
-def delta_of(store: Store, cell_id: str, transform: str) -> str | None:
-    """Return the sha256 of a cell's delta (`base` for the base model), or None where the cell is not finished."""
-    if transform in UNMADE:
-        return UNMADE[transform]
-    manifest = store.entry("cells", cell_id).manifest()
-    return None if manifest is None else str(manifest["delta"])
 
 
 def base_cell(model: ModelSpec) -> CellSpec:

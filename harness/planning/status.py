@@ -1,4 +1,4 @@
-"""What of a plan the store holds: every entry recognised by id and manifest."""
+"""What of a plan the store holds, and what remains (resume): every entry is recognised by id and manifest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from ..store.entries import Entry, Store
-from .plan import Plan, PlannedCell, delta_of
+from ..store.identity import UNMADE, CellSpec
+from .plan import Plan, PlannedCell
 
 
 @dataclass(frozen=True)
@@ -14,16 +15,25 @@ class CellStatus:
     """What of a cell is finished: the checkpoint, and its records by task.
 
     Attributes:
+        cell: the cell, settled.
+        delta: sha256 of its changed tensors (`base` for the base model); None: it is not made.
         outcomes: by task the entry that holds its answers or will; none before the checkpoint is made.
         records: by task the entry of its scores, where it and the answers it is of are finished.
+        missing: tasks without records.
+        failure: why it failed; None: it did not, or is finished.
     """
 
     cell: PlannedCell
-    made: bool
+    delta: str | None
     outcomes: dict[str, Entry]
     records: dict[str, Entry]
     missing: tuple[str, ...]
     failure: str | None
+
+    @property
+    def made(self) -> bool:
+        """Whether the checkpoint is made."""
+        return self.delta is not None
 
     @property
     def finished(self) -> bool:
@@ -31,11 +41,15 @@ class CellStatus:
         return self.made and not self.missing
 
 
+def statuses(plan: Plan, store: Store) -> list[CellStatus]:
+    """Return what of each cell of a plan is finished."""
+    return [status_of(plan, cell, store) for cell in plan.cells]
+
+
 def status_of(plan: Plan, cell: PlannedCell, store: Store) -> CellStatus:
     """Look a cell up in the store; a cell that is not finished has failed where a failure is kept."""
-    cell = plan.settle(cell, store)
-    ident = cell.id
-    delta = delta_of(store, ident, cell.spec.transform)
+    cell = settle(plan, cell, store)
+    delta = delta_of(cell.spec, store)
     wanted = _entries(plan, cell, delta, store)
     outcomes = {name: outcome for name, (outcome, _) in wanted.items()}
     records = {
@@ -44,36 +58,65 @@ def status_of(plan: Plan, cell: PlannedCell, store: Store) -> CellStatus:
         if record.manifest() is not None and outcome.manifest() is not None
     }
     missing = tuple(name for name in plan.tasks_of(cell) if name not in records)
-    failure = store.entry("cells", ident).failure() if missing else None
-    return CellStatus(cell, delta is not None, outcomes, records, missing, failure)
+    failure = store.entry("cells", cell.id).failure() if missing else None
+    return CellStatus(cell, delta, outcomes, records, missing, failure)
 
 
-def statuses(plan: Plan, store: Store) -> list[CellStatus]:
-    """Return what of each cell of a plan is finished."""
-    return [status_of(plan, cell, store) for cell in plan.cells]
+def settle(plan: Plan, cell: PlannedCell, store: Store) -> PlannedCell:
+    """Return a cell as far as what it is made from is known; one that is settled already, as it is.
+
+    Noise is matched to those of its planned parents that did not fail. A derived cell names the delta of its parent,
+    once that is made.
+    """
+    if cell.spec.stress is not None:
+        return _settle_derived(plan, cell, store)
+    if cell.spec.transform != "noise":
+        return cell
+    entries = {parent: store.entry("cells", parent) for parent in cell.spec.parents}
+    parents = tuple(name for name, entry in entries.items() if entry.failure() is None or entry.manifest() is not None)
+    return cell.model_copy(update={"spec": cell.spec.model_copy(update={"parents": parents})})
+
+
+def _settle_derived(plan: Plan, cell: PlannedCell, store: Store) -> PlannedCell:
+    planned = plan.by_id.get(cell.spec.parents[0])
+    if planned is None:
+        return cell
+    parent = settle(plan, planned, store)
+    delta = delta_of(parent.spec, store)
+    known = {} if delta is None else {"parent": delta}
+    changed = {"parents": (parent.id,), "settings": {**cell.spec.settings, **known}}
+    return cell.model_copy(update={"spec": cell.spec.model_copy(update=changed)})
+
+
+def delta_of(cell: CellSpec, store: Store) -> str | None:
+    """Return the sha256 of a cell's delta (`base` for the base model), or None where the cell is not finished."""
+    if cell.transform in UNMADE:
+        return UNMADE[cell.transform]
+    manifest = store.entry("cells", cell.id).manifest()
+    return None if manifest is None else str(manifest["delta"])
 
 
 def entries(plan: Plan, cell: PlannedCell, store: Store) -> dict[str, tuple[Entry, Entry]]:
     """Return the outcome and record entries that a settled cell should have, by task; none before it is made."""
-    return _entries(plan, cell, delta_of(store, cell.id, cell.spec.transform), store)
+    return _entries(plan, cell, delta_of(cell.spec, store), store)
 
 
 def _entries(plan: Plan, cell: PlannedCell, delta: str | None, store: Store) -> dict[str, tuple[Entry, Entry]]:
     if delta is None:
         return {}
-    found = {}
+    pairs = {}
     for name, task in plan.tasks_of(cell).items():
         record = task.record(task.outcome(plan.models[cell.model], delta, plan.engine))
-        found[name] = (store.entry("outcomes", record.outcome), store.entry("records", record.id))
-    return found
+        pairs[name] = (store.entry("outcomes", record.outcome), store.entry("records", record.id))
+    return pairs
 
 
 def find_cell(plan: Plan, store: Store, name: str) -> PlannedCell:
     """Return the plan's cell with this id (or the start of it), label or variant; a `UserError` where it is not one."""
-    cells = [plan.settle(cell, store) for cell in plan.cells]
-    found = [cell for cell in cells if name in (cell.id, cell.spec.label, cell.spec.label.split("#")[0])]
-    found = found or [cell for cell in cells if cell.id.startswith(name) or cell.spec.variant == name]
-    if len(found) != 1:
-        labels = ", ".join(f"{cell.id} ({cell.model}: {cell.spec.label})" for cell in found or cells)
-        raise UserError(f"{name!r} names {len(found)} cells of this run; name one of {labels}.")
-    return found[0]
+    cells = [settle(plan, cell, store) for cell in plan.cells]
+    matches = [cell for cell in cells if name in (cell.id, cell.spec.label, cell.spec.label.split("#")[0])]
+    matches = matches or [cell for cell in cells if cell.id.startswith(name) or cell.spec.variant == name]
+    if len(matches) != 1:
+        labels = ", ".join(f"{cell.id} ({cell.model}: {cell.spec.label})" for cell in matches or cells)
+        raise UserError(f"{name!r} names {len(matches)} cells of this run; name one of {labels}.")
+    return matches[0]

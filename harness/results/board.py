@@ -16,7 +16,7 @@ from ...leaderboards.stats.arrays import Answers
 from ...tasks.base import tasks as registered
 from ..errors import UserError
 from ..planning.plan import Plan
-from ..planning.status import CellStatus, status_of
+from ..planning.status import CellStatus, statuses
 from ..planning.stress import described
 from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
@@ -47,9 +47,9 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def board_of(plan: Plan, store: Store) -> Board:
-    """Build the board of a plan from what the store holds."""
-    states = [status_of(plan, cell, store) for cell in plan.cells]
+def board_of(plan: Plan, store: Store, cells: Sequence[CellStatus] | None = None) -> Board:
+    """Build the board of a plan from what the store holds; `cells`: what it holds of each, where that is known."""
+    states = statuses(plan, store) if cells is None else cells
     circumstances = [recorded_values(state, store) for state in states]
     usual = {
         key: Counter(value for found in circumstances for value in found.get(key, ())).most_common(1)[0][0]

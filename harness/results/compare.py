@@ -13,7 +13,7 @@ from ...reports.comparison.compare import compare_sides
 from ...reports.comparison.model import ComparisonReport, Side, info_facts, suite_facts
 from ..errors import UserError
 from ..planning.plan import Plan, PlannedCell
-from ..planning.status import find_cell, status_of
+from ..planning.status import find_cell, settle, status_of
 from ..store.entries import Store
 from .board import board_of, board_spec, checkpoint
 from .provenance import RECORDED, recorded_values
@@ -116,7 +116,7 @@ def _pair(plan: Plan, store: Store, a: PlannedCell, b: PlannedCell) -> Compariso
 
 def _side(name: str, plan: Plan, store: Store) -> Side:
     spec = board_spec(plan)
-    cells = [plan.settle(cell, store) for cell in plan.cells]
+    cells = [settle(plan, cell, store) for cell in plan.cells]
     asked = _asked(plan, spec)
     identity: dict[str, Mapping[str, str]] = {
         "suite": {**suite_facts(spec), "seeds": ", ".join(map(str, plan.seeds)), "engine": plan.engine},

@@ -16,8 +16,8 @@ from ...reports.write import write
 from ...tasks.base import tasks as registered
 from ..data import load_rows
 from ..errors import UserError, first_line
-from ..planning.plan import Plan, PlannedTask, delta_of
-from ..planning.status import CellStatus, status_of
+from ..planning.plan import Plan, PlannedTask
+from ..planning.status import CellStatus, statuses
 from ..runtime import COSTS
 from ..store.entries import Store
 from ..store.files import read_jsonl
@@ -61,10 +61,10 @@ def report(stores: Sequence[Path], out: Path, suite: str | None = None, *, show_
     return content
 
 
-def report_run(plan: Plan, store: Store, board: Board) -> Path:
-    """Write the report of a run that just ended beside its board, and return its path."""
+def report_run(plan: Plan, store: Store, board: Board, cells: Sequence[CellStatus]) -> Path:
+    """Write the report of a run that just ended beside its board, and return its path; `cells`: what is finished."""
     out = store.root / "reports" / f"{plan.suite.name}.html"
-    content = Content(version("unlearn-bench"), [run_of(_name(store.root), plan, store, board)])
+    content = Content(version("unlearn-bench"), [run_of(_name(store.root), plan, store, board, cells)])
     write(content, out)
     return out
 
@@ -84,12 +84,14 @@ def _name(root: Path) -> str:
     return root.resolve().name or "store"
 
 
-def run_of(name: str, plan: Plan, store: Store, board: Board | None = None) -> Run:
-    """Return all that a report shows of a plan."""
-    states = [status_of(plan, cell, store) for cell in plan.cells]
+def run_of(
+    name: str, plan: Plan, store: Store, board: Board | None = None, cells: Sequence[CellStatus] | None = None
+) -> Run:
+    """Return all that a report shows of a plan; its board and what is finished of it are taken where they are known."""
+    states = statuses(plan, store) if cells is None else cells
     return Run(
         name,
-        board or board_of(plan, store),
+        board or board_of(plan, store, states),
         [_cell(state, store) for state in states],
         _items(plan, states),
         _provenance(plan, states, store),
@@ -118,7 +120,7 @@ def _cell(state: CellStatus, store: Store) -> Cell:
         kind=KINDS[spec.origin],
         state="finished" if state.finished else "failed" if state.failure else "not finished",
         cause=state.failure,
-        delta=delta_of(store, state.cell.id, spec.transform),
+        delta=state.delta,
         settings=json.dumps(spec.settings, sort_keys=True, ensure_ascii=False),
         costs=costs,
         training=[_numbers(row) for row in log if row.get("step", -1) >= 0],

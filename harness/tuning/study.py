@@ -18,7 +18,7 @@ import optuna
 from ...leaderboards.rows.row_warnings import MANY, degenerate_share
 from ...leaderboards.schema import Row
 from ...methods.base import methods
-from ..api import Result, evaluate
+from ..api import Result, run
 from ..data import load_rows
 from ..errors import UserError, suggest
 from ..models.load import load_config
@@ -26,6 +26,7 @@ from ..planning.build import make_plan
 from ..planning.plan import Plan, build_task
 from ..planning.request import Request
 from ..planning.variants import TRAINING, Values, overrides
+from ..runtime import RunOptions
 from ..specs import canonical
 from ..store.entries import Store
 from ..suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, load_suite
@@ -174,14 +175,16 @@ def _check_disjoint(suite: SuiteSpec, plan: Plan) -> None:
             )
 
 
-def tune(tuning: Study, output: Path, say: Callable[[str], None] = lambda line: None, **how: Any) -> list[Trial]:
+def tune(
+    tuning: Study, output: Path, options: RunOptions | None = None, say: Callable[[str], None] = lambda line: None
+) -> list[Trial]:
     """Run a search; trials that the store holds are not run again.
 
     Args:
         tuning: of `plan_study`.
         output: folder of the store.
+        options: as for `evaluate`, without a say in results.
         say: called with a line after each round.
-        how: executor, workers, device, batch_size, checkpointing: as for `evaluate`, without a say in results.
 
     Returns:
         All trials: by track, then as they were asked for.
@@ -196,7 +199,7 @@ def tune(tuning: Study, output: Path, say: Callable[[str], None] = lambda line: 
                 for name, search in searches.items()
                 for number in range(start, start + count)
             ]
-            trials += _run(tuning, track, points, trials, {"output": output, **how})
+            trials += _run(tuning, track, points, trials, output, options or RunOptions())
             for (name, _, point), trial in zip(points, trials[-len(points) :], strict=True):
                 searches[name].tell(point, trial.s_unlearning, (trial.broken or 0.0) - MANY)
             failed = sum(trial.s_unlearning is None for trial in trials)
@@ -230,7 +233,12 @@ def variant_of(method: str, values: Mapping[str, Any], fixed: Values) -> Variant
 
 
 def _run(
-    tuning: Study, track: str, points: Sequence[tuple[str, str, Params]], before: Sequence[Trial], how: dict[str, Any]
+    tuning: Study,
+    track: str,
+    points: Sequence[tuple[str, str, Params]],
+    before: Sequence[Trial],
+    output: Path,
+    options: RunOptions,
 ) -> list[Trial]:
     """Train and measure points in one run; settings that were tried before are not run again."""
     fixed = overrides(tuning.request.settings)
@@ -239,7 +247,7 @@ def _run(
     new = {key: label for label, v in reversed(variants.items()) if (key := _key_of(v)) not in known}
     if new:
         asked = {label: variants[label] for label in reversed(new.values())}
-        result = evaluate(_round(tuning.request, tuning.suite, track, asked), **how)
+        result = run(_round(tuning.request, tuning.suite, track, asked), output, options)
         rows = {row["variant"]: row for row in result.board.rows}
         known |= {key: _trial(track, label, asked[label], rows[label], result) for key, label in new.items()}
     return [replace(known[_key_of(v)], trial=label) for label, v in variants.items()]

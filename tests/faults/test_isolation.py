@@ -217,7 +217,7 @@ class Short(Executor):
 def test_a_killed_job_is_tried_once_more_when_nothing_else_runs(tmp_path: Path, times: int, failed: bool) -> None:
     store, executor = Store.create(tmp_path), Short(times)
     plan = make_plan(Request(methods=("rmu", "adap_rmu"), **QUICK), store)
-    failures = Runner(plan, store, executor, RunConfig(store.root, "cpu", 1, 64)).run()
+    failures = Runner(plan, store, executor, RunConfig(store=store.root, device="cpu", threads=1)).run()
     tries = [number for number, (job, _) in enumerate(executor.jobs) if job.cell.variant == "rmu"]
     made = [number for number in tries if isinstance(executor.jobs[number][0], BuildJob)]
     assert len(made) == 2

@@ -221,7 +221,7 @@ def test_two_models_are_placed_on_gpus_of_their_own_and_four_gpus_are_not_waited
     [model] = make_plan(Request(methods=("none",), limit=4), None).models.values()
 
     def job(name: str, limit: float = 60, **options: int) -> BuildJob:
-        place = RunConfig(store.root, "cuda", 1, 64, options, time_limit=limit)
+        place = RunConfig(store=store.root, device="cuda", threads=1, engine_options=options, time_limit=limit)
         return BuildJob(place, model.model_copy(update={"name": name, "digest": name}), base_cell(model))
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -305,7 +305,7 @@ def test_a_worker_asks_for_threads_and_memory_or_for_the_gpus_that_share_its_mod
     asked = memory(plan, 64)
 
     def needed(device: str, **options: int) -> dict[str, float]:
-        place = RunConfig(Path("store"), device, 2, 64, options, memory=asked)
+        place = RunConfig(store=Path("store"), device=device, threads=2, engine_options=options, memory=asked)
         return needs(BuildJob(place, model, base_cell(model)))
 
     assert needed("cpu") == {"CPU": 2, "memory": asked[model.digest]}

@@ -39,7 +39,7 @@ class Work:
     def jobs(self) -> tuple[BuildJob, EvalJob]:
         """The training of the method, and its measurement on every task."""
         (cell,) = (cell for cell in self.plan.cells if cell.spec.method == "npo")
-        place = RunConfig(self.store.root, "cpu", 1, 16)
+        place = RunConfig(store=self.store.root, device="cpu", threads=1, batch_size=16)
         model = self.plan.models[cell.model]
         text = self.plan.suite.tracks["toxicity"].corpora
         tasks = tuple(self.plan.tasks.values())
@@ -208,7 +208,12 @@ def test_judgements_go_on_by_parts_and_end_with_the_same_bytes(harm, tmp_path, u
 
 def test_a_part_stands_for_its_own_texts_alone(tmp_path) -> None:
     entry = Store.create(tmp_path).entry("records", "abc")
-    judge = measure.ByParts(PickyScorer(), entry, RunConfig(tmp_path, "cpu", 1, 16), lambda done, total: None)
+    judge = measure.PartialScorer(
+        PickyScorer(),
+        entry,
+        RunConfig(store=tmp_path, device="cpu", threads=1, batch_size=16),
+        lambda done, total: None,
+    )
     first, second = ([f"{kind} {number}" for number in range(3 * PART)] for kind in ("one", "other"))
     assert judge.score(first) == PickyScorer().score(first)
     assert judge.score(second) == PickyScorer().score(second)

@@ -7,7 +7,7 @@ import json
 import pytest
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.planning.plan import delta_of
+from unlearn_bench.harness.planning.status import delta_of
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_shuffled_is_base_where_choices_are_not_shown(run) -> None:
 def test_unrelated_is_trained_on_other_text(run) -> None:
     result, _ = run
     deltas = {
-        cell.spec.variant: delta_of(result.store, cell.id, cell.spec.transform)
+        cell.spec.variant: delta_of(cell.spec, result.store)
         for cell in result.plan.cells
         if cell.spec.variant in ("rmu", "unrelated")
     }

@@ -9,6 +9,7 @@ import pytest
 import torch
 from unlearn_bench.harness import Request, evaluate, load_records
 from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.planning.status import settle
 from unlearn_bench.harness.store.files import read_json, read_sealed, write_sealed
 from unlearn_bench.methods.base import Method, MethodSettings, methods, register
 from unlearn_bench.methods.rmu import RMU
@@ -111,7 +112,7 @@ def test_noise_has_the_norm_of_the_methods_change_tensor_by_tensor(tmp_path: Pat
     base = load_file(Path(model.path or "") / "model.safetensors")
     change = {}
     for cell in result.plan.cells:
-        settled = result.plan.settle(cell, result.store)
+        settled = settle(result.plan, cell, result.store)
         if cell.spec.transform != "base":
             delta = load_file(tmp_path / "cells" / settled.id / "delta.safetensors")
             change[cell.spec.variant] = {name: float((delta[name] - base[name]).norm()) for name in delta}
@@ -217,7 +218,7 @@ def test_text_that_changed_after_the_plan_is_not_trained_on() -> None:
     plan = make_plan(Request(methods=("rmu",), tracks=("knowledge",)), None)
     cell = next(cell.spec for cell in plan.cells if cell.spec.variant == "rmu")
     corpora, folder = plan.suite.tracks["knowledge"].corpora, Path(plan.data_folder or "")
-    place = RunConfig(Path(), "cpu", 1, 1)
+    place = RunConfig(store=Path(), device="cpu", threads=1, batch_size=1)
     assert set(read_corpora(BuildJob(place, plan.models["micro"], cell, corpora, folder)).forget) == set(corpora.forget)
     other = cell.model_copy(update={"settings": {**cell.settings, "data": {"forget": {}, "retain": "", "probe": None}}})
     with pytest.raises(UserError, match="changed while the run was planned"):

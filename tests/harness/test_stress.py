@@ -114,7 +114,7 @@ def test_a_finished_run_does_nothing_again(run, monkeypatch: pytest.MonkeyPatch)
 
 def made(result, store: Store, cell) -> dict[str, torch.Tensor]:
     """Make a derived cell in this process and return its delta."""
-    place = RunConfig(store.root, "cpu", 1, 8)
+    place = RunConfig(store=store.root, device="cpu", threads=1, batch_size=8)
     corpora = result.plan.suite.tracks["knowledge"].corpora
     job = BuildJob(place, result.plan.models["micro"], cell.spec, corpora, Path(result.plan.data_folder))
     return transforms.get(cell.spec.transform)().make(job, lambda event: None).delta
@@ -179,7 +179,7 @@ def test_a_derived_cell_waits_until_its_parent_is_made(tmp_path: Path) -> None:
     store, executor = Store.create(tmp_path), Later()
     plan = make_plan(Request(methods=("rmu",), stress=("quantise8",), **QUICK), store)
     with executor.pool:
-        assert not Runner(plan, store, executor, RunConfig(store.root, "cpu", 1, 64)).run()
+        assert not Runner(plan, store, executor, RunConfig(store=store.root, device="cpu", threads=1)).run()
     made = [job.cell.variant for job in executor.jobs if isinstance(job, BuildJob)]
     assert sorted(made) == ["base+quantise8", "noise", "noise+quantise8", "rmu", "rmu+quantise8"]
     assert made.index("rmu") < made.index("rmu+quantise8")

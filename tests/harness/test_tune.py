@@ -15,6 +15,7 @@ from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.planning.plan import build_task, chosen_items
 from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.results.provenance import tuned_facts
+from unlearn_bench.harness.runtime import RunOptions
 from unlearn_bench.harness.store.files import read_jsonl
 from unlearn_bench.harness.suite import RangeSpec, load_suite
 from unlearn_bench.harness.tuning.space import STARTUP, Sampler, space_of
@@ -164,7 +165,7 @@ def test_a_failed_trial_counts_in_the_budget_and_says_why(explodes, folder: Path
         seeds=(5,),
         settings=("training.steps=1", "training.learning_rate=0.001", "explodes.layer=3"),
     )
-    trials = tune(plan_study(asked, 3), tmp_path, executor="inline")
+    trials = tune(plan_study(asked, 3), tmp_path, RunOptions(executor="inline"))
     assert [trial.status for trial in trials] == ["failed"] * 3
     assert all(trial.s_unlearning is None and trial.failure for trial in trials)
     assert best_trials(trials) == {}
@@ -182,7 +183,7 @@ def test_settings_that_were_tried_before_are_not_trained_again(tmp_path: Path, f
         limit=8,
         settings=("training.steps=1", "training.learning_rate=0.001", *fixed),
     )
-    trials = tune(plan_study(asked, STARTUP), tmp_path, executor="inline")
+    trials = tune(plan_study(asked, STARTUP), tmp_path, RunOptions(executor="inline"))
     tried = {trial.settings["layer"]: trial.cells for trial in trials}
     assert len(trials) == STARTUP
     assert len(list(tmp_path.glob("cells/*/manifest.json"))) == len(tried) < STARTUP

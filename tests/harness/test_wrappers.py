@@ -293,7 +293,7 @@ def run(tmp_path_factory) -> Path:
     )
     plan = make_plan(request, store)
     plan.save(store)
-    assert not Runner(plan, store, Here(), RunConfig(store.root, "cpu", 1, 64)).run()
+    assert not Runner(plan, store, Here(), RunConfig(store=store.root, device="cpu", threads=1)).run()
     write_board(board_of(plan, store), store)
     return store.root
 
