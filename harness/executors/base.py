@@ -41,7 +41,7 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, job: Job) -> Future[None]:
-        """Start or queue a job; its future raises what went wrong: `UserError`, `Busy`, `Lost` or another error."""
+        """Start or queue a job; its future raises its error: `UserError`, `EntryLocked`, `WorkerLost`, another."""
 
     def rest(self) -> None:  # noqa: B027
         """Free the memory that idle workers hold, where that is known; called before a job that runs alone."""

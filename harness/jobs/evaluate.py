@@ -36,7 +36,7 @@ def evaluate_checkpoint(job: EvalJob, report: OnEvent) -> None:
     """Answer and score every task of the job; what is finished in the store is not done again.
 
     Raises:
-        Busy: another process is at some of it and the job does not wait; the rest is done.
+        EntryLocked: another process is at some of it and the job does not wait; the rest is done.
     """
     store = Store.open(job.config.store)
     delta = delta_of(job.cell, store)
@@ -59,7 +59,6 @@ def _evaluate(job: EvalJob, planned: PlannedTask, outcome: OutcomeSpec, store: S
     answered = entry.manifest() is not None
     if answered and store.entry("records", record.id).manifest() is not None:
         return
-    from .evaluate import built_task
 
     task, items = built_task(planned)
     if not answered:
@@ -117,12 +116,11 @@ class PartialScorer(Scorer):
 
 
 def _judge(job: EvalJob, planned: PlannedTask, record: Entry, report: OnEvent) -> Scorer:
-    from .evaluate import judge
 
     if planned.scorer is None:
         raise UserError("This task needs a judge of texts; pass one with --scorer FOLDER.")
     return PartialScorer(
-        judge(planned.scorer.kind, planned.scorer.path or "", job.config.device),
+        loaded_scorer(planned.scorer.kind, planned.scorer.path or "", job.config.device),
         record,
         job.config,
         lambda done, total: report(Event(job.cell.label, f"{planned.name}, judged", done, total)),
@@ -239,6 +237,6 @@ def built_task(planned: PlannedTask) -> tuple[Task, list[Item]]:
 
 
 @lru_cache(maxsize=2)
-def judge(kind: str, folder: str, device: str) -> Scorer:
+def loaded_scorer(kind: str, folder: str, device: str) -> Scorer:
     """Return a loaded judge."""
     return load_scorer(kind, folder, device)

@@ -33,7 +33,7 @@ def build_checkpoint(job: BuildJob, report: OnEvent) -> None:
     """Make a checkpoint by its transform and commit it, where it is not finished: training log, delta, manifest.
 
     Raises:
-        Busy: another process is making it and the job does not wait.
+        EntryLocked: another process is making it and the job does not wait.
     """
     entry = Store.open(job.config.store).entry("cells", job.cell.id)
     with entry.claim(wait=job.wait):

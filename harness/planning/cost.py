@@ -1,7 +1,7 @@
 """What a plan costs: GPU memory, time and disk of every cell, from architecture facts alone. No hub, no weights.
 
 The model is built on torch's meta device, so parameters are exact. What a step of a method does is counted, not
-assumed: it rehearses on random hidden states and every pass that it asks for is noted (`rehearsal.py`). The rest is
+assumed: it is traced on random hidden states and every pass that it asks for is noted (`trace.py`). The rest is
 arithmetic under these assumptions:
 
 | what | assumed |
@@ -35,7 +35,7 @@ time that is not estimated.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -46,39 +46,8 @@ from ..models.layers import decoder_layers, layer_of
 from ..models.load import CUT
 from ..suite import TrainingSpec
 from ..training.trace import ForwardPass, TracingContext, Workload
+from .devices import A100, GIB, DeviceProfile
 from .plan import PlannedTask
-
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class DeviceProfile:
-    """A kind of device: peak FLOP/s by dtype, bytes/s and bytes of memory, and how much of the peak is reached.
-
-    `layer_seconds` is the least that a layer takes in one direction, however small: Python and kernel launches.
-    """
-
-    name: str
-    flops: Mapping[str, float]
-    bandwidth: float
-    memory: float
-    utilisation: float = 0.4
-    layer_seconds: float = 0.0
-
-    def seconds(self, flops: float, dtype: str) -> float:
-        """Return the time of so many FLOPs."""
-        return flops / (self.utilisation * self.flops[dtype])
-
-
-A100 = DeviceProfile(
-    "A100-80GB",
-    flops={"bfloat16": 312e12, "float16": 312e12, "tf32": 156e12, "float32": 19.5e12},
-    bandwidth=2.04e12,
-    memory=80 * GIB,
-    layer_seconds=7e-4,
-)
-"""NVIDIA's data sheet (dense, SXM); the launch time is that of transformers' decoder layers without compilation."""
-
 
 OVERHEAD = int(1.5 * GIB)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..store.entries import Store
 from .build import make_plan
-from .cost import A100
+from .devices import A100
 from .plan import Plan, PlannedCell
 from .request import Request
 from .sources import SourceReader

@@ -204,12 +204,12 @@ def _making(
 def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Workload, TrainingSpec]:
     settings = cell.spec.settings
     topics = tuple(plan.suite.tracks[cell.spec.track or ""].corpora.forget)
-    work = _rehearsed(model, settings["method"], json.dumps(settings["settings"]), topics)
+    work = _traced(model, settings["method"], json.dumps(settings["settings"]), topics)
     return work, TrainingSpec.parse(settings["training"], "training")
 
 
 @lru_cache(maxsize=256)
-def _rehearsed(model: PreTrainedModel, method: str, settings: str, topics: tuple[str, ...]) -> Workload:
+def _traced(model: PreTrainedModel, method: str, settings: str, topics: tuple[str, ...]) -> Workload:
     kind = methods.get(method)
     return trace_method(kind(kind.Settings.parse(json.loads(settings), method)), model, topics)
 

@@ -38,11 +38,11 @@ LOCK = ".lock"
 
 
 DELTA = "delta.safetensors"
-"""The file of a cell's changed tensors (see `deltas`)."""
+"""The file of a cell's changed tensors (see `delta`)."""
 
 
 PARTIAL_RESULT = ".piece"
-"""How the names of pieces of unfinished work end (see `pieces`)."""
+"""How the names of partial results end (see `partial`)."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Entry:
         """Keep other processes off the entry; the claim ends with this process, however that ends.
 
         Raises:
-            Busy: another process holds it and `wait` is not asked.
+            EntryLocked: another process holds it and `wait` is not asked.
             UserError: its folder cannot be written.
         """
         self.make()

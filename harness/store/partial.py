@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class PartialResults:
-    """Pieces of one stage of an unfinished entry, by number.
+    """Partial results of one stage of an unfinished entry, by number, from which an interrupted job is resumed.
 
     Args:
         entry: it is claimed by this process.

@@ -7,18 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..models.load import ModelSpec
 from ..registry import Registry
-from ..runtime import RunConfig
 from ..specs import Spec
-from ..store.identity import CellSpec
-from ..suite import CorporaSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..runtime import OnEvent
-    from .base import BuildJob
+    from ..models.load import ModelSpec
+    from ..runtime import OnEvent, RunConfig
+    from ..store.identity import CellSpec
+    from ..suite import CorporaSpec
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Transform(ABC):
 
     @abstractmethod
     def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
-        """Make the checkpoint; leave the resident base model as it was."""
+        """Make the checkpoint; leave the cached base model as it was."""
 
 
 class Stress(Transform):

@@ -36,7 +36,7 @@ class Train(Transform):
     def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
         """Train and return the changed tensors with the log, one row a step.
 
-        Only the layers that the method reads in a rehearsal are loaded; if it reads others, all is loaded and training
+        Only the layers that the method reads when traced are loaded; if it reads others, all is loaded and training
         starts again.
         """
         config = load_config(job.model)
@@ -53,7 +53,7 @@ def _method(job: BuildJob) -> Method:
 
 
 def _read_layers(job: BuildJob, config: PretrainedConfig) -> int | None:
-    """Return the number of first layers that the method reads; None: all and the head, or its rehearsal failed."""
+    """Return the number of first layers that the method reads; None: all and the head, or it cannot be traced."""
     topics = tuple(job.corpora.forget) if job.corpora is not None else ()
     try:
         work = trace_method(_method(job), meta_model(config.to_dict()), topics)

@@ -12,7 +12,6 @@ from unlearn_bench.harness import Request
 from unlearn_bench.harness.jobs import evaluate as measure
 from unlearn_bench.harness.jobs.job import EvalJob
 from unlearn_bench.harness.jobs.worker import run_job
-from unlearn_bench.harness.models import cache as resident
 from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.planning.plan import Plan
 from unlearn_bench.harness.runtime import Event, RunConfig
@@ -148,7 +147,7 @@ def test_a_state_that_does_not_count_is_not_gone_on_from(harm, tmp_path, undistu
         (state,) = here.files_of_pieces()
         flip(state)
     else:
-        monkeypatch.setattr(train, "maker", lambda place: {"torch": "of another time"})
+        monkeypatch.setattr(train, "environment_facts", lambda config: {"torch": "of another time"})
     seen, report = until(lambda event: False)
     run_job(make, report)
     assert len(seen) == STEPS
@@ -188,13 +187,13 @@ def test_judgements_go_on_by_parts_and_end_with_the_same_bytes(harm, tmp_path, u
     if harm:
         flip(kept[0])
     asked: list[int] = []
-    real = resident.judge
+    real = measure.loaded_scorer
 
     def counted(*arguments):
         judge = real(*arguments)
         return SimpleNamespace(score=lambda texts: asked.append(len(texts)) or judge.score(texts))
 
-    monkeypatch.setattr(resident, "judge", counted)
+    monkeypatch.setattr(measure, "loaded_scorer", counted)
     seen, report = until(lambda event: False)
     run_job(ask, report)
     total = next(event.total for event in seen if event.stage == "realtoxicityprompts, judged")

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.planning import dry_run as dryrun
-from unlearn_bench.harness.planning.cost import A100, GIB
+from unlearn_bench.harness.planning.devices import A100, GIB
 from unlearn_bench.harness.planning.dry_run import dry_run, render
 from unlearn_bench.harness.planning.request import Request
 
-MODEL = str(Path(dryrun.__file__).parent / "suites" / "micro" / "model")
+MODEL = str(Path(dryrun.__file__).parents[1] / "suites" / "micro" / "model")
 PAPER = Request(suite="paper", models=(MODEL,), methods=("rmu",), tracks=("toxicity",))
 
 

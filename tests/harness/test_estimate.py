@@ -12,7 +12,7 @@ import yaml
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.models.load import ModelSpec, load_model, load_tokenizer
 from unlearn_bench.harness.models.meta import meta_model
-from unlearn_bench.harness.planning import cost as estimate
+from unlearn_bench.harness.planning import estimate
 from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.planning.cost import OVERHEAD, Corpus, CostEstimate, ModelSizes, training_cost
 from unlearn_bench.harness.planning.estimate import corpus_of, estimate_plan

@@ -64,7 +64,7 @@ def test_only_the_layers_that_a_method_reads_are_loaded(job):
     assert made.log[0]["shared_layers"] == 5
 
 
-def test_a_method_that_reads_more_than_in_its_rehearsal_gets_the_whole_model(job, monkeypatch):
+def test_a_method_that_reads_more_than_when_traced_gets_the_whole_model(job, monkeypatch):
     expected = train.Train().make(job, lambda event: None).delta
     resident._base.clear()
     monkeypatch.setattr(train, "_read_layers", lambda job, config: 6)
@@ -74,10 +74,10 @@ def test_a_method_that_reads_more_than_in_its_rehearsal_gets_the_whole_model(job
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_a_method_whose_rehearsal_fails_gets_the_whole_model(job, monkeypatch):
+def test_a_method_that_cannot_be_traced_gets_the_whole_model(job, monkeypatch):
     def fail(*_):
         raise ValueError("needs real text")
 
-    monkeypatch.setattr(train, "rehearse", fail)
+    monkeypatch.setattr(train, "trace_method", fail)
     train.Train().make(job, lambda event: None)
     assert held() == [None]
