@@ -90,6 +90,21 @@ def test_every_module_can_be_imported(arrows: dict[str, set[str]]) -> None:
         importlib.import_module(f"unlearn_bench.{name}")
 
 
+@pytest.mark.parametrize(
+    ("old", "name"),
+    [
+        ("harness.deltas", "decoding_of"),
+        ("harness.plan", "build_task"),
+        ("methods.contract", "check_method"),
+        ("tasks.contract", "check_task"),
+    ],
+)
+def test_a_module_under_its_old_name_works_and_warns(old: str, name: str) -> None:
+    sys.modules.pop(f"unlearn_bench.{old}", None)
+    with pytest.warns(DeprecationWarning, match=rf"unlearn_bench\.{old} is now unlearn_bench"):
+        assert callable(getattr(importlib.import_module(f"unlearn_bench.{old}"), name))
+
+
 def test_no_file_imports_itself_in_a_circle(arrows: dict[str, set[str]]) -> None:
     def below(name: str) -> set[str]:
         seen, left = set[str](), [name]
