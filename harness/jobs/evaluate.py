@@ -1,4 +1,4 @@
-"""Measuring: a checkpoint answers a task's requests (outcomes), and the answers are scored (records)."""
+"""The evaluator: a checkpoint answers a task's requests (outcomes), and the answers are scored (records)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _evaluate(job: EvalJob, planned: PlannedTask, outcome: OutcomeSpec, store: S
     answers = [kind(**row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
     scored = store.entry("records", record.id)
     judge = _judge(job, planned, scored, report) if task.judged else None
-    records = [to_row(found) for found in task.score(items, answers, judge)]
+    records = [to_row(record) for record in task.score(items, answers, judge)]
     scored.commit(
         {"records.jsonl": partial(write_jsonl, rows=records)},
         {"record": record.model_dump(mode="json"), "cell": job.cell.label},
@@ -107,9 +107,9 @@ class PartialScorer(Scorer):
         progress = _counted(self.report, len(texts))
 
         def judged(part: Sequence[str]) -> list[float | None]:
-            found = [None if value is None else float(value) for value in self.judge.score(part)]
+            values = [None if value is None else float(value) for value in self.judge.score(part)]
             progress(len(part))
-            return found
+            return values
 
         pieces = PartialResults(self.record, "judged", {**self.maker, "texts": digest(list(texts))})
         return pieces.rows(texts, PART, judged, progress)[0]
@@ -144,7 +144,7 @@ def _answered(
     progress = _counted(lambda done, total: report(Event(job.cell.label, name, done, total)), len(items))
 
     def answered(part: Sequence[Item]) -> list[dict[str, Any]]:
-        return [to_row(each) for each in answer(job, task, part, progress)]
+        return [to_row(outcome) for outcome in answer(job, task, part, progress)]
 
     return PartialResults(entry, "answers", environment_facts(job.config)).rows(items, PART, answered, progress)
 
@@ -206,18 +206,18 @@ def with_reference(
     engine: Engine, requests: Sequence[GenerationRequest], answers: list[Generations]
 ) -> list[Generations]:
     """Add the log-probability that the engine's base model gives to each continuation after its prompt."""
-    asked = [
+    texts = [
         ChoiceRequest(f"{request.item}/{number}", request.prompt, (text,))
         for request, answer in zip(requests, answers, strict=True)
         for number, text in enumerate(answer.texts)
         if text.strip()
     ]
-    found = {choice.item: choice for choice in engine.score_choices(asked)}
+    scores = {choice.item: choice for choice in engine.score_choices(texts)}
     return [
         replace(
             answer,
             reference=[
-                found[key].logprobs[0] if (key := f"{answer.item}/{number}") in found else 0.0
+                scores[key].logprobs[0] if (key := f"{answer.item}/{number}") in scores else 0.0
                 for number in range(len(answer.texts))
             ],
         )

@@ -24,7 +24,7 @@ class SourceReader:
     def __init__(self, lenient: bool = False) -> None:
         self.lenient = lenient
         self.missing: list[str] = []
-        self._asked: dict[SourceSpec, Rows | UserError] = {}
+        self._read: dict[SourceSpec, Rows | UserError] = {}
 
     def __call__(self, read: Callable[[], T], instead: T) -> T:
         """Return what `read` returns, in a sketch `instead` where it raises a `UserError`."""
@@ -38,19 +38,19 @@ class SourceReader:
 
     def rows(self, source: SourceSpec, folder: Path | None) -> Rows:
         """Return a source's rows as `load_rows` does; one that was out of reach is not asked for again."""
-        if source not in self._asked:
+        if source not in self._read:
             try:
-                self._asked[source] = load_rows(source, folder)
+                self._read[source] = load_rows(source, folder)
             except UserError as error:
-                self._asked[source] = error
-        found = self._asked[source]
-        if isinstance(found, UserError):
-            raise found
-        return found
+                self._read[source] = error
+        rows = self._read[source]
+        if isinstance(rows, UserError):
+            raise rows
+        return rows
 
     def notes(self, sources: Iterable[SourceSpec]) -> Iterator[str]:
         """Give what those of the sources that were read say of themselves."""
         for source in sources:
-            found = self._asked.get(source)
-            if isinstance(found, Rows) and found.note:
-                yield found.note
+            rows = self._read.get(source)
+            if isinstance(rows, Rows) and rows.note:
+                yield rows.note

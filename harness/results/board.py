@@ -22,7 +22,7 @@ from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
-from .provenance import RECORDED, _unusual, recorded_values, tuned_facts
+from .provenance import RECORDED, recorded_values, tuned_facts, unusual
 
 KINDS: dict[str, CheckpointKind] = {
     "base": "base",
@@ -49,23 +49,18 @@ def _uncollected() -> Iterator[None]:
 @_uncollected()
 def board_of(plan: Plan, store: Store, cells: Sequence[CellStatus] | None = None) -> Board:
     """Build the board of a plan from what the store holds; `cells`: what it holds of each, where that is known."""
-    states = statuses(plan, store) if cells is None else cells
-    circumstances = [recorded_values(state, store) for state in states]
+    cells = statuses(plan, store) if cells is None else cells
+    recorded = [recorded_values(status, store) for status in cells]
     usual = {
-        key: Counter(value for found in circumstances for value in found.get(key, ())).most_common(1)[0][0]
+        key: Counter(value for values in recorded for value in values.get(key, ())).most_common(1)[0][0]
         for key in RECORDED
-        if any(key in found for found in circumstances)
+        if any(key in values for values in recorded)
     }
     spec = board_spec(plan)
     controls = _controls_only(spec)
     checkpoints = [
-        replace(
-            checkpoint(
-                state, store, controls, [word for key, value in usual.items() for word in _unusual(key, value, found)]
-            ),
-            texts=_texts(plan, state),
-        )
-        for state, found in zip(states, circumstances, strict=True)
+        replace(checkpoint(status, store, controls, unusual(usual, values)), texts=_texts(plan, status))
+        for status, values in zip(cells, recorded, strict=True)
     ]
     facts = {"measured with": ", ".join(f"{key} {value}" for key, value in usual.items())} if usual else {}
     return build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)
@@ -77,21 +72,21 @@ def _controls_only(spec: BoardSpec) -> set[str]:
     return controls - {task for roles in spec.tracks.values() for task in (roles.forget_task, roles.retain_task)}
 
 
-def _final_alpha(state: CellStatus, store: Store) -> float | None:
+def _final_alpha(status: CellStatus, store: Store) -> float | None:
     """Return alpha at the end of training: the centre of its policy where it is learned, not the last draw from it."""
-    manifest = store.entry("cells", state.cell.id).manifest() or {}
+    manifest = store.entry("cells", status.cell.id).manifest() or {}
     summary = manifest.get("summary", {})
     if "mean_log_alpha" in summary:
         return math.exp(summary["mean_log_alpha"])
     return summary.get("alpha")
 
 
-def _texts(plan: Plan, state: CellStatus) -> dict[str, dict[str, float]]:
+def _texts(plan: Plan, status: CellStatus) -> dict[str, dict[str, float]]:
     """Return what the stored continuations of a cell have in common, by task."""
     return {
         name: audit_texts([row["texts"] for row in read_jsonl(outcome.file("outcomes.jsonl"))])
-        for name, outcome in state.outcomes.items()
-        if registered.get(plan.tasks[name].spec.task).needs == "generations" and name in state.records
+        for name, outcome in status.outcomes.items()
+        if registered.get(plan.tasks[name].spec.task).needs == "generations" and name in status.records
     }
 
 
@@ -176,29 +171,29 @@ def _judge(scorer: ScorerSpec) -> str:
     return f"{scorer.name or scorer.kind} ({scorer.kind}, {scorer.digest}){note}"
 
 
-def checkpoint(state: CellStatus, store: Store, controls: Collection[str], warnings: Sequence[str]) -> Checkpoint:
+def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warnings: Sequence[str]) -> Checkpoint:
     """Return a planned cell as the board sees it: its records where it is measured, else why not.
 
     A cell that lacks only some `controls` is measured: they have no say in S.
     """
-    spec = state.cell.spec
-    measured = state.made and set(state.missing) <= set(controls)
+    spec = status.cell.spec
+    measured = status.made and set(status.missing) <= set(controls)
     return Checkpoint(
-        model=state.cell.model,
+        model=status.cell.model,
         track=spec.track,
         method=spec.method,
         variant=spec.variant,
         kind=KINDS[spec.origin],
         stress=spec.stress,
         seed=spec.seed,
-        cell=state.cell.id,
-        status="ok" if measured else "failed" if state.failure else "pending",
-        failure=state.failure,
+        cell=status.cell.id,
+        status="ok" if measured else "failed" if status.failure else "pending",
+        failure=status.failure,
         records={
-            name: Answers.of_rows(read_jsonl(entry.file("records.jsonl"))) for name, entry in state.records.items()
+            name: Answers.of_rows(read_jsonl(entry.file("records.jsonl"))) for name, entry in status.records.items()
         },
         warnings=tuple(warnings),
-        alpha=_final_alpha(state, store),
+        alpha=_final_alpha(status, store),
         changes=spec.changes,
     )
 

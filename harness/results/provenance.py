@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..planning.plan import Plan
 from ..planning.status import CellStatus
@@ -13,29 +13,30 @@ from ..store.entries import Store
 from ..store.identity import CellSpec
 from ..suite import SuiteSpec, TunedSpec, VariantSpec
 
-if TYPE_CHECKING:
-    pass
-
-
 RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers", "vllm")
 """What was recorded beside results and must not differ within a table unsaid."""
 
 
-def recorded_values(state: CellStatus, store: Store) -> dict[str, list[str]]:
+def recorded_values(status: CellStatus, store: Store) -> dict[str, list[str]]:
     """Return the distinct values of all but the costs that was recorded when a cell was made and measured."""
-    made = store.entry("cells", state.cell.id)
-    manifests = [entry.manifest() or {} for entry in (made, *state.outcomes.values())]
-    found: dict[str, set[str]] = {}
+    made = store.entry("cells", status.cell.id)
+    manifests = [entry.manifest() or {} for entry in (made, *status.outcomes.values())]
+    distinct: dict[str, set[str]] = {}
     for manifest in manifests:
         for key, value in manifest.get("recorded", {}).items():
             if key not in COSTS:
-                found.setdefault(key, set()).add(str(value))
-    return {key: sorted(values) for key, values in found.items()}
+                distinct.setdefault(key, set()).add(str(value))
+    return {key: sorted(values) for key, values in distinct.items()}
 
 
-def _unusual(key: str, usual: str, found: dict[str, list[str]]) -> list[str]:
-    others = [value for value in found.get(key, ()) if value != usual]
-    return [f"made or measured with {key} {', '.join(others)}, most rows with {usual}"] if others else []
+def unusual(usual: Mapping[str, str], recorded: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a warning for each recorded value of a cell that differs from what most cells have."""
+    others = {key: [other for other in recorded.get(key, ()) if other != value] for key, value in usual.items()}
+    return [
+        f"made or measured with {key} {', '.join(values)}, most rows with {usual[key]}"
+        for key, values in others.items()
+        if values
+    ]
 
 
 def tuned_facts(plan: Plan) -> dict[str, str]:
