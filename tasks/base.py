@@ -140,10 +140,16 @@ scorers: Registry[type[Scorer]] = Registry("scorer", "unlearn_bench.tasks.scorer
 
 
 class Scorer(ABC):
-    """A judge of texts, loaded from a folder."""
+    """A judge of texts, loaded from a folder.
+
+    Class attributes:
+        tolerance: how far a text's probability may move with the texts that are judged beside it: the last bits of a
+            sum follow the shape of its batch. The same texts in the same order get the same probabilities.
+    """
 
     summary: ClassVar[str]
     version: ClassVar[int]
+    tolerance: ClassVar[float] = 1e-5
 
     @abstractmethod
     def __init__(self, folder: str, device: str = "cpu") -> None:

@@ -26,8 +26,9 @@ Progress = Callable[[int], None]
 class Engine(ABC):
     """A loaded base model that can take a checkpoint's changed tensors and give them back.
 
-    Outcomes are batch-invariant: an item's texts do not depend on its batch, its log-probabilities not beyond
-    `tolerance` (nats). Sampling noise is keyed by (seed, item, sample, position).
+    Outcomes are batch-invariant: an item's log-probabilities do not depend on its batch beyond `tolerance` (nats), and
+    its texts only where a draw lies within last bits of an edge. Sampling noise is keyed by (seed, item, sample,
+    position).
 
     Class attributes:
         summary: one line for `unlearn-bench list engines`.

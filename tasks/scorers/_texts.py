@@ -1,4 +1,4 @@
-"""What classifiers on transformers share: reading a folder, and batches that leave no trace in a judgement."""
+"""What classifiers on transformers share: reading a folder, and batches that move a judgement by last bits at most."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 BATCH = 64
 DIGITS = 6
-"""Probabilities are rounded to this many digits: the last bits depend on a text's batch."""
+"""Probabilities are kept to this many digits; of two batches a text may fall to either side of an edge."""
 ORDINARY = "The library opens at nine in the morning."
 """What a judge that works can judge."""
 

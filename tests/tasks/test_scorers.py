@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 import torch
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.tasks.base import load_scorer, scorers
+from unlearn_bench.tasks.base import Scorer, load_scorer, scorers
 from unlearn_bench.tasks.scorers import kinds
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "you", "are", "very", "kind", "awful", "fine", "the", "day"]
@@ -61,6 +61,11 @@ def toy(tmp_path):
     return tmp_path, embedder, dense, state
 
 
+def near(values):
+    """What judges say of the same texts in other batches."""
+    return pytest.approx(values, abs=Scorer.tolerance)
+
+
 def test_judges_are_registered():
     assert {"trust", "sequence_classifier", "ngram", "profanity_check"} <= set(scorers.names())
     with pytest.raises(UserError, match="Did you mean 'trust'"):
@@ -74,26 +79,27 @@ def test_trust_is_the_published_computation(toy):
     with torch.no_grad():
         hidden = embedder(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state[:, 0]
         expected = dense(hidden).softmax(-1)[:, 1].tolist()
-    assert judge.score(TEXTS) == pytest.approx(expected, abs=2e-6)
+    assert judge.score(TEXTS) == near(expected)
     assert len(set(expected)) == len(TEXTS)
     assert judge.score([]) == []
 
 
-def test_trust_does_not_depend_on_the_batch(toy):
+def test_trust_does_not_depend_on_the_batch_beyond_the_tolerance(toy):
     judge = load_scorer("trust", str(toy[0]))
     together = judge.score(TEXTS * 30)
-    assert together[: len(TEXTS)] == [judge.score([text])[0] for text in TEXTS]
-    assert together == together[: len(TEXTS)] * 30
+    assert together == near([judge.score([text])[0] for text in TEXTS] * 30)
+    assert together == judge.score(TEXTS * 30), "the same batches"
 
 
-def test_other_judges_do_not_depend_on_the_batch_either(tmp_path):
+def test_other_judges_do_not_depend_on_the_batch_beyond_it_either(tmp_path):
     judges = [load_scorer("sequence_classifier", classifier(tmp_path, {0: "fine", 1: "toxic"}))]
     if util.find_spec("profanity_check"):
         judges.append(load_scorer("profanity_check", ""))
     for judge in judges:
         together = judge.score(TEXTS * 30)
-        assert together == [judge.score([text])[0] for text in TEXTS] * 30
-        assert together == judge.score(TEXTS * 7) + judge.score(TEXTS * 23)
+        assert together == near([judge.score([text])[0] for text in TEXTS] * 30)
+        assert together == near(judge.score(TEXTS * 7) + judge.score(TEXTS * 23))
+        assert together == judge.score(TEXTS * 30), "the same batches"
 
 
 def test_trust_takes_a_tokenizer_without_its_config_and_no_pooler(toy):
@@ -117,7 +123,7 @@ def test_a_text_that_cannot_be_judged_is_missing_and_the_others_are_not(toy, mon
         return toxic(inputs)
 
     monkeypatch.setattr(judge, "_toxic", fails_on_awful)
-    kept = [None if "awful" in text else value for text, value in zip(TEXTS, expected, strict=True)]
+    kept = [None if "awful" in text else near(value) for text, value in zip(TEXTS, expected, strict=True)]
     assert judge.score([*TEXTS, "\ud800"]) == [*kept, None]
     assert "3 of 7 texts could not be judged" in caplog.text
 
@@ -215,7 +221,7 @@ def test_the_toxic_label_is_found_by_its_name(tmp_path, labels, toxic):
     inputs = judge.tokenizer(TEXTS[0], return_tensors="pt")
     with torch.no_grad():
         logits = judge.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-    assert judge.score(TEXTS)[0] == pytest.approx(logits.softmax(-1)[0, toxic].item(), abs=2e-6)
+    assert judge.score(TEXTS)[0] == near(logits.softmax(-1)[0, toxic].item())
 
 
 def test_independent_labels_are_sigmoids(tmp_path):
@@ -224,7 +230,7 @@ def test_independent_labels_are_sigmoids(tmp_path):
     inputs = judge.tokenizer("awful", return_tensors="pt")
     with torch.no_grad():
         logits = judge.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-    assert judge.score(["awful"]) == [pytest.approx(logits[0, 0].sigmoid().item(), abs=2e-6)]
+    assert judge.score(["awful"]) == near([logits[0, 0].sigmoid().item()])
 
 
 def test_a_classifier_whose_first_positions_hold_no_text_takes_long_texts(tmp_path):
@@ -273,7 +279,7 @@ def test_the_stand_in_is_fitted_the_same_way_each_time(labelled):
     texts = ["an awful thing", "a lovely thing", ""]
     scores = first.score(texts)
     assert scores == second.score(texts)
-    assert scores == [first.score([text])[0] for text in texts]
+    assert scores == near([first.score([text])[0] for text in texts])
     assert scores[0] > 0.6 > 0.4 > scores[1]
     assert first.auc == second.auc == 1.0
     assert first.score([]) == []
