@@ -30,6 +30,8 @@ NOT_RUN = {
     ("docs/tutorial.md", "needs a model folder and data"),
 }
 """The blocks of the manual that no test runs, and why."""
+MEASURED = re.compile(r"\d+\.\d{3}\b")
+"""Numbers of boards, whose last digit may be the next one on another processor."""
 
 
 def load_runner() -> Any:
@@ -106,12 +108,25 @@ def test_links_to_files_lead_somewhere(page, root: Path):
     assert not broken
 
 
+def alike(said: str, printed: str) -> bool:
+    """Whether two texts are the same but for the last digit of measured numbers."""
+    ours, theirs = ([float(number) for number in MEASURED.findall(text)] for text in (said, printed))
+    return MEASURED.sub("#", said) == MEASURED.sub("#", printed) and theirs == pytest.approx(ours, rel=0, abs=1.1e-3)
+
+
+def test_only_the_last_digit_of_measured_numbers_may_differ():
+    row = "| 1 | rmu | 0.451 [0.275, 0.615] | +0.182 | 60 / 60 | 3.11 |"
+    assert alike(row, row.replace("0.615", "0.616").replace("0.451", "0.450"))
+    for old, new in {"0.615": "0.617", "+0.182": "-0.182", "60 / 60": "60 / 59", "3.11": "3.12", "rmu": "base"}.items():
+        assert not alike(row, row.replace(old, new))
+
+
 def held(page: str, *options: str) -> None:
     done = subprocess.run([sys.executable, str(RUNNER), page, *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = (ROOT / page).read_text(encoding="utf-8")
     change = "\n".join(difflib.unified_diff(said.splitlines(), done.stdout.splitlines(), "the page", "its run", n=2))
-    assert not change, (
+    assert not change or alike(said, done.stdout), (
         f"python tests/manual.py --write {' '.join((page, *options))} writes what is printed now:\n{change}"
     )
 
