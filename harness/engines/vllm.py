@@ -129,7 +129,7 @@ class VLLMEngine(Engine):
                     seed=0,
                     disable_log_stats=True,
                     use_tqdm_on_load=False,
-                    worker_extension_cls=f"{__package__}._vllm_worker.Worker",
+                    worker_extension_cls=f"{__package__}._vllm_worker.VLLMWorker",
                     **arguments,
                 )
         except Exception as error:
