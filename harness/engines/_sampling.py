@@ -1,25 +1,12 @@
-"""Sampling that does not know its batch: keyed noise, and the inverse CDF of the nucleus."""
+"""Sampling that does not know its batch: the inverse CDF of the nucleus, at keyed noise."""
 
 from __future__ import annotations
-
-import hashlib
 
 import numpy as np
 import torch
 
 ROWS_AT_ONCE = 1 << 22
 """Probabilities that are held in float64 at a time (32 MB an array)."""
-
-
-def noise(seed: int, item: str, sample: int, length: int) -> np.ndarray:
-    """Return the uniform noise of one continuation, one number in [0, 1) a position, shape [length].
-
-    A function of (seed, item, sample, position) alone: a Philox generator, whose key is the sha256 of seed and item and
-    whose counter starts at the sample. A longer request begins with the numbers of a shorter one.
-    """
-    key = hashlib.sha256(f"{seed}\x00{item}".encode()).digest()[:16]
-    generator = np.random.Philox(key=int.from_bytes(key, "little"), counter=[0, sample, 0, 0])
-    return np.random.Generator(generator).random(length)
 
 
 def sample(logits: torch.Tensor, uniform: torch.Tensor, *, temperature: float, top_p: float) -> torch.Tensor:

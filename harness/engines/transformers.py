@@ -17,8 +17,9 @@ from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
 from ..models.load import ModelSpec, load_model, load_tokenizer
 from ..records import Choices, Generations
+from ..rng import sampling_noise
 from ._requests import Draw, Generation, ScoredSequence, Scoring
-from ._sampling import noise, sample
+from ._sampling import sample
 from ._tokens import Encoder
 from ._wrapped import Caches, Wrapped
 from .base import Engine, Progress, check_delta, register
@@ -211,7 +212,7 @@ class TransformersEngine(Engine):
     def _generate(self, batch: Sequence[Draw], decoding: Decoding) -> list[tuple[list[int], bool, bool]]:
         """Return (tokens before the end token, whether it ended by itself, whether its logits broke) a continuation."""
         length = decoding.max_new_tokens
-        draws = [noise(decoding.seed, unit.item, unit.number, length) for unit in batch]
+        draws = [sampling_noise(decoding.seed, unit.item, unit.number, length) for unit in batch]
         uniform = torch.from_numpy(np.stack(draws)).to(self.device)
         prompts = list(dict.fromkeys(unit.prompt for unit in batch))
         place = {prompt: index for index, prompt in enumerate(prompts)}

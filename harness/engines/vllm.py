@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import platform
 import tempfile
@@ -19,6 +18,7 @@ from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
 from ..models.load import ModelSpec, load_tokenizer, model_folder, unreadable, weight_files
 from ..records import Choices, Generations
+from ..rng import sampling_seed
 from ._requests import Draw, Generation, ScoredSequence, Scoring
 from ._tokens import Encoder
 from ._vllm_host import check_build, environment, explain, installed, into, unusable, variables
@@ -253,7 +253,7 @@ class VLLMEngine(Engine):
             max_tokens=decoding.max_new_tokens,
             temperature=decoding.temperature,
             top_p=decoding.top_p,
-            seed=seed_of(decoding.seed, sample.item, sample.number),
+            seed=sampling_seed(decoding.seed, sample.item, sample.number),
             stop_token_ids=self._ends,
             logprobs=0,
         )
@@ -287,11 +287,6 @@ class VLLMEngine(Engine):
             "transformers": version("transformers"),
             name: number,
         }
-
-
-def seed_of(seed: int, item: str, sample: int) -> int:
-    """Return the seed of one continuation, below 2**63: a function of (decoding seed, item, sample) alone."""
-    return int.from_bytes(hashlib.sha256(f"{seed}\x00{item}\x00{sample}".encode()).digest()[:8], "little") >> 1
 
 
 def _logprob(output: Any, tail: Sequence[int]) -> tuple[float, bool]:

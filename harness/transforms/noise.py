@@ -7,14 +7,11 @@ method's change, and sits where the methods' changes sit.
 
 from __future__ import annotations
 
-import hashlib
-
-import numpy as np
 import torch
-from torch import Tensor
 
 from ..errors import UserError
 from ..models.cache import base_model
+from ..rng import weight_noise
 from ..runtime import Event, OnEvent
 from ..store.delta import load_delta
 from ..store.entries import Store
@@ -34,7 +31,7 @@ class Noise(Transform):
         squares = self._mean_squares(job, base)
         delta, log = {}, []
         for done, (name, square) in enumerate(sorted(squares.items()), start=1):
-            noise = draw(job.cell.seed or 0, name, tuple(base[name].shape))
+            noise = torch.from_numpy(weight_noise(job.cell.seed or 0, name, tuple(base[name].shape)))
             noise *= square**0.5 / float(noise.norm())
             delta[name] = (base[name].detach().cpu().float() + noise).to(base[name].dtype)
             log.append({"tensor": name, "norm": square**0.5})
@@ -54,10 +51,3 @@ class Noise(Transform):
                 change = tensor.double() - base[name].detach().cpu().double()
                 squares[name] = squares.get(name, 0.0) + float(change.square().sum()) / len(job.cell.parents)
         return squares
-
-
-def draw(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
-    """Return standard normal noise that depends on the seed, the tensor's name and its shape only."""
-    key = int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:16], "little")
-    generator = np.random.Generator(np.random.Philox(key=key))
-    return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))

@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from ...methods.base import Depth, Range, methods
 from ..errors import UserError, suggest
 from ..planning.variants import TRAINING, Values
+from ..rng import search_seed
 from ..specs import digest
 from ..suite import SuiteSpec, TrainingSpec
 
@@ -100,7 +101,7 @@ class Sampler:
 
     def __init__(self, space: Space, defaults: Mapping[str, Any], *seed: Any) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=int(digest(seed), 16) % 2**32)
+        sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, seed=search_seed(digest(seed)))
         self.space = space
         self.distributions: dict[str, BaseDistribution] = dict(space)
         self.study = optuna.create_study(direction="maximize", sampler=sampler)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...harness.errors import UserError
+from ...harness.rng import board_generator
 from ...harness.specs import digest
 from ..spec import BoardSpec, Checkpoint
 from ..stats.arrays import Answers, ScoreMatrix, collect
@@ -202,7 +203,7 @@ class Resamples:
 
     def generator(self, key: Any) -> np.random.Generator:
         """Return a source of randomness that depends on the board's seed and a key only."""
-        return np.random.default_rng([self.spec.seed, int(digest(key), 16)])
+        return board_generator(self.spec.seed, digest(key))
 
     def _table(self, part: Part) -> ScoreMatrix:
         if part not in self._parts:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from unlearn_bench.harness.engines import _vllm_host
 from unlearn_bench.harness.engines.base import Engine, engines
-from unlearn_bench.harness.engines.vllm import VLLMEngine, seed_of
+from unlearn_bench.harness.engines.vllm import VLLMEngine
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.models import cache as resident
 from unlearn_bench.harness.models.load import ModelSpec
@@ -112,10 +112,3 @@ def test_a_failure_of_vllm_names_its_last_error_and_ends_the_engine(monkeypatch,
         raise RuntimeError("Engine core initialization failed. See root cause above.")
     assert ended == [True]
     assert engine.closed
-
-
-def test_seeds_are_keyed_by_decoding_seed_item_and_sample():
-    seeds = {seed_of(seed, item, sample) for seed in range(3) for item in ("a", "b") for sample in range(50)}
-    assert len(seeds) == 300
-    assert all(0 <= seed < 2**63 for seed in seeds)
-    assert seed_of(1, "p3", 2) == 4921000355661845994
