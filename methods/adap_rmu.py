@@ -18,8 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Context, Depth, Method, Range, register
-from .representation import LayerSettings, control_vectors, over_tokens, squared_distance
+from .base import Batch, Context, Depth, Range, register
+from .representation import LayerSettings, SteeringMethod, over_tokens
 
 
 class AdapRMUSettings(LayerSettings):
@@ -31,7 +31,7 @@ class AdapRMUSettings(LayerSettings):
 
 
 @register("adap_rmu")
-class AdapRMU(Method):
+class AdapRMU(SteeringMethod):
     """Steer the hidden states of the forget text to a multiple of their own norm along u."""
 
     Settings = AdapRMUSettings
@@ -45,36 +45,20 @@ class AdapRMU(Method):
     }
     settings: AdapRMUSettings
 
-    def trained(self, context: Context) -> list[str]:
-        """Return the parameters of layers l-2, l-1 and l."""
-        return self.settings.trained(context)
-
     def setup(self, context: Context) -> None:
         """Draw the control vectors and, for `first_batch`, take each topic's mean token norm."""
         super().setup(context)
-        self.u = control_vectors(context)
         self.first_norm: dict[str, Tensor] = {}
         if self.settings.norm == "first_batch":
             for step, topic in enumerate(context.topics):
                 batch = context.batch(step)
                 self.first_norm[topic] = over_tokens(self._norms(batch), batch.forget.mask, "mean")
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return L_F with the adaptive target, and L_R (eq. 3)."""
+    def target(self, batch: Batch) -> Tensor:
+        """Return beta ||h_l^frozen|| u."""
         s = self.settings
         norm = self.first_norm[batch.topic] if s.norm == "first_batch" else self._norms(batch).unsqueeze(-1)
-        target = s.scale * norm * self.u[batch.topic]
-        h_f = self.context.hidden(batch.forget, [s.layer])[s.layer]
-        h_r = self.context.hidden(batch.retain, [s.layer])[s.layer]
-        frozen = self.context.frozen_hidden(batch.retain, [s.layer])[s.layer]
-        return {
-            "forget": squared_distance(h_f, target, batch.forget.mask, s.reduction),
-            "retain": squared_distance(h_r, frozen, batch.retain.mask, s.reduction),
-        }
-
-    def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return L_F + alpha * L_R."""
-        return losses["forget"] + self.settings.alpha * losses["retain"]
+        return s.scale * norm * self.u[batch.topic]
 
     def log_setup(self) -> dict[str, float]:
         """Return each topic's norm where one is kept."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .base import Batch, Context, Depth, Range, register
 from .reinforce import AlphaMethod, AlphaSettings
-from .representation import LayerSettings, control_vectors, cosine_distance, squared_distance
+from .representation import LayerSettings, SteeringMethod, cosine_distance, squared_distance
 
 
 class CosineMetaRMUSettings(LayerSettings, AlphaSettings):
@@ -29,7 +29,7 @@ class CosineMetaRMUSettings(LayerSettings, AlphaSettings):
 
 
 @register("cosine_meta_rmu")
-class CosineMetaRMU(AlphaMethod):
+class CosineMetaRMU(AlphaMethod, SteeringMethod):
     """Turn the hidden states of the forget text towards u, hold the direction of those of the retain text."""
 
     Settings = CosineMetaRMUSettings
@@ -39,10 +39,6 @@ class CosineMetaRMU(AlphaMethod):
     search: ClassVar[Mapping[str, Range | Depth]] = {"layer": Depth(), "alpha_0": Range(0.1, 100.0)}
     settings: CosineMetaRMUSettings
 
-    def trained(self, context: Context) -> list[str]:
-        """Return the parameters of layers l-2, l-1 and l."""
-        return self.settings.trained(context)
-
     def watched(self, context: Context) -> list[int]:
         """Return layer l."""
         return [self.settings.layer]
@@ -50,14 +46,16 @@ class CosineMetaRMU(AlphaMethod):
     def setup(self, context: Context) -> None:
         """Draw the control vectors and start the policy of alpha."""
         super().setup(context)
-        self.u = control_vectors(context)
         self.start_alpha(context)
+
+    def target(self, batch: Batch) -> Tensor:
+        """Return c u."""
+        return self.settings.steering_coefficient * self.u[batch.topic]
 
     def forget_loss(self, h: Mapping[int, Tensor], batch: Batch) -> Tensor:
         """Return L_F (eq. 4)."""
         h_l = h[self.settings.layer]
-        target = (self.settings.steering_coefficient * self.u[batch.topic]).expand_as(h_l)
-        return self._distance(h_l, target, batch.forget.mask)
+        return self._distance(h_l, self.target(batch).expand_as(h_l), batch.forget.mask)
 
     def retain_loss(self, h: Mapping[int, Tensor], frozen: Mapping[int, Tensor], mask: Tensor) -> Tensor:
         """Return L_R (eq. 5)."""

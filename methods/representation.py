@@ -1,10 +1,12 @@
-"""Mathematics of methods that steer hidden states: distances, control vectors, which layers and parameters.
+"""Methods that steer hidden states: their base class, distances, control vectors, which layers and parameters.
 
 `h` is always (batch, length, d), a mask (batch, length). Distances are computed in float32 whatever the model's dtype.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from .base import Context, MethodSettings
+from .base import Batch, Context, Method, MethodSettings
 
 Reduction = Literal["mean", "sum"]
 
@@ -34,6 +36,50 @@ class LayerSettings(MethodSettings):
         """Return the full names of the trained parameters."""
         layers = [self.layer + offset for offset in self.offsets]
         return [name for parameter in self.parameters for name in context.layer_parameters(layers, parameter)]
+
+
+class SteeringMethod(Method):
+    """A method that steers the hidden states of the forget text at a layer l to a target, and holds the retain text's.
+
+        L_F = squared distance of h_l(t) to the target, over the tokens of the forget text
+        L_R = squared distance of h_l(t) to h_l^frozen(t), over those of the retain text,   L = L_F + alpha * L_R
+
+    Its settings derive from `LayerSettings` and have an `alpha`. A subclass gives the target.
+
+    Attributes:
+        u: control vector by forget topic, (d,).
+    """
+
+    u: dict[str, Tensor]
+
+    @abstractmethod
+    def target(self, batch: Batch) -> Tensor:
+        """Return what the hidden states of the forget text are steered to: (d,), or (batch, length, d)."""
+
+    def trained(self, context: Context) -> list[str]:
+        """Return the parameters of layers l-2, l-1 and l, or what the settings say in their place."""
+        return self.settings.trained(context)
+
+    def setup(self, context: Context) -> None:
+        """Draw the control vectors."""
+        super().setup(context)
+        self.u = control_vectors(context)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return L_F and L_R."""
+        layer, reduction = self.settings.layer, self.settings.reduction
+        target = self.target(batch)
+        h_f = self.context.hidden(batch.forget, [layer])[layer]
+        h_r = self.context.hidden(batch.retain, [layer])[layer]
+        frozen = self.context.frozen_hidden(batch.retain, [layer])[layer]
+        return {
+            "forget": squared_distance(h_f, target, batch.forget.mask, reduction),
+            "retain": squared_distance(h_r, frozen, batch.retain.mask, reduction),
+        }
+
+    def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return L."""
+        return losses["forget"] + self.settings.alpha * losses["retain"]
 
 
 def over_tokens(values: Tensor, mask: Tensor, reduction: Reduction) -> Tensor:

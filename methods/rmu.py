@@ -18,8 +18,8 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Context, Depth, Method, Range, register
-from .representation import LayerSettings, control_vectors, squared_distance
+from .base import Batch, Depth, Range, register
+from .representation import LayerSettings, SteeringMethod
 
 
 class RMUSettings(LayerSettings):
@@ -30,7 +30,7 @@ class RMUSettings(LayerSettings):
 
 
 @register("rmu")
-class RMU(Method):
+class RMU(SteeringMethod):
     """Steer the hidden states of the forget text to c u, hold those of the retain text."""
 
     Settings = RMUSettings
@@ -44,27 +44,6 @@ class RMU(Method):
     }
     settings: RMUSettings
 
-    def trained(self, context: Context) -> list[str]:
-        """Return the parameters of layers l-2, l-1 and l."""
-        return self.settings.trained(context)
-
-    def setup(self, context: Context) -> None:
-        """Draw the control vectors."""
-        super().setup(context)
-        self.u = control_vectors(context)
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return L_F (eq. 2) and L_R (eq. 3)."""
-        s = self.settings
-        target = s.steering_coefficient * self.u[batch.topic]
-        h_f = self.context.hidden(batch.forget, [s.layer])[s.layer]
-        h_r = self.context.hidden(batch.retain, [s.layer])[s.layer]
-        frozen = self.context.frozen_hidden(batch.retain, [s.layer])[s.layer]
-        return {
-            "forget": squared_distance(h_f, target, batch.forget.mask, s.reduction),
-            "retain": squared_distance(h_r, frozen, batch.retain.mask, s.reduction),
-        }
-
-    def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return L (eq. 1)."""
-        return losses["forget"] + self.settings.alpha * losses["retain"]
+    def target(self, batch: Batch) -> Tensor:
+        """Return c u (eq. 2)."""
+        return self.settings.steering_coefficient * self.u[batch.topic]
