@@ -10,6 +10,7 @@ from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError, suggest
 from ..models.load import ModelSpec
+from ..models.patch import check_delta as check_delta
 from ..records import Choices, Generations
 from ..registry import Registry
 
@@ -107,18 +108,3 @@ class Engine(ABC):
     @abstractmethod
     def recorded(self) -> dict[str, Any]:
         """Return what stands beside an outcome: device, dtype, attention kernel, threads, library versions."""
-
-
-def check_delta(model: str, shapes: Mapping[str, torch.Size], delta: Mapping[str, torch.Tensor]) -> None:
-    """Raise a `UserError` on a tensor whose name or shape is not among those of the model called `model`."""
-    for name, tensor in delta.items():
-        if name not in shapes:
-            raise UserError(
-                f"The checkpoint changes {name!r}, which {model} has not; pass the model it was made from with"
-                f" --models.{suggest(name, shapes)}"
-            )
-        if shapes[name] != tensor.shape:
-            raise UserError(
-                f"The checkpoint's {name!r} is {tuple(tensor.shape)}, but {tuple(shapes[name])} in {model}:"
-                " it belongs to another model; pass that with --models."
-            )

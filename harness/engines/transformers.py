@@ -16,13 +16,14 @@ from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
 from ..models.load import ModelSpec, load_model, load_tokenizer
+from ..models.patch import apply_delta, check_delta, put_tensors, shapes_of
 from ..records import Choices, Generations
 from ..rng import sampling_noise
 from ._requests import Draw, Generation, ScoredSequence, Scoring
 from ._sampling import sample
 from ._tokens import Encoder
 from ._wrapped import Caches, Wrapped
-from .base import Engine, Progress, check_delta, register
+from .base import Engine, Progress, register
 
 Unit = TypeVar("Unit")
 
@@ -57,28 +58,19 @@ class TransformersEngine(Engine):
     def apply(self, delta: Mapping[str, torch.Tensor]) -> None:
         """Put a checkpoint's tensors into the base model; a delta that is still there is taken out first."""
         self.restore()
-        state = self.model.state_dict()
-        check_delta(self.spec.name, {name: tensor.shape for name, tensor in state.items()}, delta)
-        self._originals = {name: state[name].to("cpu", copy=True) for name in delta}
-        self._copy(delta)
+        self._originals = apply_delta(self.model, self.spec.name, delta)
 
     def wrap(self, tensors: Mapping[str, torch.Tensor], method: DecodingMethod) -> None:
         """Run the base beside the assistant that the tensors make; see `Engine.wrap`. The base does not change."""
         self.restore()
-        check_delta(self.spec.name, {name: tensor.shape for name, tensor in self.model.state_dict().items()}, tensors)
+        check_delta(self.spec.name, shapes_of(self.model), tensors)
         self._wrapped = Wrapped(self.model, tensors, method)
 
     def restore(self) -> None:
         """Put the base model's tensors back, bit by bit, and take an assistant away."""
-        self._copy(self._originals)
+        put_tensors(self.model.state_dict(), self._originals)
         self._originals = {}
         self._wrapped = None
-
-    def _copy(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        state = self.model.state_dict()
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                state[name].copy_(tensor)
 
     def recorded(self) -> dict[str, Any]:
         """Return device, dtype, attention kernel, threads and versions."""

@@ -17,12 +17,14 @@ import torch
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
 from ..models.load import ModelSpec, load_tokenizer, model_folder, unreadable, weight_files
+from ..models.meta import meta_model, tied_names
+from ..models.patch import check_delta, shapes_of
 from ..records import Choices, Generations
 from ..rng import sampling_seed
 from ._requests import Draw, Generation, ScoredSequence, Scoring
 from ._tokens import Encoder
 from ._vllm_host import check_build, environment, explain, installed, into, unusable, variables
-from .base import Engine, Progress, check_delta, register
+from .base import Engine, Progress, register
 
 LONGEST = 8192
 """Tokens of a sequence that memory is set aside for, where the model takes more; `max_model_len` changes it."""
@@ -84,7 +86,8 @@ class VLLMEngine(Engine):
                 generation = GenerationConfig.from_model_config(config)
         except Exception as error:
             raise UserError(unreadable(model, error)) from error
-        self._shapes, self._aliases = _parameters(config)
+        skeleton = meta_model(config.to_dict())
+        self._shapes, self._names = shapes_of(skeleton), tied_names(skeleton)
         self.tokens = Encoder.of(load_tokenizer(model), config, chat=model.chat)
         self._ends = self.tokens.ends(generation)
         self._longest = asked.pop("max_model_len", min(self.tokens.max_length, LONGEST) + 1)
@@ -148,7 +151,7 @@ class VLLMEngine(Engine):
         check_delta(self.spec.name, self._shapes, delta)
         changed: dict[str, torch.Tensor] = {}
         for name, tensor in delta.items():
-            stored = next((other for other in self._aliases[name] if other in self._files), None)
+            stored = next((other for other in self._names[name] if other in self._files), None)
             if stored is None:
                 raise UserError(f"vLLM cannot swap {name!r}, which no weight file holds; use --engine transformers.")
             changed[stored] = tensor
@@ -305,20 +308,6 @@ def _drew(output: Any) -> tuple[list[int], bool, bool]:
     stopped = drawn.finish_reason == "stop"
     tokens = list(drawn.token_ids)[: -1 if stopped else None]
     return tokens, stopped, not isfinite(drawn.cumulative_logprob)
-
-
-def _parameters(config: Any) -> tuple[dict[str, torch.Size], dict[str, list[str]]]:
-    """Return the shape of each tensor of the model by its name in transformers, and all names that it goes by."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        model.tie_weights()
-    state = model.state_dict(keep_vars=True)
-    names: dict[int, list[str]] = {}
-    for name, tensor in state.items():
-        names.setdefault(id(tensor), []).append(name)
-    return {name: tensor.shape for name, tensor in state.items()}, {name: names[id(state[name])] for name in state}
 
 
 def _base_files(folder: Path, model: ModelSpec) -> dict[str, str]:

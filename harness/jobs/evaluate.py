@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from ...methods.base import DecodingMethod, methods
 from ...tasks.base import ChoiceRequest, GenerationRequest, ModelRequest, Scorer, Task, load_scorer, tasks
-from ..engines.base import Engine
+from ..engines.base import Engine, engines
 from ..errors import EntryLocked, UserError
 from ..models.load import MODEL_FILES, ModelSpec, load_tokenizer
 from ..planning.nulls import TEXT, constant_answers
@@ -130,7 +130,8 @@ def _judge(job: EvalJob, planned: PlannedTask, record: Entry, report: OnEvent) -
 def _engine(job: EvalJob, model: ModelSpec) -> Engine:
     from ..models.cache import engine
 
-    return engine(job.engine, model, job.config.device, job.config.batch_size, job.config.engine_options)
+    config = job.config
+    return engine(engines.get(job.engine), model, config.device, config.batch_size, config.engine_options)
 
 
 def _engine_facts(job: EvalJob) -> dict[str, Any]:

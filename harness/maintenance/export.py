@@ -112,25 +112,23 @@ def _stream(spec: ModelSpec, source: Path, delta: Path | None, folder: Path) -> 
 
 def _replaceable(changed: Mapping[str, Any], shards: Sequence[Shard], source: Path) -> bool:
     """Whether each changed tensor of the loaded model is one tensor of the files, by its name and of its shape."""
-    from ..models.meta import meta_model
+    from ..models.meta import meta_model, tied_names
 
     held = {name: facts["shape"] for shard in shards for name, facts in shard.tensors.items()}
     if any(held.get(name) != facts["shape"] for name, facts in changed.items()):
         return False
-    names: dict[int, list[str]] = {}
-    for name, parameter in meta_model(read_json(source / "config.json")).named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return not any(len(held.keys() & tied) > 1 for tied in names.values() if not changed.keys().isdisjoint(tied))
+    names = tied_names(meta_model(read_json(source / "config.json")))
+    return not any(len(held.keys() & names.get(name, ())) > 1 for name in changed)
 
 
 def _save_whole(spec: ModelSpec, delta: Path | None, folder: Path) -> None:
     from safetensors.torch import load_file
 
-    from ..store.delta import apply_delta
+    from ..models.patch import apply_delta
 
     model = load_model(spec)
     if delta is not None:
-        apply_delta(model, load_file(delta))
+        apply_delta(model, spec.name, load_file(delta))
     model.save_pretrained(folder)
 
 

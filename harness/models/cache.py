@@ -6,19 +6,34 @@ import gc
 import math
 from collections.abc import Iterable, Mapping
 from multiprocessing import util
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..engines.base import Engine, engines
 from .load import ModelSpec, load_model, load_tokenizer
 
 KEPT = 2
 """Engines that a worker keeps, so that a checkpoint's own and its base's take turns; one where it stands alone."""
 
 
-_engines: dict[str, Engine] = {}
+class LoadedEngine(Protocol):
+    """What the cache knows of an engine; see `engines.base.Engine`."""
+
+    alone: ClassVar[bool]
+    closed: bool
+
+    def __init__(self, model: ModelSpec, *, device: str, batch_size: int, options: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None:
+        """Give back memory and processes."""
+        ...
+
+
+EngineT = TypeVar("EngineT", bound=LoadedEngine)
+
+
+_engines: dict[str, Any] = {}
 
 
 _base: dict[str, tuple[int | None, PreTrainedModel, PreTrainedTokenizerBase]] = {}
@@ -40,19 +55,18 @@ def base_model(
     return held[1], held[2]
 
 
-def engine(kind: str, model: ModelSpec, device: str, batch_size: int, options: Mapping[str, Any]) -> Engine:
-    """Return an engine that holds the model; whoever applies a delta restores the base."""
-    made = engines.get(kind)
+def engine(kind: type[EngineT], model: ModelSpec, device: str, batch_size: int, options: Mapping[str, Any]) -> EngineT:
+    """Return an engine of a class that holds the model; whoever applies a delta restores the base."""
     key = repr((kind, model, device, batch_size, sorted(options.items())))
     _close(name for name, held in _engines.items() if held.closed)
     if key not in _engines:
-        alone = made.alone or any(held.alone for held in _engines.values())
+        alone = kind.alone or any(held.alone for held in _engines.values())
         _close(list(_engines)[: None if alone else max(0, len(_engines) - KEPT + 1)])
         if device != "cpu":
             _base.clear()
             gc.collect()
             torch.cuda.empty_cache()
-        _engines[key] = made(model, device=device, batch_size=batch_size, options=options)
+        _engines[key] = kind(model, device=device, batch_size=batch_size, options=options)
     _engines[key] = _engines.pop(key)
     return _engines[key]
 

@@ -1,4 +1,4 @@
-"""A model on torch's meta device: exact shapes, no weights."""
+"""A model on torch's meta device: exact shapes and ties, no weights."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..errors import UserError, first_line
+from .load import attention
 
 
 def meta_model(facts: Mapping[str, Any]) -> PreTrainedModel:
@@ -27,9 +28,22 @@ def _meta_model(facts: str) -> PreTrainedModel:
     try:
         config = AutoConfig.for_model(**json.loads(facts))
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+            model = AutoModelForCausalLM.from_config(
+                config, attn_implementation=attention(config), trust_remote_code=False
+            )
+        model.tie_weights()
+        return model
     except Exception as error:
         raise UserError(
             f"The architecture facts {facts:.80} describe no causal language model: {first_line(error)} Check the"
             " model's config.json."
         ) from error
+
+
+def tied_names(model: PreTrainedModel) -> dict[str, list[str]]:
+    """Return all names that a tensor of the model goes by, under each of them."""
+    tensors = model.state_dict(keep_vars=True)
+    names: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        names.setdefault(id(tensor), []).append(name)
+    return {name: names[id(tensor)] for name, tensor in tensors.items()}

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import UserError
 from .entries import DELTA, Entry
+
+if TYPE_CHECKING:
+    import torch
 
 
 def save_delta(
@@ -64,28 +66,3 @@ def decoding_of(entry: Entry) -> dict[str, Any] | None:
     with safe_open(entry.file(DELTA), framework="pt") as file:
         said = (file.metadata() or {}).get("decoding")
     return None if said is None else json.loads(said)
-
-
-def apply_delta(model: torch.nn.Module, delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy the tensors of `delta` into the model, in the model's dtype, and return the originals.
-
-    Raises:
-        UserError: a name or shape that the model does not have; nothing is changed then.
-    """
-    own = dict(model.named_parameters())
-    for name, tensor in delta.items():
-        if name not in own:
-            raise UserError(
-                f"The checkpoint changes {name}, which the base does not have; pass the model it was made from with"
-                " --models."
-            )
-        if own[name].shape != tensor.shape:
-            raise UserError(
-                f"The checkpoint's {name} is {tuple(tensor.shape)}, the base's {tuple(own[name].shape)}; pass the model"
-                " it was made from with --models."
-            )
-    originals = {name: own[name].detach().clone() for name in delta}
-    with torch.no_grad():
-        for name, tensor in delta.items():
-            own[name].copy_(tensor)
-    return originals

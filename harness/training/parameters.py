@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ...methods.base import LoRA
 from ..errors import UserError, first_line
+from ..models.patch import put_tensors
 
 
 class TrainableParameters:
@@ -73,18 +74,14 @@ class TrainableParameters:
         for name, master in self.masters.items():
             master.grad = gradient.pop(name).to(master.dtype)
 
-    @torch.no_grad()
     def push_values(self) -> None:
         """Round the masters' values to the model's dtype."""
-        for name, master in self.masters.items():
-            if master is not self.parameters[name]:
-                self.parameters[name].copy_(master)
+        own = self.parameters
+        put_tensors(own, {name: master for name, master in self.masters.items() if master is not own[name]})
 
-    @torch.no_grad()
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Take the masters' values of an earlier run."""
-        for name, master in self.masters.items():
-            master.copy_(values[name])
+        put_tensors(self.masters, values)
         self.push_values()
 
     def delta(self) -> dict[str, Tensor]:
@@ -98,8 +95,7 @@ class TrainableParameters:
 
     def restore(self) -> None:
         """Give the model back its values and dtypes, bit by bit, without gradients."""
-        for name, original in self.originals.items():
-            self.parameters[name].data = original.clone()
+        put_tensors(self.parameters, self.originals)
         self.masters = {}
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(False)

@@ -16,9 +16,9 @@ from ...methods.base import Batch, Context, LoRA, Method, next_logprobs
 from ..data import load_rows, texts
 from ..errors import UserError
 from ..models.cache import base_model
+from ..models.patch import apply_delta, put_tensors
 from ..runtime import Event, OnEvent
 from ..specs import Spec, identity
-from ..store.delta import apply_delta
 from ..suite import TrainingSpec
 from ..training.batches import Corpora
 from ..training.trainer import Trainer, matrix_products
@@ -76,7 +76,7 @@ class Relearn(Stress):
         model, tokenizer = base_model(job.model, job.config.device, training.precision)
         base = dict(model.named_parameters())
         delta = parent_delta(job, base)
-        originals = apply_delta(model, delta)
+        originals = apply_delta(model, job.model.name, delta)
         try:
             with matrix_products(training.precision):
                 trainer = Trainer(
@@ -95,7 +95,7 @@ class Relearn(Stress):
                 finally:
                     trainer.restore()
         finally:
-            apply_delta(model, originals)
+            put_tensors(model.state_dict(), originals)
         return TransformResult(
             changed(delta, base), trainer.log, {"loss": trainer.log[-1]["forget"], "steps": trainer.steps}
         )

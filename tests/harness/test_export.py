@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from unlearn_bench.harness.maintenance import export
 from unlearn_bench.harness.maintenance.export import export_checkpoint
 from unlearn_bench.harness.models.load import ModelSpec, load_model, named_dtype
-from unlearn_bench.harness.store.delta import apply_delta, save_delta
+from unlearn_bench.harness.models.patch import apply_delta
+from unlearn_bench.harness.store.delta import save_delta
 from unlearn_bench.harness.store.files import read_json, write_json
 from unlearn_bench.harness.store.shards import Shard
 
@@ -54,7 +55,7 @@ def exported(spec: ModelSpec, delta: dict[str, Tensor] | None, folder: Path) -> 
         save_delta(folder / "delta.safetensors", delta)
     export_checkpoint(spec, folder / "delta.safetensors" if delta is not None else None, folder / "new")
     measured = load_model(spec)
-    apply_delta(measured, delta or {})
+    apply_delta(measured, spec.name, delta or {})
     assert named_dtype(read_json(folder / "new" / "config.json"), "it") == spec.dtype
     loaded = AutoModelForCausalLM.from_pretrained(folder / "new", dtype="auto").state_dict()
     expected = measured.state_dict()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.store.delta import apply_delta
+from unlearn_bench.harness.models.patch import apply_delta
 from unlearn_bench.harness.suite import TrainingSpec
 from unlearn_bench.harness.training.parameters import LoRAParameters
 from unlearn_bench.methods.base import LoRA
@@ -52,7 +52,7 @@ def test_a_run_equals_peft_and_its_merged_change_equals_the_unmerged_model(famil
         expected = plain(input_ids=text.ids, attention_mask=text.mask).logits
         ours = trainer.context.logits(text)
         merged, moved = tiny_model(family), tiny_model(family)
-        apply_delta(merged, trainer.delta())
+        apply_delta(merged, "tiny", trainer.delta())
         after = merged(input_ids=text.ids, attention_mask=text.mask).logits
         before = moved(input_ids=text.ids, attention_mask=text.mask).logits
     real = text.mask.bool()

@@ -83,7 +83,7 @@ def test_a_worker_keeps_one_engine_where_it_stands_alone_and_drops_a_broken_one(
         return fake
 
     def get(name: str, model: str, **options):
-        return resident.engine(name, ModelSpec(name=model), "cpu", 4, options)
+        return resident.engine(engines.get(name), ModelSpec(name=model), "cpu", 4, options)
 
     monkeypatch.setattr(resident, "_engines", {})
     monkeypatch.setattr(engines, "_found", {"alone": kind(True), "shared": kind(False)})
