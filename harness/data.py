@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, first_line
+from .errors import UserError, first_line, hub_refusal
 from .records import Item
 from .specs import canonical
 from .suite import CorporaSpec, SourceSpec
@@ -171,17 +171,19 @@ def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> lis
 
 
 def _unreachable(source: SourceSpec, folder: Path | None, copy: Path | None, error: Exception) -> str:
-    cause = first_line(error)
     if copy is not None:
-        return f"{copy} cannot be read as a downloaded copy of {source.hub}: {cause} Download it again."
-    page = f"https://huggingface.co/datasets/{source.hub}"
+        return f"{copy} cannot be read as a downloaded copy of {source.hub}: {first_line(error)} Download it again."
     patterns = source.paths
     looked = f"No file matches {_name(source)} below {folder}, and the" if patterns and folder else "The"
-    access = f"It is gated: ask for access on {page} and" if source.gated else "Where it is gated, ask on its page;"
     local = f"files at {patterns[0]}" if patterns else f"a copy at {source.hub}"
+    cause = hub_refusal("Data set", source.hub or "", source.revision, error)
+    if cause is None:
+        page = f"https://huggingface.co/datasets/{source.hub}"
+        access = f"It is gated: ask for access on {page} and" if source.gated else "Where it is gated, ask on its page;"
+        cause = f"{first_line(error)} {access} log in with `hf auth login`, or check the network."
     return (
-        f"{looked} data set {source.hub} cannot be loaded from the hub: {cause} {access} log in with `hf auth login`,"
-        f" check the network, or put {local} below --data-root.{_advice(source)}"
+        f"{looked} data set {source.hub} cannot be loaded from the hub: {cause} Or put {local} below --data-root."
+        f"{_advice(source)}"
     )
 
 

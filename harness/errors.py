@@ -42,6 +42,29 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
     return f" Known: {', '.join(names) or 'none'}."
 
 
+def hub_refusal(what: str, hub: str, revision: str | None, error: BaseException) -> str | None:
+    """Say why the hub refuses a `Model`, `Judge` or `Data set`, by the class of the error, and what to do.
+
+    None where it is no refusal of the hub's: it cannot be reached, or its answer could not be read.
+    """
+    from huggingface_hub import errors
+
+    page = f"https://huggingface.co/{'datasets/' if what == 'Data set' else ''}{hub}"
+    match error if isinstance(error, errors.HfHubHTTPError | errors.HFValidationError) else error.__cause__:
+        case errors.GatedRepoError():
+            return f"{what} {hub} is gated: accept its licence on {page}, then log in with `hf auth login`."
+        case errors.RepositoryNotFoundError():
+            kind = what.lower()
+            return f"The hub has no {kind} {hub}, or it is private: check the name, or log in with `hf auth login`."
+        case errors.RevisionNotFoundError():
+            return f"{what} {hub} has no revision {revision!r}; {page}/tree/main lists its branches and tags."
+        case errors.HFValidationError():
+            return f"{hub!r} is no hub id; write owner/name or owner/name@revision, or pass a folder."
+        case errors.HfHubHTTPError(response=response) if response.status_code < 500:
+            return f"The hub refuses {hub} (HTTP {response.status_code}): see {page}, or log in: `hf auth login`."
+    return None
+
+
 class LayerNotLoaded(Exception):
     """A method reads a layer that was left out when the model was loaded."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, hub_refusal
 
 IGNORED = ("*.bin", "consolidated*.safetensors")
 """Weights that are never taken from the hub: pickles, and second copies in another layout."""
@@ -73,25 +73,17 @@ def explain(hub: str, revision: str | None, error: Exception) -> str:
     """Say why the hub does not give a model, by the class of the error, and what to do."""
     from huggingface_hub import errors
 
-    page = f"https://huggingface.co/{hub}"
     download = f"`hf download {hub}{f' --revision {revision}' if revision else ''}`"
     match error:
-        case errors.GatedRepoError():
-            return f"Model {hub} is gated: accept its licence on {page}, then log in with `hf auth login`."
-        case errors.RepositoryNotFoundError():
-            return f"The hub has no model {hub}, or it is private: check the name, or log in with `hf auth login`."
-        case errors.RevisionNotFoundError():
-            return f"Model {hub} has no revision {revision!r}; {page}/tree/main lists its branches and tags."
         case errors.RemoteEntryNotFoundError():
+            page = f"https://huggingface.co/{hub}"
             return f"Model {hub} has no config.json on {page}: it is not in Hugging Face layout and cannot be run."
-        case errors.HFValidationError():
-            return f"{hub!r} is no hub id; write owner/name or owner/name@revision, or pass a folder."
         case errors.IncompleteSnapshotError():
             return f"The local cache holds only a part of {hub}, and the hub cannot be reached: prefetch {download}."
-        case errors.HfHubHTTPError() if error.response.status_code < 500:
-            return f"The hub refuses {hub} (HTTP {error.response.status_code}): see {page}, or log in: `hf auth login`."
-        case _:
-            return (
-                f"The hub cannot be reached for {hub} ({type(error).__name__}), and the local cache does not hold it:"
-                f" prefetch it with {download} where there is network, or pass a folder with --models FOLDER."
-            )
+    refusal = hub_refusal("Model", hub, revision, error)
+    if refusal is not None:
+        return refusal
+    return (
+        f"The hub cannot be reached for {hub} ({type(error).__name__}), and the local cache does not hold it:"
+        f" prefetch it with {download} where there is network, or pass a folder with --models FOLDER."
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...tasks.base import Scorer, load_scorer, scorers
 from ...tasks.scorers.kinds import Fitted, Packaged
 from ..data import hub_copy, load_rows
-from ..errors import UserError, first_line
+from ..errors import UserError, first_line, hub_refusal
 from ..store.entries import Store
 from ..store.files import folder_digest, read_sealed, write_jsonl, write_sealed
 from ..suite import ScorerSpec
@@ -108,10 +108,10 @@ def _fetched(spec: ScorerSpec) -> ScorerSpec:
     try:
         place = Path(snapshot_download(hub, revision=revision or None, allow_patterns=list(SCORER_FILES)))
     except Exception as error:
+        cause = hub_refusal("Judge", hub, revision or None, error) or f"{first_line(error)} Check the network."
         raise UserError(
-            f"Judge {hub} is no folder here and cannot be fetched from the hub: {first_line(error)} Check the name and"
-            f" the network, or download its files by hand from https://huggingface.co/{hub} and pass --scorer FOLDER,"
-            f" or put them at {hub} below --data-root."
+            f"Judge {hub} is no folder here and cannot be fetched from the hub: {cause} Or download its files by hand"
+            f" from https://huggingface.co/{hub} and pass --scorer FOLDER, or put them at {hub} below --data-root."
         ) from error
     commit = f"{hub}@{place.name[:12]}"
     name = f"{spec.name} ({commit})" if spec.name else commit

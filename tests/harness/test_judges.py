@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from unlearn_bench.harness.errors import UserError
@@ -157,7 +158,22 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch):
         raise OSError("no route to host\nmore")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
-    with pytest.raises(UserError, match=r"fetched from the hub: no route to host\. .* by hand .*--scorer FOLDER"):
+    with pytest.raises(
+        UserError, match=r"fetched from the hub: no route to host\. Check the network\. Or .* by hand .*--scorer FOLDER"
+    ):
+        resolve_judge(HUB, OWN, HOME, None, None)
+
+
+def test_a_hub_that_refuses_says_why_and_what_to_do(monkeypatch):
+    import huggingface_hub.errors as errors
+
+    def gated(*_, **__):
+        raise errors.GatedRepoError("words", response=SimpleNamespace(status_code=403, headers={}, request=None))  # pyright: ignore
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", gated)
+    with pytest.raises(
+        UserError, match=r"Judge owner/judge is gated: accept its licence on .*auth login.*--scorer FOLDER"
+    ):
         resolve_judge(HUB, OWN, HOME, None, None)
 
 
