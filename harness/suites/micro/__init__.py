@@ -9,5 +9,5 @@ from ...suite import suites
 
 @suites.register("micro")
 def micro() -> Path:
-    """Return the suite's file: `suite.yaml` with the settings that `make tune` found."""
-    return Path(__file__).with_name("tuning.yaml")
+    """Return the suite's file: `base.yaml` with the settings that `make tune` found."""
+    return Path(__file__).with_name("suite.yaml")

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM
 
-from . import judge as judge_module
-from . import lexicon, measure, pretrain
-from .world import World
+from .generator import judge as judge_module
+from .generator import lexicon, measure, pretrain
+from .generator.world import World
 
 logger = logging.getLogger(f"{__package__}.build")
 
@@ -59,11 +58,8 @@ def build_judge(world: World, folder: Path) -> None:
 
 def describe(world: World, out: Path) -> dict[str, Any]:
     """The card: what the folder holds, and its measured properties on validation items."""
-    tokenizer = AutoTokenizer.from_pretrained(out / "model")
-    model = LlamaForCausalLM.from_pretrained(out / "model", dtype=torch.float32).eval()
-    judge, judge_tokenizer = judge_module.load(out / "judge")
-    data = world.data
-    models = (model, tokenizer, judge, judge_tokenizer)
+    base, data = measure.Base.load(out), world.data
+    judge = base.judge
     return {
         "name": "micro",
         "revision": REVISION,
@@ -75,19 +71,23 @@ def describe(world: World, out: Path) -> dict[str, Any]:
         "counts": {stem: len(rows) for stem, rows in world.files.items()},
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in serialise(world).items()},
         "parameters": {
-            "model": sum(parameter.numel() for parameter in model.parameters()),
-            "judge": sum(parameter.numel() for parameter in judge.parameters()),
+            "model": _size(base.engine.model),
+            "judge": _size(judge.embedder) + _size(judge.dense),
         },
-        "vocabulary": {"model": len(tokenizer), "judge": len(judge_tokenizer)},
+        "vocabulary": {"model": len(base.engine.tokens.tokenizer), "judge": len(judge.tokenizer)},
         "measured": {
-            "wmdp_validation": measure.knowledge(model, tokenizer, data["wmdp_validation"]),
-            "mmlu_validation": measure.knowledge(model, tokenizer, data["mmlu_validation"]),
-            "toxicity_validation": measure.base_toxicity(*models, data["prompts_validation"], world.seed),
-            "judge": measure.judge_quality(world, judge, judge_tokenizer),
-            "loss_per_token": measure.gibberish(*models, data["prompts_validation"], world.seed),
-            "retain_heldout_loss_per_token": measure.fluency(model, tokenizer, data["retain_heldout"]),
+            "wmdp_validation": measure.knowledge(base, "wmdp", data["wmdp_validation"]),
+            "mmlu_validation": measure.knowledge(base, "mmlu", data["mmlu_validation"]),
+            "toxicity_validation": measure.base_toxicity(base, data["prompts_validation"], world.seed),
+            "judge": measure.judge_quality(base, world, data["judge_test"]),
+            "loss_per_token": measure.gibberish(base, data["prompts_validation"], world.seed),
+            "retain_heldout_loss_per_token": measure.fluency(base, data["retain_heldout"]),
         },
     }
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def main() -> None:

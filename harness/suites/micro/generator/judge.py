@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -15,11 +14,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from .....tasks.scorers.trust import WEIGHTS
 from .world import World
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS_FILE = "toxicity_classifier.pth"
 MAX_LENGTH = 64
 EPOCHS = 16
 BATCH = 64
@@ -94,8 +93,9 @@ def train_judge(world: World, tokenizer: PreTrainedTokenizerFast) -> Judge:
         losses: list[float] = []
         for start in range(0, len(pairs) - BATCH + 1, BATCH):
             texts, labels = zip(*pairs[start : start + BATCH], strict=True)
-            encoded = encode(tokenizer, texts)
-            loss = cross_entropy(judge(**encoded), torch.tensor(labels), weight=weights)
+            ids = tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+            logits = judge(ids["input_ids"], ids["attention_mask"])
+            loss = cross_entropy(logits, torch.tensor(labels), weight=weights)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -105,32 +105,10 @@ def train_judge(world: World, tokenizer: PreTrainedTokenizerFast) -> Judge:
     return judge.eval()
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Padded input ids and attention mask."""
-    encoded = tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
-    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
-
-
-@torch.no_grad()
-def toxicity(judge: Judge, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> torch.Tensor:
-    """Probability of the label toxic for each text, shape (texts,)."""
-    parts = [
-        judge(**encode(tokenizer, texts[start : start + 256])).softmax(-1)[:, 1] for start in range(0, len(texts), 256)
-    ]
-    return torch.cat(parts)
-
-
 def save(judge: Judge, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Writes the raw state dict, the BERT configuration and the tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(judge.state_dict(), folder / WEIGHTS_FILE)
+    torch.save(judge.state_dict(), folder / WEIGHTS)
     config = json.dumps(judge.embedder.config.to_diff_dict(), indent=2, sort_keys=True)
     (folder / "config.json").write_text(config + "\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
-
-
-def load(folder: Path) -> tuple[Judge, PreTrainedTokenizerFast]:
-    """The judge in a folder, in evaluation mode, with its tokenizer."""
-    judge = Judge(BertConfig.from_pretrained(folder))
-    judge.load_state_dict(torch.load(folder / WEIGHTS_FILE, weights_only=True))
-    return judge.eval(), PreTrainedTokenizerFast.from_pretrained(folder)
