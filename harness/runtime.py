@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 @dataclass(frozen=True)
@@ -95,3 +98,19 @@ def recorded_facts(config: RunConfig, started: float) -> dict[str, Any]:
         "peak_memory_mib": round(peak),
         **allocated,
     }
+
+
+@contextmanager
+def printing_to(log: IO[bytes]) -> Iterator[None]:
+    """Send what this process prints, native code included, to a file; what it starts meanwhile prints there as well."""
+    streams = {number: os.dup(number) for number in (1, 2)}
+    for number in streams:
+        os.dup2(log.fileno(), number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, before in streams.items():
+            os.dup2(before, number)
+            os.close(before)

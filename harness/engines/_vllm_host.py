@@ -112,20 +112,6 @@ def environment(values: Mapping[str, str | None]) -> Iterator[None]:
         os.environ.update(before)
 
 
-@contextlib.contextmanager
-def into(log: IO[bytes]) -> Iterator[None]:
-    """Send what this process and those it starts print to a file; the latter for as long as they run."""
-    saved = [os.dup(stream) for stream in (1, 2)]
-    for stream in (1, 2):
-        os.dup2(log.fileno(), stream)
-    try:
-        yield
-    finally:
-        for stream, before in zip((1, 2), saved, strict=True):
-            os.dup2(before, stream)
-            os.close(before)
-
-
 def explain(log: IO[bytes], error: Exception) -> str:
     """Say what went wrong, by the first error in vLLM's log, else by the error itself, and what to do."""
     cause = _cause(log, error)

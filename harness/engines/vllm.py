@@ -21,9 +21,10 @@ from ..models.meta import meta_model, tied_names
 from ..models.patch import check_delta, shapes_of
 from ..records import Choices, Generations
 from ..rng import sampling_seed
+from ..runtime import printing_to
 from ._requests import Draw, Generation, ScoredSequence, Scoring
 from ._tokens import Encoder
-from ._vllm_host import check_build, environment, explain, installed, into, unusable, variables
+from ._vllm_host import check_build, environment, explain, installed, unusable, variables
 from .base import Engine, Progress, register
 
 LONGEST = 8192
@@ -121,7 +122,7 @@ class VLLMEngine(Engine):
             **options,
         }
         try:
-            with environment(variables(cpu, options)), into(self._log):
+            with environment(variables(cpu, options)), printing_to(self._log):
                 return importlib.import_module("vllm").LLM(
                     str(folder),
                     skip_tokenizer_init=True,

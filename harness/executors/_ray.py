@@ -1,16 +1,14 @@
-"""What the Ray executor has on the cluster: the connection, and the actors that run jobs and carry their reports."""
+"""What the Ray executor has on the cluster: the connection, and the actors that run jobs."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
 import socket
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any, TypeVar
 
 from ..errors import JobError, UserError, first_line, redacted
 from ..jobs.job import Job
-from ..runtime import Event
+from ..runtime import Event, printing_to
 from ..store.entries import Store
 from ._worker import outcome
 
@@ -43,6 +41,7 @@ def connect(address: str) -> tuple[Any, bool]:
     try:
         import ray
         import ray.exceptions
+        import ray.util.queue
         import ray.util.scheduling_strategies
     except ImportError as error:
         raise UserError(
@@ -129,31 +128,11 @@ def _clean(path: Path) -> str:
     return ""
 
 
-class News:
-    """An actor beside the driver that keeps the workers' reports until the driver takes them."""
-
-    def __init__(self) -> None:
-        self._events: list[Event] = []
-        self._some = asyncio.Event()
-
-    async def put(self, event: Event) -> None:
-        """Keep a report."""
-        self._events.append(event)
-        self._some.set()
-
-    async def take(self) -> list[Event]:
-        """Wait for reports and return those that came."""
-        await self._some.wait()
-        events, self._events = self._events, []
-        self._some.clear()
-        return events
-
-
 class RayWorker:
     """An actor: one process on a machine of the cluster, which keeps a model's engine between its jobs."""
 
-    def __init__(self, news: Any) -> None:
-        self._news, self._told, self._stage = news, 0.0, ("", "")
+    def __init__(self, events: Any) -> None:
+        self._events, self._told, self._stage = events, 0.0, ("", "")
 
     def start(self, store: Path, folder: str, expected: str) -> tuple[str, str]:
         """Go to the folder that relative paths start from, where it is there; return the node's id and address.
@@ -183,8 +162,12 @@ class RayWorker:
 
     def run(self, job: Job) -> Exception | None:
         """Run a job, what it prints goes to the cell's log; return what it raised."""
-        with _into(log_of(job)):
-            return outcome(job, self._report)
+        path = log_of(job)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as log, printing_to(log):
+            error = outcome(job, self._report)
+        _clean(path)
+        return error
 
     def ping(self) -> None:
         """Answer, once no job is running."""
@@ -192,24 +175,5 @@ class RayWorker:
     def _report(self, event: Event) -> None:
         stage, now = (event.label, event.stage), time.monotonic()
         if stage != self._stage or event.done >= event.total or now - self._told >= TICK:
-            self._news.put.remote(event)
+            self._events.actor.put.remote(event)
             self._stage, self._told = stage, now
-
-
-@contextmanager
-def _into(path: Path) -> Iterator[None]:
-    """Let standard output and error of this process, native code included, go to a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {number: os.dup(number) for number in (1, 2)}
-    with path.open("ab") as file:
-        for number in kept:
-            os.dup2(file.fileno(), number)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, before in kept.items():
-            os.dup2(before, number)
-            os.close(before)
-        _clean(path)

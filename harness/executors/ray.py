@@ -20,7 +20,7 @@ from ..errors import JobError, UserError, WorkerLost, first_line
 from ..jobs.job import Job
 from ..runtime import OnEvent
 from ..transforms.base import BuildJob
-from ._ray import TICK, News, RayWorker, amounts, connect, ended, needs, noted, unstarted
+from ._ray import TICK, RayWorker, amounts, connect, ended, needs, noted, unstarted
 from .base import ClusterExecutor, register
 
 STARTS = 3
@@ -88,8 +88,8 @@ class RayExecutor(ClusterExecutor):
         here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             self._ray.get_runtime_context().get_node_id(), soft=False
         )
-        self._news = self._ray.remote(News).options(num_cpus=0, scheduling_strategy=here).remote()
-        self._taking = self._news.take.remote()
+        self._events = self._ray.util.queue.Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+        self._next_event = self._events.actor.get.remote()
         self._worker, self._version = self._ray.remote(RayWorker), version("unlearn-bench")
         self._inbox: deque[RayTask] = deque()
         self._queue: list[RayTask] = []
@@ -148,7 +148,7 @@ class RayExecutor(ClusterExecutor):
                     self._queue.append(self._inbox.popleft())
                 self._place()
                 waited = [slot.ref for slot in self._slots if slot.ref is not None]
-                done, _ = self._ray.wait([*waited, self._taking], timeout=TICK)
+                done, _ = self._ray.wait([*waited, self._next_event], timeout=TICK)
                 for ref in done:
                     self._attend(ref)
                 self._end_overdue()
@@ -213,7 +213,7 @@ class RayExecutor(ClusterExecutor):
             max_restarts=0,
             max_task_retries=0,
         )
-        actor = asked.remote(self._news)
+        actor = asked.remote(self._events)
         started = actor.start.remote(task.job.config.store, os.getcwd(), self._version)
         self._slots.append(Slot(actor, task.model, started))
 
@@ -237,10 +237,10 @@ class RayExecutor(ClusterExecutor):
     def _attend(self, ref: Any) -> None:
         """Take what came: reports, or that a worker started, finished, failed or is lost."""
         errors = self._ray.exceptions
-        if ref == self._taking:
-            for event in self._ray.get(ref):
+        if ref == self._next_event:
+            for event in [self._ray.get(ref), *self._events.get_nowait_batch(self._events.qsize())]:
                 self.report(event)
-            self._taking = self._news.take.remote()
+            self._next_event = self._events.actor.get.remote()
             return
         slot = next(slot for slot in self._slots if slot.ref == ref)
         slot.ref = None

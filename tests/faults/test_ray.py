@@ -94,7 +94,7 @@ def calm(tmp_path_factory) -> Path:
     return store
 
 
-def actors(node: Any, titles: str = r"ray::(Worker|News)") -> list[Any]:
+def actors(node: Any, titles: str = r"ray::(RayWorker|_QueueActor)") -> list[Any]:
     """Return the processes of a node that have what the run started there, by the titles that Ray gives them."""
     import psutil
 
@@ -105,7 +105,7 @@ def actors(node: Any, titles: str = r"ray::(Worker|News)") -> list[Any]:
 
 def at_work(node: Any) -> list[Any]:
     """Return the workers of a node that run a job now."""
-    return actors(node, r"ray::Worker\.run$")
+    return actors(node, r"ray::RayWorker\.run$")
 
 
 def wait_until_at_work(node: Any, store: Path, running: subprocess.Popen[str]) -> list[Any]:
@@ -192,7 +192,7 @@ def test_interrupts_of_a_run_on_this_machine_alone_leave_no_process(tmp_path: Pa
         assert running.poll() is None, running.communicate()
         time.sleep(0.02)
     family = psutil.Process(running.pid).children(recursive=True)
-    assert any("ray::Worker.run" in process.cmdline() for process in family)
+    assert any("ray::RayWorker.run" in process.cmdline() for process in family)
     for _ in range(3):
         os.killpg(running.pid, signal.SIGINT)
         time.sleep(0.2)
