@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..harness.errors import UserError
 from .rows.build import build_rows
-from .rows.frontier import Frontier
 from .rows.verdicts import build_verdicts
-from .schema import SCHEMA, Goals, Row, Verdict, decode, encode, rounded
+from .schema import SCHEMA, BoardData, Row, decode, encode, rounded
 from .spec import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
+from .text.details import to_details
+from .text.markdown import to_markdown
 
 
 @dataclass(frozen=True)
-class Board:
-    """What anyone reads. Rows and verdicts are plain JSON types, rounded, in the order in which they are shown."""
-
-    spec: BoardSpec
-    rows: list[Row]
-    verdicts: list[Verdict]
-    goals: list[Goals] = field(default_factory=list)
-    frontiers: list[Frontier] = field(default_factory=list)
+class Board(BoardData):
+    """A board with the forms in which it is written."""
 
     def to_json(self) -> str:
         """Return the board as JSON text (schema 1): the same bytes for the same records in any order."""
@@ -56,9 +51,6 @@ class Board:
 
     def to_markdown(self, *, details: bool = False) -> str:
         """Return the board as markdown, tables within 120 columns; `details` adds what stands behind the numbers."""
-        from .text.details import to_details
-        from .text.markdown import to_markdown
-
         return to_markdown(self) + ("\n" + to_details(self) if details else "")
 
     def to_csv(self) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal, TypedDict, cast
 
 from ..harness.errors import UserError
+from .spec import BoardSpec
 
 SCHEMA = 1
 DIGITS = 6
@@ -218,6 +221,39 @@ class Goals(TypedDict):
     sentence: str
 
 
+class Swept(TypedDict):
+    """A method on its frontier at the level: `curve` are its variants on the hull, `at` those that make the value.
+
+    `settings` counts the swept variants; noise has one, and stands beside as what no method is.
+    """
+
+    method: str
+    settings: int
+    seeds: int
+    curve: list[str]
+    at: list[str]
+    forgetting: Interval
+
+
+class Gain(Interval):
+    """How much more `method` forgets than `other` at the level; the intervals of a frontier hold together."""
+
+    method: str
+    other: str
+
+
+class Frontier(TypedDict):
+    """Swept methods of a model and track at equal utility: `tolerance` of the retain metric below base."""
+
+    model: str
+    track: str
+    tolerance: float
+    utility: float
+    methods: list[Swept]
+    gains: list[Gain]
+    sentence: str
+
+
 class Verdict(TypedDict):
     """What a track shows: the variants that beat base and noise at no loss of utility, and why the others do not."""
 
@@ -226,6 +262,22 @@ class Verdict(TypedDict):
     winners: list[str]
     others: dict[str, str]
     sentence: str
+
+
+@dataclass(frozen=True)
+class BoardData:
+    """What anyone reads. Rows and verdicts are plain JSON types, rounded, in the order in which they are shown."""
+
+    spec: BoardSpec
+    rows: list[Row]
+    verdicts: list[Verdict]
+    goals: list[Goals] = field(default_factory=list)
+    frontiers: list[Frontier] = field(default_factory=list)
+
+    def tables(self) -> Iterator[tuple[tuple[str, str], list[Row]]]:
+        """Yield (model, track) with its rows."""
+        for key, group in groupby(self.rows, key=lambda row: (row["model"], row["track"])):
+            yield key, list(group)
 
 
 ADDED: dict[str, Any] = {

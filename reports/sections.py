@@ -8,6 +8,7 @@ from ..leaderboards.rows.frontier import reading
 from ..leaderboards.schema import Row
 from ..leaderboards.text.footnotes import at_decoding
 from ..leaderboards.text.legend import how_to_read
+from ..leaderboards.text.tables import cross_table
 from . import tables
 from .data import Cell, Content, Run
 from .document.blocks import Block, Bullets, Document, Listing, Pairs, Section, Words
@@ -59,10 +60,10 @@ def _summary(content: Content) -> Section:
                 Words(f"**At equal utility, {frontier['model']} · {frontier['track']}.** {frontier['sentence']}")
             )
         claims = tables.claims(board)
-        if measured and claims:
+        if measured and claims.rows:
             blocks.append(claims)
         broken = tables.failures(run)
-        if broken and (measured or any(cell.cause for cell in run.cells)):
+        if broken.rows and (measured or any(cell.cause for cell in run.cells)):
             blocks += [Words("**Not all of it was measured.** What is missing, and why:", "alert"), broken]
     for name, advice in content.empty.items():
         blocks.append(Words(f"**{name}** holds no run: {advice}.", "alert"))
@@ -85,15 +86,15 @@ def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
     for place, track in enumerate(dict.fromkeys(row["track"] for row in rows), start=1):
         own = [row for row in rows if row["track"] == track]
         yield Section(f"{key}t{place}", f"Leaderboard: {track}", 3, list(_board(run, own, f"{key}t{place}")))
-    cross = tables.cross(rows)
-    if cross:
+    cross = cross_table(rows)
+    if cross.rows:
         yield Section(f"{key}-cross", "Effect on the other track", 3, [cross])
     goals = [found for found in board.goals if found["model"] == model]
     if goals:
         blocks = [block for found in goals for block in (tables.goals(found), Words(found["sentence"]))]
         yield Section(f"{key}-goals", "Does the best method depend on the goal?", 3, blocks)
     published = tables.published(spec, rows)
-    if published and spec.published:
+    if published.rows and spec.published:
         lead = (
             f"Published values are those of {spec.published.source}: without intervals and seeds, their shots and "
             "decoding unknown. A difference from them is no finding by itself."
@@ -156,10 +157,8 @@ def _board(run: Run, rows: Sequence[Row], key: str) -> Iterator[Block]:
             yield drawing
     if frontier:
         yield Words(f"**At equal utility.** {reading(frontier)} {frontier['sentence']}")
-        yield from tables.frontier(frontier, spec.confidence)
-    for extra in (tables.strata(rows), tables.selectivity(rows), tables.controls(rows)):
-        if extra:
-            yield extra
+        yield from (table for table in tables.frontier(frontier, spec.confidence) if table.rows)
+    yield from (table for table in tables.beside(rows) if table.rows)
 
 
 def _probes(run: Run, key: str, rows: Sequence[Row], cells: Sequence[Cell], track: str) -> Iterator[Section]:
@@ -177,10 +176,8 @@ def _probes(run: Run, key: str, rows: Sequence[Row], cells: Sequence[Cell], trac
 
 
 def _about(run: Run, key: str, *, alone: bool) -> Iterator[Section]:
-    lines = [" ".join(line.split()) for line in how_to_read(run.board.spec, run.board.rows).split("\n- ")]
-    bullets = Bullets([line.removeprefix("- ") for line in lines])
-    behind = "" if alone else f": {run.name}"
-    yield Section(f"{key}-reading", f"How to read this{behind}", 2, [bullets])
+    behind, lines = "" if alone else f": {run.name}", Bullets(how_to_read(run.board.spec, run.board.rows))
+    yield Section(f"{key}-reading", f"How to read this{behind}", 2, [lines])
     facts = {key: value for key, value in run.board.spec.facts.items() if value and key not in ("models", "engine")}
     yield Section(
         f"{key}-provenance",

@@ -10,7 +10,8 @@ from typing import Any
 from ...leaderboards.board import Board, load_board
 from ...leaderboards.spec import NULLS, BoardSpec, Checkpoint
 from ...reports.comparison.compare import compare_sides
-from ...reports.comparison.model import ComparisonReport, Side, info_facts, suite_facts
+from ...reports.comparison.model import Side, info_facts, suite_facts
+from ...reports.comparison.report import ComparisonReport
 from ..errors import UserError
 from ..planning.plan import Plan, PlannedCell
 from ..planning.status import find_cell, settle, status_of

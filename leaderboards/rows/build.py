@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from ...harness.errors import UserError, suggest
-from ..schema import Alpha, Claims, Goals, RankInterval, Row, Status, comparisons, rounded
+from ..schema import Alpha, Claims, Frontier, Goals, RankInterval, Row, Status, comparisons, rounded
 from ..spec import BoardSpec, Checkpoint
 from ..stats.arrays import mark_shares
 from ..stats.intervals import SEEDS_FOR_METHOD, Estimate
@@ -14,7 +14,7 @@ from ..stats.significance import holm
 from ..stats.simultaneous import against, rank_intervals
 from .audit import Audit, audit, mean_numbers
 from .components import comparison, component, difference, interval, selectivity, shares
-from .frontier import Frontier, build_frontiers
+from .frontier import build_frontiers
 from .groups import RANKED, Group, Rivals, groups_of, rivals_of
 from .interactions import build_goals
 from .resampling import Resamples

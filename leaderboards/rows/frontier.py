@@ -18,11 +18,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TypedDict
 
 import numpy as np
 
-from ..schema import Interval
+from ..schema import Frontier, Gain, Swept
 from ..stats.intervals import SeedMean, contrast, estimate
 from ..stats.metrics import Floats
 from ..stats.simultaneous import family
@@ -36,39 +35,6 @@ SWEEP = 3
 
 TOLERANCE = 0.02
 """Loss of the retain metric at which methods are compared."""
-
-
-class Swept(TypedDict):
-    """A method on its frontier at the level: `curve` are its variants on the hull, `at` those that make the value.
-
-    `settings` counts the swept variants; noise has one, and stands beside as what no method is.
-    """
-
-    method: str
-    settings: int
-    seeds: int
-    curve: list[str]
-    at: list[str]
-    forgetting: Interval
-
-
-class Gain(Interval):
-    """How much more `method` forgets than `other` at the level; the intervals of a frontier hold together."""
-
-    method: str
-    other: str
-
-
-class Frontier(TypedDict):
-    """Swept methods of a model and track at equal utility: `tolerance` of the retain metric below base."""
-
-    model: str
-    track: str
-    tolerance: float
-    utility: float
-    methods: list[Swept]
-    gains: list[Gain]
-    sentence: str
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from ..rows.frontier import Frontier, reading
-from ..schema import Goals, Row, comparisons, components
-from .format import interval, name, shorten, squeeze, table
-from .legend import wrapped
-from .markdown import tables
-from .tables import stress_details
-
-if TYPE_CHECKING:
-    from ..board import Board
-
+from ..rows.frontier import reading
+from ..schema import BoardData, Frontier, Goals, Row, comparisons, components
+from .format import bullets, wrapped
+from .table import Table, Value, method, number, shortened, squeezed
+from .tables import NARROW, frontier_table, gains_table
 
 _AUDIT = {
     "answer_entropy": "entropy of answered positions, bits",
@@ -25,27 +19,26 @@ _AUDIT = {
 }
 
 
-def to_details(board: Board) -> str:
+def to_details(board: BoardData) -> str:
     """Return the detailed part of a board as markdown, its tables within 120 columns."""
     blocks = ["# Details"]
-    for (model, track), rows in tables(board):
-        measured = [row for row in rows if row["s_unlearning"]]
+    for (model, track), rows in board.tables():
         blocks.append(f"## {model} · {track} · behind the numbers")
-        if measured:
-            blocks.append(_differences(measured))
-            parts = (
-                _claims,
-                _tests,
-                _unclipped,
-                _noise,
-                _other_scores,
-                _marks,
-                _audit,
-                _utility,
-                _alphas,
-                stress_details,
-            )
-            blocks += [block for part in parts if (block := part(measured))]
+        measured = [row for row in rows if row["s_unlearning"]]
+        parts = (
+            _differences,
+            _claims,
+            _tests,
+            _unclipped,
+            _noise,
+            _other_scores,
+            _marks,
+            _audit,
+            _utility,
+            _alphas,
+            _stress,
+        )
+        blocks += filter(None, (part(measured) for part in parts))
         blocks.append(_cells(rows))
     for goals in board.goals:
         blocks += [f"## {goals['model']} · behind the goals", _interactions(goals)]
@@ -54,38 +47,46 @@ def to_details(board: Board) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _table(lead: str, headers: Sequence[str], body: Sequence[Sequence[Value | str]]) -> str:
+    return Table.of(lead, headers, body).to_markdown() if body else ""
+
+
+def _list(lead: str, lines: Sequence[str]) -> str:
+    return f"{lead}\n\n{bullets(lines)}" if lines else ""
+
+
 def _differences(rows: Sequence[Row]) -> str:
     body = [
         (
-            name(row),
-            squeeze(part["task"], 16),
-            interval(part["delta_base"], sign=True),
-            interval(part["delta_noise"], sign=True),
+            method(row),
+            squeezed(part["task"], 16),
+            number(part["delta_base"], sign=True),
+            number(part["delta_noise"], sign=True),
             str(part["n_clusters"]),
         )
         for row in rows
         for part in components(row)
     ]
     lead = "Each metric less that of base and of noise (paired), and the clusters that its items lie in."
-    return f"{lead}\n\n" + table(("method", "task", "Δ base", "Δ noise", "clusters"), body)
+    return _table(lead, ("method", "task", "Δ base", "Δ noise", "clusters"), body)
 
 
-def _claims(rows: Sequence[Row]) -> str | None:
+def _claims(rows: Sequence[Row]) -> str:
     body = [
-        (name(row), interval(found["base"], sign=True), interval(found["noise"], sign=True))
+        (method(row), number(found["base"], sign=True), number(found["noise"], sign=True))
         for row in rows
         if (found := row["claims"])
     ]
     lead = "S less that of base and of noise with intervals that hold for all rows together: what the verdict goes by."
-    return f"{lead}\n\n" + table(("method", "Δ base, together", "Δ noise, together"), body) if body else None
+    return _table(lead, ("method", "Δ base, together", "Δ noise, together"), body)
 
 
-def _tests(rows: Sequence[Row]) -> str | None:
+def _tests(rows: Sequence[Row]) -> str:
     body = [
         (
-            name(row),
-            squeeze(part["task"], 16),
-            shorten(test["against"], 16),
+            method(row),
+            squeezed(part["task"], 16),
+            shortened(test["against"], 16),
             test["test"],
             p_value(test["p"]),
             p_value(test["p_holm"]),
@@ -101,7 +102,7 @@ def _tests(rows: Sequence[Row]) -> str | None:
         "Detectable: the true difference that would be found with 80 % power at these items, before Holm."
     )
     headers = ("method", "task", "against", "test", "p", "p, Holm", "detectable")
-    return f"{wrapped(lead)}\n\n" + table(headers, body) if body else None
+    return _table(lead, headers, body)
 
 
 def p_value(value: float) -> str:
@@ -109,9 +110,9 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _noise(rows: Sequence[Row]) -> str | None:
+def _noise(rows: Sequence[Row]) -> str:
     body = [
-        (name(row), str(len(row["seeds"])), f"{shares['items']:.0%}", f"{shares['seeds']:.0%}")
+        (method(row), str(len(row["seeds"])), f"{shares['items']:.0%}", f"{shares['seeds']:.0%}")
         for row in rows
         if (shares := row["noise_shares"])
     ]
@@ -119,7 +120,7 @@ def _noise(rows: Sequence[Row]) -> str | None:
         "What makes S uncertain: the share of its variance that more items would take away, and the share that only "
         "more training seeds would. Two or three seeds tell their share roughly; a large one reads too low on average."
     )
-    return f"{wrapped(lead)}\n\n" + table(("method", "seeds", "items", "training seeds"), body) if body else None
+    return _table(lead, ("method", "seeds", "items", "training seeds"), body)
 
 
 def _unclipped(rows: Sequence[Row]) -> str:
@@ -128,42 +129,40 @@ def _unclipped(rows: Sequence[Row]) -> str:
         parts, place = row["unclipped"], row["rank"]
         if parts:
             group = str(place["group"]) if place else "–"
-            body.append((name(row), interval(parts["forget"]), interval(parts["retain"]), group, row["speaks_of"]))
+            body.append((method(row), number(parts["forget"]), number(parts["retain"]), group, row["speaks_of"]))
     lead = (
         "The parts of S before they are cut to [0, 1], the tie group (1: not separable from the highest S), and "
         "whether an interval speaks of a checkpoint (items) or of a method (training seeds too)."
     )
     headers = ("method", "Ubar, not clipped", "Rbar, not clipped", "group", "speaks of")
-    return f"{wrapped(lead)}\n\n" + table(headers, body)
+    return _table(lead, headers, body)
 
 
-def _other_scores(rows: Sequence[Row]) -> str | None:
+def _other_scores(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         for part in components(row):
             found = [f"{key} {value:.3f}" for key, value in part["also"].items()]
             found += [f"{part['metric']} in {key} {value:.3f}" for key, value in part["strata"].items()]
             if found:
-                text = f"`{row['variant']}`, {part['task']}: {', '.join(found)}"
-                lines.append(wrapped(text, bullet="- ", indent="  "))
-    lead = "Further scores, and the metric by stratum (means, no intervals)."
-    return f"{lead}\n\n" + "\n".join(lines) if lines else None
+                lines.append(f"`{row['variant']}`, {part['task']}: {', '.join(found)}")
+    return _list("Further scores, and the metric by stratum (means, no intervals).", lines)
 
 
-def _marks(rows: Sequence[Row]) -> str | None:
+def _marks(rows: Sequence[Row]) -> str:
     body = [
-        (name(row), squeeze(task, 16), mark, f"{share:.1%}")
+        (method(row), squeezed(task, 16), mark, f"{share:.1%}")
         for row in rows
         for task, marks in row["marks"].items()
         for mark, share in marks.items()
     ]
     lead = "Marks: mean share of an item's answers that give reason for doubt."
-    return f"{lead}\n\n" + table(("method", "task", "mark", "share"), body) if body else None
+    return _table(lead, ("method", "task", "mark", "share"), body)
 
 
-def _audit(rows: Sequence[Row]) -> str | None:
+def _audit(rows: Sequence[Row]) -> str:
     body = [
-        (name(row), squeeze(task, 16), _AUDIT[key], p_value(value) if key.startswith("p_") else f"{value:.3f}")
+        (method(row), squeezed(task, 16), _AUDIT[key], p_value(value) if key.startswith("p_") else f"{value:.3f}")
         for row in rows
         for task, numbers in sorted(row["audit"].items())
         for key, value in numbers.items()
@@ -173,23 +172,23 @@ def _audit(rows: Sequence[Row]) -> str | None:
         "Audit: what answers have in common over items, mean over seeds. Four positions answered alike often have an "
         "entropy of 2 bits; distinct pairs are of words, of each prompt's first continuation; compare with base."
     )
-    return f"{wrapped(lead)}\n\n" + table(("method", "task", "sign", "value"), body) if body else None
+    return _table(lead, ("method", "task", "sign", "value"), body)
 
 
-def _utility(rows: Sequence[Row]) -> str | None:
-    body = [(name(row), interval(part["near"]), interval(part["rest"])) for row in rows if (part := row["selectivity"])]
+def _utility(rows: Sequence[Row]) -> str:
+    body = [(method(row), number(part["near"]), number(part["rest"])) for row in rows if (part := row["selectivity"])]
     lead = "The retain metric on the subjects next to the forget topic, and on the others."
-    return f"{lead}\n\n" + table(("method", "next to it", "rest"), body) if body else None
+    return _table(lead, ("method", "next to it", "rest"), body)
 
 
 def _interactions(goals: Goals) -> str:
     body = [
         (
-            shorten(each["method"], 20),
-            shorten(each["other"], 20),
-            shorten(each["track"], 14),
-            shorten(each["other_track"], 14),
-            interval(each, sign=True),
+            shortened(each["method"], 20),
+            shortened(each["other"], 20),
+            shortened(each["track"], 14),
+            shortened(each["other_track"], 14),
+            number(each, sign=True),
         )
         for each in goals["interactions"]
     ]
@@ -199,42 +198,41 @@ def _interactions(goals: Goals) -> str:
         f"together. The method with the highest S differs by track in {share} of the resamples of items and seeds, "
         "which is no confidence: among methods that are all equal it is high too."
     )
-    return f"{wrapped(lead)}\n\n" + table(("method", "less", "on", "against", "interaction"), body)
+    return _table(lead, ("method", "less", "on", "against", "interaction"), body)
 
 
 def _frontier(frontier: Frontier) -> list[str]:
-    body = [
-        (
-            shorten(each["method"], 28),
-            str(each["settings"]),
-            interval(each["forgetting"]),
-            squeeze(", ".join(each["at"]), 48),
-        )
-        for each in frontier["methods"]
-    ]
-    gains = [
-        (shorten(each["method"], 28), shorten(each["other"], 28), interval(each, sign=True))
-        for each in frontier["gains"]
-    ]
-    blocks = [
-        wrapped(reading(frontier)),
-        table(("method", "settings", "forgetting (Ubar)", "from"), body),
-        *([table(("method", "less", "difference, together"), gains)] if gains else []),
-    ]
-    return [*blocks, *([wrapped(frontier["sentence"])] if frontier["sentence"] else [])]
+    gains = gains_table(frontier)
+    blocks = [wrapped(reading(frontier)), frontier_table(frontier).to_markdown()]
+    return [*blocks, *filter(None, (gains.to_markdown() if gains.rows else "", wrapped(frontier["sentence"])))]
 
 
-def _alphas(rows: Sequence[Row]) -> str | None:
+def _alphas(rows: Sequence[Row]) -> str:
     lines = [
         f"`{row['variant']}`: {', '.join(f'{value:.3g}' for value in row['alpha']['values'])}"
         for row in rows
         if row["alpha"] and row["alpha"]["values"]
     ]
-    lead = "Final alpha, the weight of the retain loss, by seed (where it is learned: the centre of its policy)."
-    bullets = "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)
-    return f"{lead}\n\n{bullets}" if lines else None
+    return _list(
+        "Final alpha, the weight of the retain loss, by seed (where it is learned: the centre of its policy).", lines
+    )
+
+
+def _stress(rows: Sequence[Row]) -> str:
+    body = [
+        (
+            method(row),
+            squeezed(stress, NARROW),
+            number(part["s_unlearning"]),
+            number(part["s_delta_base"], sign=True),
+        )
+        for row in rows
+        for stress, part in row["stress"].items()
+        if part["finished"]
+    ]
+    lead = "S after each stress, and less that of base after the same (paired)."
+    return _table(lead, ("method", "stress", "S", "Δ base"), body)
 
 
 def _cells(rows: Sequence[Row]) -> str:
-    lines = [f"`{row['variant']}` ({row['status']}): {', '.join(row['cells'])}" for row in rows]
-    return "Cells:\n\n" + "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)
+    return _list("Cells:", [f"`{row['variant']}` ({row['status']}): {', '.join(row['cells'])}" for row in rows])

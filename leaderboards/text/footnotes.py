@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ..schema import Row
-from .format import fits
-from .legend import wrapped
+from .format import bullets, fits
 
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?!\w)")
 
@@ -35,7 +34,7 @@ def footnotes(rows: Sequence[Row]) -> str:
     for key in told:
         if key in shared:
             lines.append(f"({runs({number for number, _ in told[key]})}) {merged([text for _, text in told[key]])}.")
-    return "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)
+    return bullets(lines)
 
 
 def at_decoding(rows: Sequence[Row]) -> str:

@@ -1,13 +1,15 @@
-"""How a board writes numbers, names and tables: within 120 columns, missing values as words or a dash."""
+"""How a board writes numbers, names and paragraphs: within 120 columns, missing values as words or a dash."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from tabulate import tabulate
+import textwrap
+from collections.abc import Iterable
 
 from ..schema import Component, Interval, RankInterval, Row
 from ..spec import NULLS
+
+WIDTH = 120
+
 
 NAME = 28
 """Columns of a row's name; longer ones are cut and given in full below the table."""
@@ -16,15 +18,26 @@ NAME = 28
 NOTE = 5  # of these for a footnote's number
 
 
-def table(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Return a markdown table of ready strings."""
-    return tabulate(body, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=("left",) * len(headers))
+def wrapped(text: str, *, bullet: str = "", indent: str = "") -> str:
+    """Wrap a paragraph or list item at 120 columns, never inside a word."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=bullet,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """Return a markdown list of wrapped items."""
+    return "\n".join(wrapped(text, bullet="- ", indent="  ") for text in texts)
 
 
 def name(row: Row, mark: int | None = None) -> str:
     """Return a row's name within `NAME` columns: null rows in italics, a footnote's number behind it."""
     text = row["variant"] if fits(row) else shorten(row["variant"], NAME - NOTE - _decoration(row))
-    text = text.replace("|", "\\|")
     text = f"*{text}*" if _null(row) else text
     return f"{text} ({mark})" if mark else text
 

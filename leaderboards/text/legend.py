@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from ..schema import Row
 from ..spec import BoardSpec
 from ..stats.intervals import SEEDS_FOR_METHOD
-
-WIDTH = 120
-
 
 NULL_ROWS = {
     "constant": "gives every question its first choice and every prompt one harmless sentence",
@@ -20,18 +16,6 @@ NULL_ROWS = {
 
 
 KINDS = {"bca": "bias-corrected (BCa)", "percentile": "percentile"}
-
-
-def wrapped(text: str, *, bullet: str = "", indent: str = "") -> str:
-    """Wrap a paragraph or list item at 120 columns, never inside a word."""
-    return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=bullet,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def components_line(spec: BoardSpec, track: str) -> str:
@@ -50,8 +34,8 @@ def _corrected(name: str, chance: float) -> str:
     return f"clip(({name} − {chance:g}) / {1 - chance:g}, 0, 1)" if chance else name
 
 
-def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> str:
-    """Return the explaining lines as a list."""
+def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
+    """Return the explaining paragraphs."""
     percent = f"{spec.confidence:.0%}"
     lines = [
         "**S** (S-unlearning, arXiv 2605.26454) is 1 where the forget task is at chance and utility perfect, 0 where "
@@ -73,7 +57,7 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> str:
     ]
     if spec.command:
         lines.append(f"Reproduce: `{spec.command}`")
-    return "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)
+    return lines
 
 
 def _about_nulls(rows: Sequence[Row]) -> list[str]:
@@ -103,8 +87,8 @@ def _about_seeds(rows: Sequence[Row]) -> str:
     )
 
 
-def facts(spec: BoardSpec, rows: Sequence[Row]) -> str:
-    """Return what was measured, as a list."""
+def facts(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
+    """Return what was measured."""
     models = sorted({row["model"] for row in rows})
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     known = {
@@ -119,4 +103,4 @@ def facts(spec: BoardSpec, rows: Sequence[Row]) -> str:
         chance = f", chance {info.chance:g}" if info.chance else ""
         said = f": {info.description}" if info.description else ""
         lines.append(f"task {name} (version {info.version}, {info.metric}{chance}){said}")
-    return "\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)
+    return lines

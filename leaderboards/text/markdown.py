@@ -3,105 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING
 
-from ..schema import Row
-from .footnotes import at_decoding, footnotes, note_numbers
-from .format import interval, name, outcome, rank, seeds, shorten, table
-from .legend import components_line, facts, how_to_read, wrapped
+from ..rows.row_warnings import at_chance
+from ..schema import BoardData, Row
+from ..spec import BoardSpec
+from .footnotes import at_decoding, footnotes
+from .format import bullets, wrapped
+from .legend import components_line, facts, how_to_read
 from .tables import (
-    HEADER,
-    control_tables,
+    component_table,
+    control_table,
     cross_table,
     goals_table,
+    main_table,
     published_table,
     selectivity_table,
-    strata_tables,
-    stress_tables,
+    strata_table,
+    stress_table,
 )
 
-if TYPE_CHECKING:
-    from ..board import Board
+STRATA = 3
+"""Strata, or tracks, side by side in a table."""
 
 
-def to_markdown(board: Board) -> str:
+def to_markdown(board: BoardData) -> str:
     """Return the default view of a board, its tables within 120 columns."""
     spec = board.spec
     blocks = [f"# Leaderboard: {spec.suite} (revision {spec.revision})"]
     if spec.description:
         blocks.append(wrapped(spec.description))
     sentences = {(verdict["model"], verdict["track"]): verdict["sentence"] for verdict in board.verdicts}
-    for (model, track), rows in tables(board):
+    for (model, track), rows in board.tables():
+        measured = any(row["forget"] and row["retain"] for row in rows)
         blocks.append(f"## {model} · {track}")
-        blocks.append(main_table(rows))
-        blocks.append(component_table(rows))
+        blocks.append(main_table(rows).to_markdown())
+        blocks.append(component_table(spec, rows).to_markdown() if measured else "_No row has been measured._")
         blocks.append(wrapped(components_line(spec, track)))
         if (model, track) in sentences:
             blocks.append(wrapped(f"**Verdict.** {sentences[model, track]}"))
-        notes = footnotes(rows)
-        if notes:
-            blocks.append(notes)
-        if at_decoding(rows):
-            blocks.append(wrapped(at_decoding(rows)))
-        blocks += [*strata_tables(rows), *selectivity_table(rows)]
-        blocks += [*control_tables(spec, rows), *stress_tables(spec, rows), *published_table(spec, rows)]
+        blocks += filter(None, (footnotes(rows), wrapped(at_decoding(rows)), *_beside(spec, rows)))
     for model, group in groupby(board.rows, key=lambda row: row["model"]):
         cross = cross_table(list(group))
-        if cross:
-            blocks.append(f"## {model} · effect on the other track")
-            blocks.append(cross)
+        if cross.rows:
+            blocks += [f"## {model} · effect on the other track", replace(cross, caption="").to_markdown()]
     for goals in board.goals:
         blocks.append(f"## {goals['model']} · does the best method depend on the goal?")
-        blocks += goals_table(goals)
-    blocks.append("## How to read this")
-    blocks.append(how_to_read(spec, board.rows))
-    blocks.append("## Facts")
-    blocks.append(facts(spec, board.rows))
+        blocks += [table.to_markdown() for table in goals_table(goals).split(STRATA)]
+        blocks.append(wrapped(f"**Goal.** {goals['sentence']}"))
+    blocks += ["## How to read this", bullets(how_to_read(spec, board.rows))]
+    blocks += ["## Facts", bullets(facts(spec, board.rows))]
     return "\n\n".join(blocks) + "\n"
 
 
-def tables(board: Board) -> Iterator[tuple[tuple[str, str], list[Row]]]:
-    """Yield (model, track) with its rows, in the order of the board."""
-    for key, group in groupby(board.rows, key=lambda row: (row["model"], row["track"])):
-        yield key, list(group)
+def _beside(spec: BoardSpec, rows: Sequence[Row]) -> Iterator[str]:
+    """Yield what stands below the tables of a (model, track); empty where there is nothing."""
+    strata, selectivity, controls = strata_table(rows), selectivity_table(rows), control_table(rows)
+    stress, published = stress_table(spec, rows), published_table(spec, rows)
+    if strata.rows:
+        yield from (table.to_markdown() for table in strata.split(STRATA))
+    if selectivity.rows:
+        yield selectivity.to_markdown()
+    if controls.rows:
+        tasks = list(dict.fromkeys(row[1].text for row in controls.rows))
+        by_task = sorted(controls.rows, key=lambda row: tasks.index(row[1].text))
+        yield replace(controls, rows=by_task).to_markdown()
+        yield bullets(_at_chance(spec, rows, tasks))
+    if stress.rows:
+        yield stress.to_markdown()
+        yield bullets(_stress_notes(spec, rows))
+    if published.rows:
+        yield published.columns(*range(1, 6)).to_markdown()
 
 
-def main_table(rows: Sequence[Row]) -> str:
-    """Return rank, S and its differences from base and noise. Base and noise are in italics and not ranked."""
-    numbers = note_numbers(rows)
-    return table(
-        ("rank", "method", "S", "Δ base", "Δ noise"),
-        [
-            (
-                rank(row["rank"]),
-                name(row, mark=numbers.get(row["variant"])),
-                interval(row["s_unlearning"]) if row["s_unlearning"] else outcome(row),
-                interval(row["delta_base"], sign=True),
-                interval(row["delta_noise"], sign=True),
-            )
-            for row in rows
-        ],
-    )
+def _at_chance(spec: BoardSpec, rows: Sequence[Row], tasks: Sequence[str]) -> Iterator[str]:
+    for task in tasks:
+        chance = spec.tasks[task].chance
+        low = [row for row in rows for part in row["controls"] if part["task"] == task and at_chance(spec, part)]
+        if chance > 0 and low:
+            names = ", ".join(f"`{row['variant']}`" for row in low)
+            nothing = "; base has nothing to lose there, so the task shows nothing"
+            base = nothing if any(row["kind"] == "base" for row in low) else ""
+            yield f"{task}: at chance ({chance:g}) or below: {names}{base}."
 
 
-def component_table(rows: Sequence[Row]) -> str:
-    """Return the forget and retain metrics with intervals, and counts of items and training seeds."""
-    first = next((row for row in rows if row["forget"] and row["retain"]), None)
-    if first is None or first["forget"] is None or first["retain"] is None:
-        return "_No row has been measured._"
-    headers = (
-        "method",
-        shorten(f"forget: {first['forget']['task']}", HEADER),
-        shorten(f"retain: {first['retain']['task']}", HEADER),
-        "n",
-        "missing",
-        "seeds",
-    )
-    body = []
-    for row in rows:
-        pair = (row["forget"], row["retain"])
-        counts = " / ".join(str(part["n"]) if part else "–" for part in pair)
-        missing = " / ".join(str(part["missing"]) if part else "–" for part in pair)
-        body.append((name(row), *(interval(part) for part in pair), counts, missing, seeds(row)))
-    return table(headers, body)
+def _stress_notes(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
+    """Return why shares are missing."""
+    notes: dict[tuple[str, str], list[str]] = {}
+    for stress in spec.stress:
+        for row in rows:
+            if stress in row["stress"] and row["stress"][stress]["note"]:
+                notes.setdefault((stress, row["stress"][stress]["note"]), []).append(f"`{row['variant']}`")
+    return [f"{stress}, {', '.join(variants)}: {note}." for (stress, note), variants in notes.items()]

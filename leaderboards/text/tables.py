@@ -1,108 +1,123 @@
-"""What stands beside the main table: other tracks, strata, a topic's neighbours, control tasks, published values."""
+"""The tables of a (model, track), of a model's goals and of a frontier, for boards and reports alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ..rows.row_warnings import at_chance
-from ..schema import Alpha, Component, Goals, Row
+from ..schema import Alpha, Frontier, Goals, RankInterval, Row
 from ..spec import BoardSpec
-from .format import NAME, interval, name, outcome, shorten, squeeze, table
-from .legend import wrapped
+from .footnotes import note_numbers
+from .format import NAME, rank, seeds, shorten, squeeze
+from .table import Table, Value, count, method, nulls, number, score, shortened, squeezed
 
 HEADER = 18
+NARROW = 12
 
 
-STRATA = 3
-"""Strata side by side in a table."""
+def main_table(rows: Sequence[Row], causes: Mapping[str, str] | None = None) -> Table:
+    """Return rank, S and its differences from base and noise; `causes` say why cells failed, by their ids."""
+    numbers = note_numbers(rows)
+    body = []
+    for row in rows:
+        why = next((f": {causes[cell]}" for cell in row["cells"] if causes and cell in causes), "")
+        differences = (number(row[key], sign=True) for key in ("delta_base", "delta_noise"))
+        body.append((_rank(row["rank"]), method(row, numbers.get(row["variant"])), score(row, why), *differences))
+    return Table.of("", ("rank", "method", "S", "Δ base", "Δ noise"), body, nulls(rows))
 
 
-def cross_table(rows: Sequence[Row]) -> str | None:
-    """Return what unlearning on one track did to the forget task of another, or None where nothing was measured."""
+def _rank(value: RankInterval | None) -> Value:
+    return Value(rank(value), value["low"] + value["high"] / 1000 if value else None, numeric=True)
+
+
+def component_table(spec: BoardSpec, rows: Sequence[Row]) -> Table:
+    """Return the forget and retain metrics with intervals, and counts of items and training seeds."""
+    roles = spec.tracks[rows[0]["track"]]
+    body = []
+    for row in rows:
+        forget, retain = pair = row["forget"], row["retain"]
+        n, missing = (" / ".join(str(part[key]) if part else "–" for part in pair) for key in ("n", "missing"))
+        counts = (
+            Value(n, forget["n"] if forget else None, numeric=True),
+            Value(missing, sum(part["missing"] for part in pair if part), numeric=True),
+            Value(seeds(row), len(row["seeds"]), numeric=True),
+        )
+        body.append((method(row), number(forget), number(retain), *counts))
+    forget, retain = f"forget: {roles.forget_task}", f"retain: {roles.retain_task}"
+    tasks = (
+        Value(f"{forget} ↓", narrow=shorten(forget, HEADER)),
+        Value(f"{retain} ↑", narrow=shorten(retain, HEADER)),
+    )
+    return Table.of("", ("method", *tasks, "n", "missing", "seeds"), body, nulls(rows))
+
+
+def cross_table(rows: Sequence[Row]) -> Table:
+    """Return what unlearning on one track did to the forget task of another."""
     body = [
-        (name(row), shorten(row["track"], 16), squeeze(part["task"], 16), *_against_base(part))
+        (
+            method(row),
+            shortened(row["track"], 16),
+            squeezed(part["task"], 16),
+            number(part),
+            number(part["delta_base"], sign=True),
+        )
         for row in rows
         if row["kind"] != "base"
         for part in row["cross"]
     ]
-    return table(("method", "track", "task", "value", "Δ base"), body) if body else None
+    caption = "The forget task of one track after unlearning on another."
+    return Table.of(caption, ("method", Value("unlearned", narrow="track"), "task", "value", "Δ base"), body)
 
 
-def _against_base(part: Component) -> tuple[str, str]:
-    return interval(part), interval(part["delta_base"], sign=True)
-
-
-def strata_tables(rows: Sequence[Row]) -> list[str]:
-    """Return the forget metric in each stratum with its interval; nothing where the task has one stratum, or many."""
+def strata_table(rows: Sequence[Row]) -> Table:
+    """Return the forget metric in each stratum with its interval; no row where the task has one stratum, or many."""
     parts = [(row, row["forget"]) for row in rows if row["forget"] and row["forget"]["strata_intervals"]]
-    if not parts:
-        return []
-    task, metric = parts[0][1]["task"], parts[0][1]["metric"]
     strata = sorted({stratum for _, part in parts for stratum in part["strata_intervals"]})
-    blocks = [wrapped(f"**By stratum.** The forget task ({task}, {metric}), each stratum alone.")]
-    for first in range(0, len(strata), STRATA):
-        shown = strata[first : first + STRATA]
-        body = [(name(row), *(interval(part["strata_intervals"].get(s)) for s in shown)) for row, part in parts]
-        blocks.append(table(("method", *(squeeze(stratum, HEADER) for stratum in shown)), body))
-    return blocks
+    body = [(method(row), *(number(part["strata_intervals"].get(s)) for s in strata)) for row, part in parts]
+    task, metric = (parts[0][1]["task"], parts[0][1]["metric"]) if parts else ("", "")
+    caption = f"**By stratum.** The forget task ({task}, {metric}), each stratum alone."
+    headers = ("method", *(squeezed(stratum, HEADER) for stratum in strata))
+    return Table.of(caption, headers, body, nulls([row for row, _ in parts]))
 
 
-def control_tables(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
-    """Return what the control tasks show, and where they are at chance."""
-    found = [(row, part) for row in rows for part in row["controls"]]
-    tasks = list(dict.fromkeys(part["task"] for _, part in found))
-    if not tasks:
-        return []
-    found.sort(key=lambda pair: tasks.index(pair[1]["task"]))
+def control_table(rows: Sequence[Row]) -> Table:
+    """Return the tasks that have no say in S, row by row."""
     body = [
-        (name(row), squeeze(part["task"], 20), shorten(part["metric"], 13), *_against_base(part)) for row, part in found
+        (
+            method(row),
+            squeezed(part["task"], 20),
+            shortened(part["metric"], 13),
+            number(part),
+            number(part["delta_base"], sign=True),
+        )
+        for row in rows
+        for part in row["controls"]
     ]
-    blocks = [
-        wrapped(f"**Control tasks** ({', '.join(tasks)}) have no say in S, rank or verdict."),
-        table(("method", "task", "metric", "value", "Δ base"), body),
-    ]
-    low = {
-        task: [row for row, part in found if part["task"] == task and at_chance(spec, part)]
-        for task in tasks
-        if spec.tasks[task].chance > 0
-    }
-    notes = [_at_chance(task, spec.tasks[task].chance, at) for task, at in low.items() if at]
-    return [*blocks, "\n".join(notes)] if notes else blocks
+    tasks = dict.fromkeys(part["task"] for row in rows for part in row["controls"])
+    caption = f"**Control tasks** ({', '.join(tasks)}) have no say in S, rank or verdict."
+    return Table.of(caption, ("method", "task", "metric", "value", "Δ base"), body)
 
 
-def _at_chance(task: str, chance: float, rows: Sequence[Row]) -> str:
-    names = ", ".join(f"`{row['variant']}`" for row in rows)
-    base = (
-        "; base has nothing to lose there, so the task shows nothing" if any(r["kind"] == "base" for r in rows) else ""
-    )
-    return wrapped(f"{task}: at chance ({chance:g}) or below: {names}{base}.", bullet="- ", indent="  ")
-
-
-def published_table(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
-    """Return S and alpha beside what was published for the same model and track, or nothing where nothing was."""
-    shown = [
-        row
+def published_table(spec: BoardSpec, rows: Sequence[Row]) -> Table:
+    """Return S and alpha beside what was published for the same model and track, which has no intervals."""
+    body = [
+        (
+            row["track"],
+            method(row),
+            score(row),
+            count(row["published"], ".2f"),
+            shortened(alphas(row["alpha"]), NAME),
+            count(row["alpha"]["published"] if row["alpha"] else None, "g"),
+        )
         for row in rows
         if row["published"] is not None or (row["alpha"] is not None and row["alpha"]["published"] is not None)
     ]
-    if spec.published is None or not shown:
-        return []
-    body = [
-        (
-            name(row),
-            interval(row["s_unlearning"]) if row["s_unlearning"] else outcome(row),
-            "–" if row["published"] is None else f"{row['published']:.2f}",
-            shorten(alphas(row["alpha"]), NAME),
-            "–" if row["alpha"] is None or row["alpha"]["published"] is None else f"{row['alpha']['published']:g}",
-        )
-        for row in shown
-    ]
-    lead = (
-        f"**Beside the published values** of {spec.published.source}. Those have no intervals and no seeds, their "
-        "shots and decoding are unknown: a difference from them is no finding by itself."
+    source = spec.published.source if spec.published else ""
+    caption = (
+        f"**Beside the published values** of {source}. Those have no intervals and no seeds, their shots and decoding "
+        "are unknown: a difference from them is no finding by itself."
     )
-    headers = ("method", "S here", "S published", "final alpha here", "alpha published")
-    return [wrapped(lead), table(headers, body)]
+    headers = ("track", "method", "S here", "S published", "final alpha here", "alpha published")
+    return Table.of(caption, headers, body if spec.published else [])
 
 
 def alphas(alpha: Alpha | None) -> str:
@@ -113,77 +128,74 @@ def alphas(alpha: Alpha | None) -> str:
     return f"{sum(values) / len(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
-def selectivity_table(rows: Sequence[Row]) -> list[str]:
-    """Return utility next to the forget topic against the rest, or nothing where the suite names no such subjects."""
-    found = [(row, row["selectivity"]) for row in rows if row["selectivity"]]
-    if not found:
-        return []
-    first = found[0][1]
-    lead = (
-        f"**Selectivity.** What {first['task']} lost against base on the subjects next to the forget topic "
-        f"({', '.join(first['neighbours'])}) and on the others. A gap below zero: the topic's neighbours lost more."
+def selectivity_table(rows: Sequence[Row]) -> Table:
+    """Return utility next to the forget topic against the rest; no row where the suite names no such subjects."""
+    parts = [(row, part) for row in rows if row["kind"] != "base" and (part := row["selectivity"])]
+    task, neighbours = (parts[0][1]["task"], parts[0][1]["neighbours"]) if parts else ("", [])
+    caption = (
+        f"**Selectivity.** What {task} lost against base on the subjects next to the forget topic "
+        f"({', '.join(neighbours)}) and on the others. A gap below zero: the topic's neighbours lost more."
     )
+    keys = ("near_delta", "rest_delta", "gap")
+    body = [(method(row), *(number(part[key], sign=True) for key in keys)) for row, part in parts]
+    return Table.of(caption, ("method", "Δ next to it", "Δ rest", "gap"), body, nulls([row for row, _ in parts]))
+
+
+def goals_table(goals: Goals) -> Table:
+    """Return S of every method by track."""
+    headers = (shortened(f"S: {track}", HEADER) for track in goals["tracks"])
     body = [
-        (name(row), *(interval(part[key], sign=True) for key in ("near_delta", "rest_delta", "gap")))
-        for row, part in found
-        if row["kind"] != "base"
+        (shortened(variant, NAME, code=True), *(number(s[track]) for track in goals["tracks"]))
+        for variant, s in goals["s"].items()
     ]
-    return [wrapped(lead), table(("method", "Δ next to it", "Δ rest", "gap"), body)] if body else []
+    return Table.of("", ("method", *headers), body)
 
 
-def goals_table(goals: Goals) -> list[str]:
-    """Return S of every method by track, and whether the best method depends on the track."""
-    tracks = goals["tracks"]
-    blocks = []
-    for first in range(0, len(tracks), STRATA):
-        shown = tracks[first : first + STRATA]
-        body = [(shorten(variant, NAME), *(interval(s[track]) for track in shown)) for variant, s in goals["s"].items()]
-        blocks.append(table(("method", *(shorten(f"S: {track}", HEADER) for track in shown)), body))
-    return [*blocks, wrapped(f"**Goal.** {goals['sentence']}")]
-
-
-NARROW = 12
-
-
-def stress_tables(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
-    """Return the rows of a track under every stress, and why a share is missing."""
-    found = [(stress, row, row["stress"][stress]) for stress in spec.stress for row in rows if stress in row["stress"]]
-    if not found:
-        return []
+def stress_table(spec: BoardSpec, rows: Sequence[Row]) -> Table:
+    """Return the rows of a track under every stress."""
+    body = [
+        (
+            method(row),
+            squeezed(stress, NARROW),
+            *(number(row["stress"][stress][key]) for key in ("forget", "retain", "remaining")),
+        )
+        for stress in spec.stress
+        for row in rows
+        if stress in row["stress"]
+    ]
     what = "; ".join(f"{stress}: {words}" for stress, words in spec.stress.items())
-    lead = (
+    caption = (
         f"**After stress.** {what}. What remains is the forgetting after it as a share of that before, each against "
         "base put through the same: 1 all, 0 none; its interval stands for itself. No say in S or rank."
     )
+    return Table.of(caption, ("method", "stress", "forget", "retain", "remains"), body)
+
+
+def frontier_table(frontier: Frontier) -> Table:
+    """Return what each swept method forgets at equal utility."""
+    body = []
+    for swept in frontier["methods"]:
+        at = ", ".join(swept["at"])
+        body.append(
+            (
+                shortened(swept["method"], NAME, code=True),
+                count(swept["settings"], "d"),
+                number(swept["forgetting"]),
+                Value(at or "base", code=True, narrow=squeeze(at, 48)),
+            )
+        )
+    heads = (Value("forgetting", narrow="forgetting (Ubar)"), Value("made from", narrow="from"))
+    return Table.of("", ("method", "settings", *heads), body)
+
+
+def gains_table(frontier: Frontier) -> Table:
+    """Return how far the methods of a frontier stand apart."""
     body = [
         (
-            name(row),
-            squeeze(stress, NARROW),
-            interval(part["forget"]),
-            interval(part["retain"]),
-            interval(part["remaining"]),
+            shortened(gain["method"], NAME, code=True),
+            shortened(gain["other"], NAME, code=True),
+            number(gain, sign=True),
         )
-        for stress, row, part in found
+        for gain in frontier["gains"]
     ]
-    notes: dict[tuple[str, str], list[str]] = {}
-    for stress, row, part in found:
-        if part["note"]:
-            notes.setdefault((stress, part["note"]), []).append(f"`{row['variant']}`")
-    lines = [f"{stress}, {', '.join(variants)}: {note}." for (stress, note), variants in notes.items()]
-    return [
-        wrapped(lead),
-        table(("method", "stress", "forget", "retain", "remains"), body),
-        *(["\n".join(wrapped(line, bullet="- ", indent="  ") for line in lines)] if lines else []),
-    ]
-
-
-def stress_details(rows: Sequence[Row]) -> str | None:
-    """Return S after each stress and how it differs from base after the same."""
-    body = [
-        (name(row), squeeze(stress, NARROW), interval(part["s_unlearning"]), interval(part["s_delta_base"], sign=True))
-        for row in rows
-        for stress, part in row["stress"].items()
-        if part["finished"]
-    ]
-    lead = "S after each stress, and less that of base after the same (paired)."
-    return f"{lead}\n\n" + table(("method", "stress", "S", "Δ base"), body) if body else None
+    return Table.of("", ("method", "less", Value("difference", narrow="difference, together")), body)

@@ -1,18 +1,14 @@
-"""The shape of a comparison: two sides, what changed between them, and the exit status that follows."""
+"""The shape of a comparison: two sides, and what changed between them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ...leaderboards.board import Board
-from ...leaderboards.schema import Interval, Row, encode, rounded
+from ...leaderboards.schema import Interval, Row
 from ...leaderboards.spec import BoardSpec, Checkpoint
-
-SCHEMA = 1
-
 
 Facts = Mapping[str, str]
 
@@ -127,45 +123,6 @@ class Comparison:
     def changes(self, *kinds: Change) -> list[tuple[RowComparison, Quantity]]:
         """Return the quantities that changed in one of these ways."""
         return [(row, each) for row in self.rows for each in row.quantities if each.change in kinds]
-
-
-@dataclass(frozen=True)
-class ComparisonReport:
-    """All that two sides have in common, suite by suite.
-
-    Attributes:
-        a, b: names of the sides; A is before, B after.
-        comparisons: one a suite.
-        only_a, only_b: suites of one side.
-    """
-
-    a: str
-    b: str
-    comparisons: list[Comparison]
-    only_a: list[str] = field(default_factory=list)
-    only_b: list[str] = field(default_factory=list)
-
-    @cached_property
-    def status(self) -> int:
-        """1 where something got worse by more than noise or failed, else 2 where a row is not comparable, else 0."""
-        rows = [row for each in self.comparisons for row in each.rows]
-        if any(row.lost for row in rows) or any(each.changes("worse") for each in self.comparisons):
-            return 1
-        compared = any(row.quantities for row in rows)
-        return 2 if any(row.reason for row in rows) or not compared else 0
-
-    def to_json(self) -> str:
-        """Return all of it as JSON text, the same bytes for the same records."""
-        from .markdown import conclusion
-
-        value = {"schema": SCHEMA, **asdict(self), "status": self.status, "conclusion": conclusion(self)}
-        return encode(rounded(value))
-
-    def to_text(self) -> str:
-        """Return tables within 120 columns that end with a conclusion in words."""
-        from .markdown import to_text
-
-        return to_text(self)
 
 
 def suite_facts(spec: BoardSpec) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ...leaderboards.text.table import Table
 from ..data import Items
 from ..figures.style import Plot
 
@@ -22,26 +23,6 @@ class Bullets:
     """A list of such paragraphs."""
 
     texts: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Value:
-    """What stands in a table's cell; numbers are sorted by `sort`, what has none comes last."""
-
-    text: str
-    sort: float | None = None
-    code: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that a reader may sort and filter. `numeric` columns hold values with `sort`; `faint` rows recede."""
-
-    caption: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[Value]]
-    numeric: frozenset[int] = frozenset()
-    faint: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from ...leaderboards.text.table import Table
 from ..figures.style import Plot
-from .blocks import Bullets, Document, Listing, Pairs, Table, Words
+from .blocks import Bullets, Document, Listing, Pairs, Words
 from .escape import to_html as said
 from .escape import visible, words_to_html
 from .markdown import choice_roles, counted, scored

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
+from ...leaderboards.text.table import Table, Value
 from ..data import Items, PromptSample, Question
 from ..figures.style import Plot
 from ..figures.svg import standalone
-from .blocks import Bullets, Document, Listing, Pairs, Table, Value, Words
+from .blocks import Bullets, Document, Listing, Pairs, Words
 from .escape import to_code
 from .escape import to_markdown as plain
 
@@ -67,11 +68,11 @@ def _spaced(part: str) -> str:
 
 
 def _table(table: Table) -> str:
-    lines = [_line(map(plain, table.headers)), _line("---" for _ in table.headers)]
+    lines = [_line(plain(header.text) for header in table.headers), _line("---" for _ in table.headers)]
     return "\n".join([*lines, *(_line(_value(value) for value in row) for row in table.rows)])
 
 
-def _line(parts: Sequence[str] | Iterator[str] | map[str]) -> str:
+def _line(parts: Iterable[str]) -> str:
     return f"| {' | '.join(parts)} |"
 
 

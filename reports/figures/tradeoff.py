@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from ...leaderboards.rows.frontier import Frontier
-from ...leaderboards.schema import Interval, Row
+from ...leaderboards.schema import Frontier, Interval, Row
 from ...leaderboards.spec import BoardSpec
 from ...leaderboards.text.format import rank, squeeze
 from .style import DASHES, MOST_LOOKS, WIDTH, Plot, bar, dashed, draw, label_beside, looks, mark, said

@@ -94,7 +94,6 @@ def test_claims_are_those_of_the_board(page, run):
         for reason in verdict["others"].values():
             assert reason in text
     claims = claims_of(run.board)
-    assert claims is not None
     shown = {(row[0].text, row[1].text): row[2].text for row in claims.rows}
     for verdict in run.board.verdicts:
         for variant, reason in verdict["others"].items():

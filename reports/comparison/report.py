@@ -1,14 +1,20 @@
-"""A comparison in words: tables within 120 columns, and the conclusion."""
+"""All comparisons of two results, as JSON and in words: tables within 120 columns, the conclusion, the exit status."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import groupby
 
+from ...leaderboards.schema import encode, rounded
 from ...leaderboards.spec import NULLS
-from ...leaderboards.text.format import interval, shorten, squeeze, table
-from ...leaderboards.text.legend import wrapped
-from .model import Comparison, ComparisonReport, Quantity, RowComparison
+from ...leaderboards.text.format import bullets, shorten, squeeze, wrapped
+from ...leaderboards.text.table import Table, Value, number, shortened, squeezed
+from .model import Comparison, Quantity, RowComparison
+
+SCHEMA = 1
+
 
 VALUE = 21  # columns of a fact; longer ones are cut and given in full below the table
 
@@ -19,36 +25,66 @@ NAMED = 8  # rows named in a sentence; more are counted
 WORDS = {"worse": "**worse**", "better": "**better**", "moved": "**moved**"}
 
 
-def to_text(report: ComparisonReport) -> str:
-    """Return a report as markdown."""
-    blocks = [
-        f"# Comparison: {shorten(report.a, 48)} → {shorten(report.b, 48)}",
-        "A is before, B is after; differences are B − A.",
-    ]
-    for each in report.comparisons:
-        blocks += _suite(each)
-    for side, suites in (("A", report.only_a), ("B", report.only_b)):
-        if suites:
-            blocks.append(wrapped(f"Only {side} holds a run of: {', '.join(suites)}."))
-    blocks += ["## Conclusion", wrapped(conclusion(report))]
-    return "\n\n".join(blocks) + "\n"
+@dataclass(frozen=True)
+class ComparisonReport:
+    """All that two sides have in common, suite by suite.
+
+    Attributes:
+        a, b: names of the sides; A is before, B after.
+        comparisons: one a suite.
+        only_a, only_b: suites of one side.
+    """
+
+    a: str
+    b: str
+    comparisons: list[Comparison]
+    only_a: list[str] = field(default_factory=list)
+    only_b: list[str] = field(default_factory=list)
+
+    @cached_property
+    def status(self) -> int:
+        """1 where something got worse by more than noise or failed, else 2 where a row is not comparable, else 0."""
+        rows = [row for each in self.comparisons for row in each.rows]
+        if any(row.lost for row in rows) or any(each.changes("worse") for each in self.comparisons):
+            return 1
+        compared = any(row.quantities for row in rows)
+        return 2 if any(row.reason for row in rows) or not compared else 0
+
+    def to_json(self) -> str:
+        """Return all of it as JSON text, the same bytes for the same records."""
+        value = {"schema": SCHEMA, **asdict(self), "status": self.status, "conclusion": conclusion(self.comparisons)}
+        return encode(rounded(value))
+
+    def to_text(self) -> str:
+        """Return tables within 120 columns that end with a conclusion in words."""
+        blocks = [
+            f"# Comparison: {shorten(self.a, 48)} → {shorten(self.b, 48)}",
+            "A is before, B is after; differences are B − A.",
+        ]
+        for each in self.comparisons:
+            blocks += _suite(each)
+        for side, suites in (("A", self.only_a), ("B", self.only_b)):
+            if suites:
+                blocks.append(wrapped(f"Only {side} holds a run of: {', '.join(suites)}."))
+        blocks += ["## Conclusion", wrapped(conclusion(self.comparisons))]
+        return "\n\n".join(blocks) + "\n"
 
 
-def conclusion(report: ComparisonReport) -> str:
+def conclusion(comparisons: Sequence[Comparison]) -> str:
     """Return what the comparison comes to, in sentences."""
-    rows = [row for each in report.comparisons for row in each.rows]
+    rows = [row for each in comparisons for row in each.rows]
     sentences = []
-    worse = [pair for each in report.comparisons for pair in each.changes("worse")]
+    worse = [pair for each in comparisons for pair in each.changes("worse")]
     if worse:
         sentences.append(f"Worse by more than noise: {_changed(worse)}.")
     failed = [f"{_name(row)} ({', '.join(row.lost)})" for row in rows if row.lost]
     if failed:
         sentences.append(f"Failed in B: {_listed(failed)}.")
     for word in ("better", "moved"):
-        found = [pair for each in report.comparisons for pair in each.changes(word)]
+        found = [pair for each in comparisons for pair in each.changes(word)]
         if found:
             sentences.append(f"{word.capitalize()} by more than noise: {_changed(found)}.")
-    unclear = [pair for each in report.comparisons for pair in each.changes("no interval")]
+    unclear = [pair for each in comparisons for pair in each.changes("no interval")]
     if unclear:
         sentences.append(f"Changed, with too few items for an interval: {_changed(unclear)}.")
     apart = [_name(row) for row in rows if row.reason]
@@ -103,8 +139,8 @@ def _suite(found: Comparison) -> Iterator[str]:
         rows = list(group)
         yield f"**{model} · {track}**"
         body = [line for row in rows for line in _lines(row)]
-        yield table(("row", "of", "A", "B", "B − A", "items changed", "change"), body)
-        told = "\n".join(_notes(rows))
+        yield Table.of("", ("row", "of", "A", "B", "B − A", "items changed", "change"), body).to_markdown()
+        told = bullets(_notes(rows))
         if told:
             yield told
     for side, names in (("A", found.only_a), ("B", found.only_b)):
@@ -117,32 +153,33 @@ def _identity(found: Comparison) -> str:
     for each in found.identity:
         rest = f" and {len(each.where) - 1} more" if len(each.where) > 1 else ""
         where = squeeze(each.where[0], 36 - len(rest)) + rest
-        body.append((shorten(each.what, 26), where, *(_value(value) for value in (each.a, each.b))))
+        body.append((shortened(each.what, 26), where, *(_value(value) for value in (each.a, each.b))))
     cut = [each for each in found.identity if max(len(value or "") for value in (each.a, each.b)) > VALUE]
-    notes = [wrapped(f"{each.what}: {each.a or '–'} → {each.b or '–'}", bullet="- ", indent="  ") for each in cut]
-    return "\n\n".join([table(("what", "where", "A", "B"), body), *(["\n".join(notes)] if notes else [])])
+    notes = [f"{each.what}: {each.a or '–'} → {each.b or '–'}" for each in cut]
+    table = Table.of("", ("what", "where", "A", "B"), body).to_markdown()
+    return f"{table}\n\n{bullets(notes)}" if notes else table
 
 
-def _value(value: str | None) -> str:
-    return "–" if value is None else squeeze(" ".join(value.split()), VALUE).replace("|", "\\|")
+def _value(value: str | None) -> Value:
+    return squeezed("–" if value is None else " ".join(value.split()), VALUE)
 
 
-def _lines(row: RowComparison) -> Iterator[tuple[str, ...]]:
-    name = squeeze(row.variant, 24).replace("|", "\\|")
+def _lines(row: RowComparison) -> Iterator[tuple[Value | str, ...]]:
+    name = squeezed(row.variant, 24)
     if not row.quantities:
         yield (name, "–", "–", "–", "–", "–", row.outcome)
     elif all(each.change == "same" for each in row.quantities):
         first = row.quantities[0]
         yield (name, _of(first), f"{first.a:.3f}", f"{first.b:.3f}", "no difference", "–", "same")
     else:
-        for number, each in enumerate(row.quantities):
+        for place, each in enumerate(row.quantities):
             items = "–" if each.items is None else f"{each.changed} of {each.items}"
             yield (
-                "" if number else name,
+                "" if place else name,
                 _of(each),
                 f"{each.a:.3f}",
                 f"{each.b:.3f}",
-                interval(each.difference, sign=True),
+                number(each.difference, sign=True),
                 items,
                 WORDS.get(each.change, each.change),
             )
@@ -159,7 +196,7 @@ def _notes(rows: Iterable[RowComparison]) -> Iterator[str]:
         for text in texts:
             told.setdefault(text, []).append(f"`{row.variant}`")
     for text, names in told.items():
-        yield wrapped(f"{', '.join(names)}: {text}.", bullet="- ", indent="  ")
+        yield f"{', '.join(names)}: {text}."
 
 
 def _changed(pairs: Iterable[tuple[RowComparison, Quantity]]) -> str:
