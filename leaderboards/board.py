@@ -1,4 +1,4 @@
-"""A board: rows and verdicts with what they cover, and its forms (markdown, JSON, CSV)."""
+"""A board: rows and verdicts with what they cover, and its forms (markdown, JSON, CSV, LaTeX)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .schema import SCHEMA, BoardData, Row, decode, encode, rounded
 from .spec import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
 from .text.details import to_details
 from .text.markdown import to_markdown
+from .text.paper import to_latex
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Board(BoardData):
     def to_markdown(self, *, details: bool = False) -> str:
         """Return the board as markdown, tables within 120 columns; `details` adds what stands behind the numbers."""
         return to_markdown(self) + ("\n" + to_details(self) if details else "")
+
+    def to_latex(self) -> str:
+        """Return the tables of every model and track as LaTeX; the packages that they need stand in its head."""
+        return to_latex(self)
 
     def to_csv(self) -> str:
         """Return one line a row, nested keys joined by `_`, lists by `; `."""

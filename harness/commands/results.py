@@ -13,7 +13,7 @@ from .options import JSON, OUTPUT, SUITE, option
 @click.command()
 @OUTPUT
 @SUITE
-@click.option("--format", "form", type=click.Choice(["md", "json", "csv"]), default="md", show_default=True)
+@click.option("--format", "form", type=click.Choice(["md", "json", "csv", "latex"]), default="md", show_default=True)
 @click.option("--details", is_flag=True, help="Components, unclipped parts, marks and cells too.")
 def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> None:
     """Print the board of the last run of a suite, built again from its records."""
@@ -24,8 +24,8 @@ def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> No
     store = Store.open(output)
     board = board_of(Plan.load(store, suite), store)
     write_board(board, store)
-    text = {"md": lambda: board.to_markdown(details=details), "json": board.to_json, "csv": board.to_csv}[form]()
-    click.echo(text, nl=False)
+    written = {"json": board.to_json, "csv": board.to_csv, "latex": board.to_latex}
+    click.echo(written[form]() if form in written else board.to_markdown(details=details), nl=False)
 
 
 @click.command()
