@@ -25,20 +25,7 @@ def to_details(board: BoardData) -> str:
     for (model, track), rows in board.tables():
         blocks.append(f"## {model} · {track} · behind the numbers")
         measured = [row for row in rows if row["s_unlearning"]]
-        parts = (
-            _differences,
-            _claims,
-            _tests,
-            _unclipped,
-            _noise,
-            _other_scores,
-            _marks,
-            _audit,
-            _utility,
-            _alphas,
-            _stress,
-        )
-        blocks += filter(None, (part(measured) for part in parts))
+        blocks += filter(None, (part(measured) for part in PARTS))
         blocks.append(_cells(rows))
     for goals in board.goals:
         blocks += [f"## {goals['model']} · behind the goals", _interactions(goals)]
@@ -184,10 +171,8 @@ def _utility(rows: Sequence[Row]) -> str:
 def _interactions(goals: Goals) -> str:
     body = [
         (
-            shortened(each["method"], 20),
-            shortened(each["other"], 20),
-            shortened(each["track"], 14),
-            shortened(each["other_track"], 14),
+            *(shortened(each[key], 20) for key in ("method", "other")),
+            *(shortened(each[key], 14) for key in ("track", "other_track")),
             number(each, sign=True),
         )
         for each in goals["interactions"]
@@ -236,3 +221,7 @@ def _stress(rows: Sequence[Row]) -> str:
 
 def _cells(rows: Sequence[Row]) -> str:
     return _list("Cells:", [f"`{row['variant']}` ({row['status']}): {', '.join(row['cells'])}" for row in rows])
+
+
+PARTS = (_differences, _claims, _tests, _unclipped, _noise, _other_scores, _marks, _audit, _utility, _alphas, _stress)
+"""What is said of the measured rows of a (model, track), in this order."""

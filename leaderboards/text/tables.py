@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..schema import Alpha, Frontier, Goals, RankInterval, Row
+from ..schema import Alpha, Component, Frontier, Goals, RankInterval, Row
 from ..spec import BoardSpec
 from .footnotes import note_numbers
 from .format import NAME, rank, seeds, shorten, squeeze
@@ -53,19 +53,17 @@ def component_table(spec: BoardSpec, rows: Sequence[Row]) -> Table:
 def cross_table(rows: Sequence[Row]) -> Table:
     """Return what unlearning on one track did to the forget task of another."""
     body = [
-        (
-            method(row),
-            shortened(row["track"], 16),
-            squeezed(part["task"], 16),
-            number(part),
-            number(part["delta_base"], sign=True),
-        )
+        (method(row), shortened(row["track"], 16), squeezed(part["task"], 16), *_against_base(part))
         for row in rows
         if row["kind"] != "base"
         for part in row["cross"]
     ]
     caption = "The forget task of one track after unlearning on another."
     return Table.of(caption, ("method", Value("unlearned", narrow="track"), "task", "value", "Δ base"), body)
+
+
+def _against_base(part: Component) -> tuple[Value, Value]:
+    return number(part), number(part["delta_base"], sign=True)
 
 
 def strata_table(rows: Sequence[Row]) -> Table:
@@ -82,13 +80,7 @@ def strata_table(rows: Sequence[Row]) -> Table:
 def control_table(rows: Sequence[Row]) -> Table:
     """Return the tasks that have no say in S, row by row."""
     body = [
-        (
-            method(row),
-            squeezed(part["task"], 20),
-            shortened(part["metric"], 13),
-            number(part),
-            number(part["delta_base"], sign=True),
-        )
+        (method(row), squeezed(part["task"], 20), shortened(part["metric"], 13), *_against_base(part))
         for row in rows
         for part in row["controls"]
     ]
@@ -191,11 +183,7 @@ def frontier_table(frontier: Frontier) -> Table:
 def gains_table(frontier: Frontier) -> Table:
     """Return how far the methods of a frontier stand apart."""
     body = [
-        (
-            shortened(gain["method"], NAME, code=True),
-            shortened(gain["other"], NAME, code=True),
-            number(gain, sign=True),
-        )
+        (*(shortened(gain[side], NAME, code=True) for side in ("method", "other")), number(gain, sign=True))
         for gain in frontier["gains"]
     ]
     return Table.of("", ("method", "less", Value("difference", narrow="difference, together")), body)
