@@ -1,11 +1,14 @@
-"""Record types: what stands in the store between a model and a number. Free of torch."""
+"""Record types: what stands in the store between a model and a number, and how it is shown. Free of torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
+
+MANY = 0.10
+"""Share of answers from which what they have in common is worth a warning."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Record:
         item, cluster, stratum: as in `Item`.
         scores: metric name to value; the task says which is its primary metric.
         missing: why there is no score.
-        marks: reasons for doubt, as shares in [0, 1] of the item's answers (`gibberish`, `tie`, `truncated`).
+        marks: reasons for doubt, as shares in [0, 1] of the item's answers; `Task.marks` says what each means.
         text_scores: the judgement of each generated text, None where there is none; None as a whole: not of texts, or
             written before texts had their own.
     """
@@ -86,6 +89,50 @@ class Record:
     missing: str | None = None
     marks: dict[str, float] = field(default_factory=dict)
     text_scores: list[float | None] | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a mark of records says of a row of a board where many answers have it.
+
+    Attributes:
+        warning: the sentence; `{share}`, `{task}` and `{mark}` are filled in.
+        above: the share of answers above which it is said.
+        broken: whether an answer with the mark is none. A row with many of them is no evidence of unlearning.
+    """
+
+    warning: str = "{share} of the answers to {task} are marked {mark!r}"
+    above: float = MANY
+    broken: bool = False
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a reader is shown of an item.
+
+    Attributes:
+        text: the question or prompt.
+        choices: what can be answered, in the order in which it is asked; empty where nothing is to choose from.
+        right: the place of the right choice, None: there is none.
+        toxicity: of the text itself, in [0, 1]; a report covers it from 0.5 on, and where it is None: not known.
+    """
+
+    text: str
+    choices: Sequence[str] = ()
+    right: int | None = None
+    toxicity: float | None = None
+
+
+LogRole = Literal["loss", "total", "weight", "log_weight", "layer_loss", "directions", "other"]
+"""What a column of a training log is, so that reports can draw it:
+
+- `loss`: a loss, `total`: what was minimised;
+- `weight`: of the retain loss, `log_weight`: the logarithm of the centre that a learned weight is drawn around;
+- `layer_loss`: a layer's part of the forget loss; the name ends in `{layer}`, which stands for its number;
+- `directions`: of `log_setup`, a direction a layer: `layers`, their `cosines`, and `counts` of its weights between
+  `edges`;
+- `other`: none of these; it is not drawn.
+"""
 
 
 def to_row(value: Item | Choices | Generations | Record) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Board(BoardData):
                     "seed": spec.seed,
                     "interval": spec.interval,
                 },
-                "tasks": {name: rounded(asdict(info)) for name, info in spec.tasks.items()},
+                "tasks": {name: rounded(info.to_json()) for name, info in spec.tasks.items()},
                 "tracks": {name: rounded(asdict(roles)) for name, roles in spec.tracks.items()},
                 "stress": dict(spec.stress),
                 "published": None if spec.published is None else rounded(asdict(spec.published)),

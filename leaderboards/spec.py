@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..harness.errors import UserError, suggest
-from ..harness.records import Record
+from ..harness.records import Mark, Record
 from .stats.arrays import Answers
 
 Changes = Literal["weights", "decoding"]
@@ -38,6 +38,10 @@ class TaskInfo:
         version: the task's version.
         description: one line for the list of facts.
         largest: the largest value of the metric; None: it has none.
+        marks: what its marks say of a row; of a mark that is not here, a row says what it is called.
+        chosen: the key in `Record.scores` of the place of the choice that was taken; None: nothing is chosen.
+
+    `marks` and `chosen` serve to build a board and are no part of its JSON.
     """
 
     name: str
@@ -47,6 +51,12 @@ class TaskInfo:
     version: int
     description: str = ""
     largest: float | None = 1.0
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    chosen: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a board's JSON holds of it, as plain JSON types."""
+        return {name: value for name, value in vars(self).items() if name not in ("marks", "chosen")}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
+from ..harness.records import LogRole
 from ..harness.registry import Registry
 from ..harness.specs import Kind, Spec
 
@@ -190,6 +191,11 @@ class Method(ABC):
         summary: one line for `unlearn-bench list methods`.
         changes: whether its checkpoint has other weights, or answers otherwise at decoding time (`DecodingMethod`).
         search: setting to where `unlearn-bench tune` looks for it; a setting that is not named keeps its default.
+        log_schema: what the columns are that it logs beside those of this class; one that is not named is a loss.
+
+    Attributes:
+        settings: validated settings.
+        context: what the harness gives it, from before `setup` on.
     """
 
     Settings: ClassVar[type[MethodSettings]]
@@ -198,6 +204,13 @@ class Method(ABC):
     summary: ClassVar[str]
     changes: ClassVar[Literal["weights", "decoding"]] = "weights"
     search: ClassVar[Mapping[str, Range | Depth]] = {}
+    log_schema: ClassVar[Mapping[str, LogRole]] = {
+        "forget": "loss",
+        "retain": "loss",
+        "total": "total",
+        "alpha": "weight",
+    }
+    context: Context
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
@@ -210,9 +223,8 @@ class Method(ABC):
         """Return how the trained tensors move: themselves (None), or by a low-rank change, merged in the end."""
         return None
 
-    def setup(self, context: Context) -> None:
+    def setup(self, context: Context) -> None:  # noqa: B027
         """Prepare on the frozen model (control vectors, probes). Must be a pure function of the context."""
-        self.context = context
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:

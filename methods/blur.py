@@ -47,7 +47,6 @@ class BLUR(LikelihoodMethod):
 
     def setup(self, context: Context) -> None:
         """Nothing was projected yet."""
-        super().setup(context)
         self.along = 0.0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

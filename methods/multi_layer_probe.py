@@ -25,6 +25,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from ..harness.records import LogRole
 from .base import Batch, Context, Depth, Range, register
 from .reinforce import AlphaMethod, AlphaSettings
 from .representation import cosine_distance, last_token, mean_token, nine_layers
@@ -53,6 +54,11 @@ class MultiLayerProbe(AlphaMethod):
     citation = "Atil, Gupta, Passonneau 2026 (arXiv 2605.26454), eq. 5 and 6"
     summary = "remove the directions of linear probes at nine layers, alpha learned"
     search: ClassVar[Mapping[str, Range | Depth]] = {"alpha_0": Range(0.1, 100.0)}
+    log_schema: ClassVar[Mapping[str, LogRole]] = {
+        **AlphaMethod.log_schema,
+        "forget_layer_{layer}": "layer_loss",
+        "probes": "directions",
+    }
     settings: MultiLayerProbeSettings
 
     def trained(self, context: Context) -> list[str]:
@@ -67,7 +73,6 @@ class MultiLayerProbe(AlphaMethod):
 
     def setup(self, context: Context) -> None:
         """Fit the probes on the frozen model, start the policy of alpha."""
-        super().setup(context)
         last, mean, labels = self._features(context)
         if self.settings.labels == "shuffled":
             labels = context.rng.permutation(labels)

@@ -19,12 +19,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 from torch import Tensor
 
+from ..harness.records import LogRole
 from .base import Batch, Context, Method, MethodSettings
 from .representation import permute_tokens
 
@@ -102,6 +103,12 @@ class AlphaMethod(Method):
     `start_alpha`.
     """
 
+    log_schema: ClassVar[Mapping[str, LogRole]] = {
+        "mean_log_alpha": "log_weight",
+        "reward": "other",
+        "baseline": "other",
+        "score": "other",
+    }
     policy: AlphaPolicy
     retain_ref: float | None
 

@@ -62,7 +62,6 @@ class SteeringMethod(Method):
 
     def setup(self, context: Context) -> None:
         """Draw the control vectors."""
-        super().setup(context)
         self.u = control_vectors(context)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

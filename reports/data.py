@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..harness.records import LogRole
 from ..leaderboards.board import Board
 from ..leaderboards.spec import CheckpointKind
 
@@ -26,6 +27,7 @@ class Cell:
         costs: one for its making, one a task that it was measured on.
         training: the rows of its log, a step each.
         setup: what its method found before the first step.
+        log_schema: what the columns of `training` and the entries of `setup` are; a column that is not here is a loss.
     """
 
     model: str
@@ -42,14 +44,33 @@ class Cell:
     costs: Sequence[MeasuredCost] = ()
     training: Sequence[Mapping[str, float]] = ()
     setup: Mapping[str, Any] = field(default_factory=dict)
+    log_schema: Mapping[str, LogRole] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[int, ...] | None:
         """The layers that its method was set to, or chose where its log says so; None: it has no such setting."""
-        chosen = self.setup.get("probes", {}).get("layers") or json.loads(self.settings).get("settings", {}).get(
-            "layers"
-        )
+        chosen = (self.directions or json.loads(self.settings).get("settings", {})).get("layers")
         return tuple(sorted(chosen)) if chosen else None
+
+    def columns(self, role: LogRole) -> list[str]:
+        """Return the names of the columns of a role."""
+        return [name for name, own in self.log_schema.items() if own == role]
+
+    @property
+    def directions(self) -> Mapping[str, Any]:
+        """What its log says of a direction at each of some layers; empty: nothing."""
+        return next((self.setup[name] for name in self.columns("directions") if name in self.setup), {})
+
+    @property
+    def layer_losses(self) -> dict[int, str]:
+        """The columns that hold a layer's part of the forget loss, by layer."""
+        first = self.training[0] if self.training else {}
+        return {
+            int(layer): name
+            for prefix in (name.removesuffix("{layer}") for name in self.columns("layer_loss"))
+            for name in first
+            if name.startswith(prefix) and (layer := name.removeprefix(prefix)).isdigit()
+        }
 
 
 @dataclass(frozen=True)

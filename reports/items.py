@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..harness.records import Preview
 from .data import COVERED, Continuation, PromptSample, Question
 
 StoredRow = Mapping[str, Any]
@@ -49,48 +50,42 @@ def flipped(records: Sequence[StoredRow], base: Mapping[str, StoredRow], metric:
     return found
 
 
-def question(row: StoredRow, gained: bool, base: StoredRow, doc: StoredRow | None) -> Question:
-    """Return a flipped record with what was asked; without the data (`doc` None) by its id only."""
-    known = doc or {}
-    answer = known.get("answer")
+def question(row: StoredRow, gained: bool, base: StoredRow, shown: Preview | None, chosen: str | None) -> Question:
+    """Return a flipped record with what was asked; without the data (`shown` None) by its id only.
+
+    `chosen` is the score that is the place of the choice that was taken.
+    """
+    before, after = ((found["scores"] or {}).get(chosen) for found in (base, row))
     return Question(
         row["item"],
         row["stratum"],
-        str(known["question"]) if "question" in known else None,
-        [str(choice) for choice in known.get("choices", ())],
-        answer if isinstance(answer, int) else None,
-        _position(base),
-        _position(row),
+        shown and shown.text,
+        shown.choices if shown else (),
+        shown and shown.right,
+        None if before is None else int(before),
+        None if after is None else int(after),
         gained,
     )
 
 
-def _position(row: StoredRow) -> int | None:
-    value = (row["scores"] or {}).get("position")
-    return None if value is None else int(value)
-
-
-def sample(row: StoredRow, answer: StoredRow | None, doc: StoredRow | None, toxicity: float | None) -> PromptSample:
-    """Return a prompt's record with its texts; `toxicity` is the data's own score of the prompt."""
-    prompt = (doc or {}).get("prompt")
-    text = prompt.get("text") if isinstance(prompt, Mapping) else prompt
+def sample(row: StoredRow, answer: StoredRow | None, shown: Preview | None, worst: float | None) -> PromptSample:
+    """Return a prompt's record with its texts; `worst` is the highest toxicity among them, None: not known of all."""
     return PromptSample(
         row["item"],
         row["stratum"],
-        None if text is None else str(text),
-        toxicity,
-        continuations([str(text) for text in (answer or {}).get("texts", ())], row),
+        shown and shown.text,
+        shown and shown.toxicity,
+        continuations([str(text) for text in (answer or {}).get("texts", ())], row, worst),
         row["scores"],
         row["missing"],
         {name: share for name, share in row["marks"].items() if share},
     )
 
 
-def continuations(texts: Sequence[str], record: StoredRow) -> list[Continuation]:
-    """Return a prompt's texts with their scores; all share a cover where a record holds no scores of texts."""
+def continuations(texts: Sequence[str], record: StoredRow, worst: float | None = None) -> list[Continuation]:
+    """Return a prompt's texts with their scores; all share the cover of the worst where a record holds no such."""
     known = record.get("text_scores")
     if known is not None:
         return [Continuation.of(text, score) for text, score in zip(texts, known, strict=True)]
-    highest = (record["scores"] or {}).get("max_toxicity")
-    covered = highest is None or highest >= COVERED or bool(record["marks"].get("unjudged"))
+    covered = worst is None or worst >= COVERED
     return [Continuation(text, None, covered and bool(text.strip())) for text in texts]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ..harness.records import Choices, Generations, Item, Record
+from ..harness.records import Choices, Generations, Item, Mark, Preview, Record
 from ..harness.registry import Registry
 from ..harness.specs import Kind, Spec, identity
 from ._rows import field as field
@@ -81,6 +81,25 @@ class Metric:
     largest: float | None = 1.0
 
 
+@dataclass(frozen=True)
+class ItemWorkload:
+    """How much work an item is; the defaults are those of a question of MMLU and SmolLM2's tokenizer.
+
+    Attributes:
+        sequences: how many an engine reads or samples.
+        tokens: mean length of a sequence, without what is sampled.
+        longest: the length that memory is planned for.
+        logits: positions of a sequence whose logits are kept.
+        sampled: tokens that are sampled after it.
+    """
+
+    sequences: int = 1
+    tokens: int = 123
+    longest: int = 512
+    logits: int = 1
+    sampled: int = 0
+
+
 class Task(ABC):
     """A benchmark. Subclasses set the class attributes and implement the abstract functions.
 
@@ -93,6 +112,9 @@ class Task(ABC):
         judged: whether `score` needs a scorer (a judge of texts).
         scoring: settings that only `score` reads; changing them needs no model.
         metrics: the task's numbers, the primary one first.
+        marks: what each mark of its records says of a row of a board, beside `truncated`, which every task has.
+        chosen: the score that is the place of the choice that was taken, for audits of models that always answer alike.
+        shuffled: settings under which choices stand in another order, for the null `shuffled`.
 
     Attributes:
         settings: validated settings.
@@ -108,6 +130,11 @@ class Task(ABC):
     judged: ClassVar[bool] = False
     scoring: ClassVar[frozenset[str]] = frozenset()
     metrics: ClassVar[tuple[Metric, ...]]
+    marks: ClassVar[Mapping[str, Mark]] = {
+        "truncated": Mark("{share} of the prompts of {task} were cut to fit the model", above=0.01)
+    }
+    chosen: ClassVar[str | None] = None
+    shuffled: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, settings: Any, examples: Sequence[Mapping[str, Any]] = ()) -> None:
         self.settings, self.examples = settings, examples
@@ -128,6 +155,29 @@ class Task(ABC):
     @abstractmethod
     def score(self, items: Sequence[Item], outcomes: Sequence[Any], scorer: Scorer | None = None) -> list[Record]:
         """Return one record an item. What cannot be scored is a record with `missing`, never a value."""
+
+    @property
+    def shots(self) -> int:
+        """How many examples a prompt shows: the setting `num_fewshot`, 0 where the task has none."""
+        return getattr(self.settings, "num_fewshot", None) or 0
+
+    def preview(self, item: Item) -> Preview:
+        """Return what a reader is shown of an item: what a model is asked, unless the task knows better."""
+        (request,) = self.requests([item])
+        if isinstance(request, ChoiceRequest):
+            return Preview(request.context, request.choices)
+        return Preview(request.prompt)
+
+    def worst_toxicity(self, record: Record) -> float | None:
+        """Return the highest toxicity among the texts of a record without `text_scores`, None: not known of all."""
+        return None
+
+    def workload(self) -> ItemWorkload:
+        """Return how much work an item is, for `--dry-run`: that of a question of MMLU or a prompt of 17 tokens."""
+        if self.needs == "generations":
+            decoding: Decoding = self.settings.decoding
+            return ItemWorkload(decoding.samples, tokens=17, longest=64, sampled=decoding.max_new_tokens)
+        return ItemWorkload(tokens=123 * (1 + self.shots), longest=512 * (1 + self.shots))
 
 
 def check_answered(item: Item, outcome: Choices | Generations) -> None:

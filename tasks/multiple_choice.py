@@ -17,10 +17,10 @@ from itertools import permutations
 from typing import Any, ClassVar, Literal
 
 from ..harness.errors import UserError
-from ..harness.records import Choices, Item, Record
+from ..harness.records import Choices, Item, Mark, Preview, Record
 from ..harness.specs import digest, identity
 from ._rows import field, identities
-from .base import ChoiceRequest, Metric, ModelRequest, Scorer, Task, TaskSettings, check_answered
+from .base import ChoiceRequest, ItemWorkload, Metric, ModelRequest, Scorer, Task, TaskSettings, check_answered
 
 LETTERS = ["A", "B", "C", "D"]
 LETTERS_PROMPT = (
@@ -72,6 +72,14 @@ class MultipleChoice(Task):
     needs: ClassVar[Literal["choices", "generations"]] = "choices"
     scoring: ClassVar[frozenset[str]] = frozenset({"normalize"})
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("acc", chance=0.25, better="higher"),)
+    marks: ClassVar[Mapping[str, Mark]] = {
+        "tie": Mark(
+            "{share} of the questions of {task} end in exact ties between choices, where the first one counts",
+            broken=True,
+        )
+    }
+    chosen: ClassVar[str | None] = "position"
+    shuffled: ClassVar[Mapping[str, Any]] = {"choice_order": "permuted"}
     name: ClassVar[str]
     continuation: ClassVar[str] = CONTINUATION_PROMPT
     """What the continuation form asks, as a template of lm-eval."""
@@ -79,6 +87,16 @@ class MultipleChoice(Task):
     @abstractmethod
     def description(self, subject: str) -> str:
         """Return what lm-eval puts before the questions of a subject."""
+
+    def preview(self, item: Item) -> Preview:
+        """Return the question, its choices and the right one."""
+        return Preview(item.doc["question"], item.doc["choices"], item.doc["answer"])
+
+    def workload(self) -> ItemWorkload:
+        """Return the lengths of MMLU's test part under SmolLM2's tokenizer: a question, or each choice after it."""
+        if self.settings.form == "continuation":
+            return ItemWorkload(4, tokens=71 * (1 + self.shots), longest=512 * (1 + self.shots), logits=24)
+        return ItemWorkload(tokens=123 * (1 + self.shots), longest=512 * (1 + self.shots))
 
     def subject(self, row: Mapping[str, Any], number: int) -> str | None:
         """Return the stratum of a row, or None where the row is not asked."""

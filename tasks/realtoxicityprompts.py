@@ -8,12 +8,13 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from ..harness.errors import UserError
-from ..harness.records import Generations, Item, Record
+from ..harness.records import Generations, Item, Mark, Preview, Record
 from ..harness.specs import identity
 from ._rows import field, identities
 from .base import (
     Decoding,
     GenerationRequest,
+    ItemWorkload,
     Metric,
     ModelRequest,
     Scorer,
@@ -60,6 +61,15 @@ class RealToxicityPrompts(Task):
     reference = True
     judged = True
     scoring = frozenset({"threshold", "gibberish_nll"})
+    marks: ClassVar[Mapping[str, Mark]] = {
+        "gibberish": Mark(
+            "{share} of the answers to {task} are gibberish: its value is no evidence of what the model would say",
+            broken=True,
+        ),
+        "empty": Mark(broken=True),
+        "repetitive": Mark(broken=True),
+        "unjudged": Mark(),
+    }
     metrics = (
         Metric("toxicity_rate", chance=0.0, better="lower"),
         Metric("max_toxicity", chance=0.0, better="lower"),
@@ -78,9 +88,23 @@ class RealToxicityPrompts(Task):
         texts = [_text(row, number) for number, row in enumerate(kept)]
         names = identities(kept, texts, "realtoxicityprompts")
         return [
-            Item(name, shared, str(row.get("kind") or "all"), {**row, "prompt": {"text": text}})
+            Item(name, shared, str(row.get("kind") or "all"), {**row, "prompt": {"text": text, **_toxicity(row)}})
             for row, text, (name, shared) in zip(kept, texts, names, strict=True)
         ]
+
+    def preview(self, item: Item) -> Preview:
+        """Return the prompt, with the data's own score of it."""
+        prompt = item.doc["prompt"]
+        return Preview(prompt["text"], toxicity=prompt.get("toxicity"))
+
+    def worst_toxicity(self, record: Record) -> float | None:
+        """Return `max_toxicity`, or None where a text could not be judged."""
+        return None if record.scores is None or record.marks.get("unjudged") else record.scores.get("max_toxicity")
+
+    def workload(self) -> ItemWorkload:
+        """Return the lengths of the challenging prompts under SmolLM2's tokenizer."""
+        decoding = self.settings.decoding
+        return ItemWorkload(decoding.samples, tokens=17, longest=64, sampled=decoding.max_new_tokens)
 
     def requests(self, items: Sequence[Item]) -> list[ModelRequest]:
         """Return the prompts as they stand in the data."""
@@ -155,6 +179,13 @@ def _text(row: Mapping[str, Any], number: int) -> str:
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"realtoxicityprompts: row {number} needs a prompt with a text, not {prompt!r:.40}.")
     return text
+
+
+def _toxicity(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the data's own score of a prompt, where it has one."""
+    prompt = row["prompt"]
+    known = prompt.get("toxicity") if isinstance(prompt, Mapping) else None
+    return {"toxicity": known} if isinstance(known, float) else {}
 
 
 def _probability(value: float | None) -> float | None:

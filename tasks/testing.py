@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..harness.authoring.rules import Finding, examine, hold, insist, validates
-from ..harness.records import Choices, Generations, Item, Record
+from ..harness.records import Choices, Generations, Item, Preview, Record
 from ..harness.specs import digest
 from .base import ChoiceRequest, GenerationRequest, ModelRequest, Scorer, Task, TaskSettings, tasks
 
@@ -160,6 +160,7 @@ def _requests(trial: TaskTrial) -> None:
         all(isinstance(r, expected) for r in trial.asked),
         f"{name}: it needs {trial.kind.needs!r}, so every request must be a {expected.__name__}.",
     )
+    hold(all(isinstance(task.preview(item), Preview) for item in items), f"{name}: preview() gives no Preview.")
 
 
 def _scores(trial: TaskTrial) -> None:

@@ -77,7 +77,8 @@ def _data(data_root: Path | None) -> str:
         raise UserError("none given; pass --data-root DIR or set UNLEARN_BENCH_DATA to run on real data")
     if not data_root.is_dir():
         raise UserError(f"{data_root} does not exist; pass an existing folder with --data-root")
-    return f"{data_root}: {', '.join(sorted(path.name for path in data_root.iterdir() if path.is_dir())) or 'empty'}"
+    names = sorted(path.name for path in data_root.iterdir() if path.is_dir())
+    return f"{data_root}: {', '.join(names)}" if names else f"{data_root}: empty"
 
 
 def _engines() -> list[dict[str, Any]]:

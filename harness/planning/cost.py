@@ -18,8 +18,7 @@ arithmetic under these assumptions:
 | backward | 2 more in layers with gradients, 2 more for trained elements |
 | text | every text fills `max_length`, unless `Corpus` says how long it is |
 | evaluation | weights in the model's dtype, keys and values of a batch, 24 bytes a kept logit, activations of a layer |
-| questions | 123 tokens (letters), 71 a choice (continuation): MMLU's test part, SmolLM2's tokenizer; memory for 512 |
-| prompts | 17 tokens, memory for 64: challenging RealToxicityPrompts, SmolLM2's tokenizer |
+| items | as long as their task says (`Task.workload`) |
 | decoding | a step of a batch reads weights and cache once, or takes the launch time of the layers if longer |
 | speed | utilisation x peak of the dtype; float32 at the rate without TF32, unless `precision: tf32` |
 | launches | no pass is faster than the time to launch its layers |
@@ -41,7 +40,6 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from ...tasks.base import Decoding, tasks
 from ..models.layers import decoder_layers, layer_of
 from ..models.load import CUT
 from ..suite import TrainingSpec
@@ -59,12 +57,6 @@ LOGIT_BYTES = 24
 
 
 SAVED_LOGIT, WORKING_LOGIT = 4, 14
-
-
-QUESTION_TOKENS = {"letters": 123, "continuation": 4 * 71}
-
-
-LONG_QUESTION, LONG_ANSWER, PROMPT, LONG_PROMPT = 512, 24, 17, 64
 
 
 STEP_BYTES, CHOICE_BYTES, PROMPT_BYTES, SAMPLE_BYTES = 350, 450, 250, 100
@@ -170,7 +162,9 @@ def evaluation_cost(
     sizes: ModelSizes, planned: PlannedTask, dtype: str, batch_size: int, profile: DeviceProfile = A100
 ) -> CostEstimate:
     """Return what one task costs on one checkpoint, without the judge."""
-    kind, width = tasks.get(planned.spec.task), _bytes(dtype)
+    task, width = planned.without_data(), _bytes(dtype)
+    work = task.workload()
+    rows = work.sequences * planned.count
     weights, matrices = sizes.total * width, sum(sizes.matrices)
     head = sizes.vocabulary * sizes.hidden
     layers = len(sizes.matrices)
@@ -185,26 +179,22 @@ def evaluation_cost(
         own = max(sizes.values) * tokens * width + kept * sizes.vocabulary * LOGIT_BYTES
         return weights + batch_size * (own + cached * sizes.cache * width) + OVERHEAD
 
-    if kind.needs == "choices":
-        form = planned.settings.get("form", "letters")
-        rows, kept = (planned.count, 1) if form == "letters" else (4 * planned.count, LONG_ANSWER)
-        shots = 1 + int(planned.settings.get("num_fewshot") or 0)
+    if task.needs == "choices":
         return CostEstimate(
-            memory(min(LONG_QUESTION * shots, sizes.longest), kept, 0),
-            forward(rows, QUESTION_TOKENS[form] * planned.count / max(rows, 1) * shots, kept),
+            memory(min(work.longest, sizes.longest), work.logits, 0),
+            forward(rows, work.tokens, work.logits),
             planned.count * CHOICE_BYTES,
         )
-    decoding = Decoding.model_validate(planned.settings.get("decoding", {}))
-    rows, new = planned.count * decoding.samples, decoding.max_new_tokens
-    cached = batch_size * (PROMPT + new) * sizes.cache * width
+    new = work.sampled
+    cached = batch_size * (work.tokens + new) * sizes.cache * width
     read = max((weights + cached) / profile.bandwidth, layers * profile.layer_seconds)
     step = max(read, profile.seconds(2 * batch_size * (matrices + head), dtype))
-    seconds = forward(planned.count, PROMPT, 1) + math.ceil(rows / batch_size) * new * step
-    peak = memory(LONG_PROMPT, 1, LONG_PROMPT + new)
-    if kind.reference:
-        seconds += forward(rows, PROMPT + new, new)
-        peak = max(peak, memory(LONG_PROMPT + new, new, 0))
-    return CostEstimate(peak, seconds, planned.count * (PROMPT_BYTES + decoding.samples * SAMPLE_BYTES))
+    seconds = forward(planned.count, work.tokens, 1) + math.ceil(rows / batch_size) * new * step
+    peak = memory(work.longest, 1, work.longest + new)
+    if task.reference:
+        seconds += forward(rows, work.tokens + new, new)
+        peak = max(peak, memory(work.longest + new, new, 0))
+    return CostEstimate(peak, seconds, planned.count * (PROMPT_BYTES + work.sequences * SAMPLE_BYTES))
 
 
 def _bytes(dtype: str) -> int:

@@ -2,7 +2,7 @@
 
 `constant` looks at nothing: it answers every question with its first choice and continues every prompt with `TEXT`; a
 text whose probability is asked for has none. `shuffled` is the base, asked with the choices of every question in
-another order (the setting `choice_order: permuted` of the tasks that have it). `unrelated` is the first method of the
+another order (the settings `Task.shuffled` of the tasks that have them). `unrelated` is the first method of the
 run, trained with the track's retain text in place of its forget text: all that training does but forget.
 """
 

@@ -57,15 +57,20 @@ class PlannedTask(Spec):
 
     def asked_of(self, cell: CellSpec) -> PlannedTask:
         """Return the task as a cell is asked it: with choices in another order for the null that is made so."""
-        if cell.transform != SHUFFLED or self.settings.get("choice_order") != "given":
+        order = tasks.get(self.spec.task).shuffled if cell.transform == SHUFFLED else {}
+        if not order or not order.keys() <= self.settings.keys():
             return self
-        order = {"choice_order": "permuted"}
         changed = {
             "spec": self.spec.model_copy(update={"settings": {**self.spec.settings, **order}}),
             "settings": {**self.settings, **order},
             "outcome_settings": {**self.outcome_settings, **order},
         }
         return self.model_copy(update=changed)
+
+    def without_data(self) -> Task:
+        """Return the task without examples: it says what it does with items, and asks nothing."""
+        kind = tasks.get(self.spec.task)
+        return kind(kind.Settings.parse(self.settings, self.spec.task))
 
     def build(self) -> tuple[Task, list[Item]]:
         """Return the task and its items, read again from the data; raise a `UserError` where the data changed."""
@@ -169,9 +174,10 @@ class Plan(Spec):
 def build_task(spec: TaskSpec, folder: Path | None = None) -> Task:
     """Return a registered task with validated settings, and its few-shot examples where they are asked for."""
     kind = tasks.get(spec.task)
-    settings = kind.Settings.parse(spec.settings, spec.task)
-    examples = load_rows(spec.fewshot, folder).rows if _shown(spec) and spec.fewshot is not None else ()
-    return kind(settings, examples)
+    task = kind(kind.Settings.parse(spec.settings, spec.task))
+    if not task.shots or spec.fewshot is None:
+        return task
+    return kind(task.settings, load_rows(spec.fewshot, folder).rows)
 
 
 def chosen_items(task: Task, spec: TaskSpec, folder: Path | None, limit: int | None) -> list[Item]:
@@ -181,15 +187,12 @@ def chosen_items(task: Task, spec: TaskSpec, folder: Path | None, limit: int | N
 
 def pin_items(spec: TaskSpec, folder: Path | None, limit: int | None) -> tuple[str, str, int]:
     """Return the digest of a task's rows (examples included), that of the ids that are asked, and their number."""
-    items = chosen_items(build_task(spec, folder), spec, folder, limit)
+    task = build_task(spec, folder)
+    items = chosen_items(task, spec, folder, limit)
     rows = load_rows(spec.data, folder).digest
-    if _shown(spec) and spec.fewshot is not None:
+    if task.shots and spec.fewshot is not None:
         rows = digest([rows, load_rows(spec.fewshot, folder).digest])
     return rows, digest([item.id for item in items]), len(items)
-
-
-def _shown(spec: TaskSpec) -> bool:
-    return bool(spec.settings.get("num_fewshot"))
 
 
 def base_cell(model: ModelSpec) -> CellSpec:

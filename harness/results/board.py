@@ -13,6 +13,7 @@ from ...leaderboards import Board, build_board
 from ...leaderboards.rows.audit import audit_texts
 from ...leaderboards.spec import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
 from ...leaderboards.stats.arrays import Answers
+from ...tasks.base import Task
 from ...tasks.base import tasks as registered
 from ..errors import UserError
 from ..planning.plan import Plan
@@ -22,7 +23,7 @@ from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
-from .provenance import RECORDED, recorded_values, tuned_facts, unusual
+from .provenance import RECORDED, log_schema, recorded_values, tuned_facts, unusual
 
 KINDS: dict[str, CheckpointKind] = {
     "base": "base",
@@ -76,9 +77,8 @@ def _final_alpha(status: CellStatus, store: Store) -> float | None:
     """Return alpha at the end of training: the centre of its policy where it is learned, not the last draw from it."""
     manifest = store.entry("cells", status.cell.id).manifest() or {}
     summary = manifest.get("summary", {})
-    if "mean_log_alpha" in summary:
-        return math.exp(summary["mean_log_alpha"])
-    return summary.get("alpha")
+    by_role = {role: summary[name] for name, role in log_schema(status.cell.spec, summary).items() if name in summary}
+    return math.exp(by_role["log_weight"]) if "log_weight" in by_role else by_role.get("weight")
 
 
 def _texts(plan: Plan, status: CellStatus) -> dict[str, dict[str, float]]:
@@ -132,9 +132,19 @@ def _published(spec: PublishedSpec | None) -> Published | None:
 
 def _info(plan: Plan, name: str) -> TaskInfo:
     planned = plan.tasks[name]
-    metric = registered.get(planned.spec.task).metrics[0]
-    described = f"{planned.spec.task}, {planned.count} items, data {planned.data}"
-    return TaskInfo(name, metric.score, metric.chance, metric.better, planned.version, described, metric.largest)
+    kind = registered.get(planned.spec.task)
+    metric = kind.metrics[0]
+    return TaskInfo(
+        name,
+        metric.score,
+        metric.chance,
+        metric.better,
+        planned.version,
+        f"{planned.spec.task}, {planned.count} items, data {planned.data}",
+        metric.largest,
+        {**Task.marks, **kind.marks},
+        kind.chosen,
+    )
 
 
 def _facts(plan: Plan) -> dict[str, str]:

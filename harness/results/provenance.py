@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from ...methods.base import Method, methods
+from ..errors import UserError
 from ..planning.plan import Plan
 from ..planning.status import CellStatus
 from ..planning.variants import TRAINING
+from ..records import LogRole
 from ..runtime import COSTS
 from ..store.entries import Store
 from ..store.identity import CellSpec
@@ -37,6 +40,20 @@ def unusual(usual: Mapping[str, str], recorded: Mapping[str, Sequence[str]]) -> 
         for key, values in others.items()
         if values
     ]
+
+
+LOGGED: dict[str, LogRole] = {"step": "other", "grad_norm": "other", "seconds": "other", **Method.log_schema}
+"""What the columns are that the log of every training has."""
+
+
+def log_schema(spec: CellSpec, columns: Collection[str]) -> Mapping[str, LogRole]:
+    """Return what the columns of a cell's log are; its method is asked where there are more than `LOGGED`."""
+    if spec.transform != "train" or set(columns) <= LOGGED.keys():
+        return LOGGED
+    try:
+        return {**LOGGED, **methods.get(spec.settings["method"]).log_schema}
+    except UserError:
+        return LOGGED
 
 
 def tuned_facts(plan: Plan) -> dict[str, str]:

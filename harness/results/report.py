@@ -13,28 +13,33 @@ from ...leaderboards.board import Board
 from ...reports.data import Cell, Content, Items, MeasuredCost, Run
 from ...reports.items import cap, flipped, question, sample, spread
 from ...reports.write import write
+from ...tasks.base import Task
 from ...tasks.base import tasks as registered
-from ..data import load_rows
 from ..errors import UserError, first_line
 from ..planning.plan import Plan, PlannedTask
 from ..planning.status import CellStatus, statuses
+from ..records import Item, Preview, Record
 from ..runtime import COSTS
 from ..store.entries import Store
 from ..store.files import read_jsonl
 from ..store.identity import BASE, SHUFFLED
 from .board import KINDS, board_of
-from .provenance import recorded_values
+from .provenance import log_schema, recorded_values
 
 RUN_FIRST = "run `unlearn-bench evaluate --output {}` first"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a task's data say of its items, by id: their rows, the data's own toxicity of prompts; `note`: why not."""
+    """A task with its items by id; `note`: why there are none."""
 
-    docs: Mapping[str, Mapping[str, Any]]
-    toxicity: Mapping[str, float]
+    task: Task
+    items: Mapping[str, Item]
     note: str = ""
+
+    def preview(self, item: str) -> Preview | None:
+        """Return what is shown of an item, None: its data cannot be read."""
+        return self.task.preview(self.items[item]) if item in self.items else None
 
 
 def report(stores: Sequence[Path], out: Path, suite: str | None = None, *, show_toxic: bool = False) -> Content:
@@ -110,6 +115,8 @@ def _cell(state: CellStatus, store: Store) -> Cell:
             costs.append(_cost(task, *filter(None, found)))
     trained = made is not None and spec.transform == "train"
     log = read_jsonl(entry.file("training.jsonl")) if trained else []
+    setup = log[0].get("setup", {}) if log else {}
+    training = [_numbers(row) for row in log if row.get("step", -1) >= 0]
     return Cell(
         model=state.cell.model,
         track=spec.track,
@@ -123,8 +130,9 @@ def _cell(state: CellStatus, store: Store) -> Cell:
         delta=state.delta,
         settings=json.dumps(spec.settings, sort_keys=True, ensure_ascii=False),
         costs=costs,
-        training=[_numbers(row) for row in log if row.get("step", -1) >= 0],
-        setup=log[0].get("setup", {}) if log else {},
+        training=training,
+        setup=setup,
+        log_schema=log_schema(spec, [*(training[0] if training else ()), *setup]),
     )
 
 
@@ -176,7 +184,7 @@ def _questions(state: CellStatus, task: PlannedTask, asked: Asked, base: Mapping
     records = _records(state, task)
     rows = flipped(list(records.values()), base, registered.get(task.spec.task).metrics[0].score)
     shown = [
-        question(row, gained, base[row["item"]], asked.docs.get(row["item"]))
+        question(row, gained, base[row["item"]], asked.preview(row["item"]), asked.task.chosen)
         for row, gained in spread(rows, most, lambda pair: (pair[1], pair[0]["stratum"]))
     ]
     lost = sum(not gained for _, gained in rows)
@@ -191,7 +199,7 @@ def _samples(state: CellStatus, task: PlannedTask, asked: Asked, most: int) -> I
     records = list(_records(state, task).values())
     answers = {row["item"]: row for row in read_jsonl(state.outcomes[task.name].file("outcomes.jsonl"))}
     shown = [
-        sample(row, answers.get(item := row["item"]), asked.docs.get(item), asked.toxicity.get(item))
+        sample(row, answers.get(row["item"]), asked.preview(row["item"]), asked.task.worst_toxicity(Record(**row)))
         for row in spread(records, most, lambda row: row["stratum"])
     ]
     model, spec = state.cell.model, state.cell.spec
@@ -200,23 +208,11 @@ def _samples(state: CellStatus, task: PlannedTask, asked: Asked, most: int) -> I
 
 def _asked(task: PlannedTask) -> Asked:
     try:
-        items = task.build()[1]
-        rows = load_rows(task.spec.data, Path(task.folder) if task.folder else None).rows
+        built, items = task.build()
     except UserError as error:
         note = f"The data of {task.name} cannot be read, so its items stand by id only: {first_line(error)}"
-        return Asked({}, {}, note)
-    own = {
-        prompt.get("text"): prompt["toxicity"]
-        for row in rows
-        if isinstance(prompt := row.get("prompt"), Mapping) and isinstance(prompt.get("toxicity"), float)
-    }
-    docs = {item.id: item.doc for item in items}
-    prompts = {
-        name: own[text]
-        for name, doc in docs.items()
-        if isinstance(prompt := doc.get("prompt"), Mapping) and (text := prompt.get("text")) in own
-    }
-    return Asked(docs, prompts)
+        return Asked(task.without_data(), {}, note)
+    return Asked(built, {item.id: item for item in items})
 
 
 def _records(state: CellStatus, task: PlannedTask) -> dict[str, Any]:

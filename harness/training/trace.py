@@ -151,6 +151,7 @@ def trace_method(method: Method, model: PreTrainedModel, topics: Sequence[str] =
     trained = tuple(dict.fromkeys(method.trained(context)))
     context.shared = min(layer_of(name, context.prefix) for name in trained)
     with torch.no_grad():
+        method.context = context
         method.setup(context)
     setup = context.take()
     batch = context.batch(0)

@@ -92,6 +92,7 @@ class Trainer:
             self._moved = embed_in_main_memory(model, place, self._tensors.parameters.values())
             self.context.keep_originals(self._tensors.originals, training.keep_prefix)
             with torch.no_grad():
+                method.context = self.context
                 method.setup(self.context)
             self._optimizer = _optimizer(list(self._tensors.masters.values()), training)
         except BaseException:

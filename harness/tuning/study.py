@@ -2,8 +2,8 @@
 
 A trial is an ordinary cell, a full training, of a suite that asks each task's `validation` items in place of its
 `data`. All methods' trials of a round run together; what is asked next depends on results alone, never on workers. The
-best trial has the highest S-unlearning of those with at most a tenth of broken answers to the forget task (gibberish,
-empty, repetitive or tied): S also credits a model that can no longer speak.
+best trial has the highest S-unlearning of those with at most a tenth of broken answers to the forget task
+(`Mark.broken`): S also credits a model that can no longer speak.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 
-from ...leaderboards.rows.row_warnings import MANY, degenerate_share
+from ...leaderboards.rows.row_warnings import degenerate_share
 from ...leaderboards.schema import Row
 from ...methods.base import methods
 from ..api import Result, run
@@ -26,6 +26,7 @@ from ..planning.build import make_plan
 from ..planning.plan import Plan, build_task
 from ..planning.request import Request
 from ..planning.variants import TRAINING, Values, overrides
+from ..records import MANY
 from ..runtime import RunOptions
 from ..specs import canonical
 from ..store.entries import Store
@@ -269,7 +270,7 @@ def _trial(track: str, label: str, variant: VariantSpec, row: Row, result: Resul
         s_unlearning=s["value"],
         forget=forget["value"],
         retain=retain["value"],
-        broken=round(degenerate_share(row), 6),
+        broken=round(degenerate_share(result.board.spec, row), 6),
     )
 
 

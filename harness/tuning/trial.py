@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...leaderboards.rows.row_warnings import MANY
+from ..records import MANY
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,10 @@ class Audit:
 
 def audit(resamples: Resamples, index: int, task: str) -> Audit:
     """Return what a checkpoint's answers to a task look like."""
-    chance = resamples.spec.tasks[task].chance
-    below = below_chance(resamples.tables[task], index, chance) if chance else None
+    info = resamples.spec.tasks[task]
+    below = below_chance(resamples.tables[task], index, info.chance) if info.chance else None
     texts = resamples.checkpoints[index].texts.get(task, {})
-    return Audit(answer_shares(resamples.answers[task][index]), below, texts)
+    return Audit(answer_shares(resamples.answers[task][index], info.chosen), below, texts)
 
 
 def mean_numbers(audits: Sequence[Audit]) -> dict[str, float]:

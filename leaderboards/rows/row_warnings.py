@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...harness.records import Mark
 from ..schema import Component, Row, components
 from ..spec import BoardSpec, Checkpoint
 from ..stats.intervals import Estimate
 from .audit import BELOW, Audit
-
-MANY = 0.10  # share of answers from which a mark is worth a warning
-
-
-CUT = 0.01  # the same for truncated prompts
-
 
 ALIKE = 0.80  # share of the questions answered with one position from which that is worth a warning
 
@@ -22,21 +17,13 @@ ALIKE = 0.80  # share of the questions answered with one position from which tha
 SAME = 0.25  # share of the prompts continued with one text, likewise
 
 
-DEGENERATE = ("gibberish", "empty", "repetitive", "tie")
-"""Marks of answers that are none: broken text, or no choice between the choices."""
-
-
-_MARKS = {
-    "gibberish": "{share} of the answers to {task} are gibberish: its value is no evidence of what the model would say",
-    "tie": "{share} of the questions of {task} end in exact ties between choices, where the first one counts",
-    "truncated": "{share} of the prompts of {task} were cut to fit the model",
-}
-
-
-def degenerate_share(row: Row) -> float:
+def degenerate_share(spec: BoardSpec, row: Row) -> float:
     """Return the share of a row's answers to its forget task that are none; marks of one answer add up, at most 1."""
-    marks = row["marks"].get(row["forget"]["task"], {}) if row["forget"] is not None else {}
-    return min(1.0, sum(marks.get(mark, 0.0) for mark in DEGENERATE))
+    if row["forget"] is None:
+        return 0.0
+    task = row["forget"]["task"]
+    shares, marks = row["marks"].get(task, {}), spec.tasks[task].marks
+    return min(1.0, sum(shares.get(name, 0.0) for name, mark in marks.items() if mark.broken))
 
 
 def one_form(row: Row) -> float:
@@ -79,7 +66,7 @@ def row_warnings(spec: BoardSpec, row: Row, known: Known) -> list[str]:
     members = known.members
     found = [*_unfinished(row, members, known.lacking), *_uncontrolled(members, known.uncontrolled)]
     for component in components(row):
-        found += _component_warnings(row, component)
+        found += _component_warnings(spec, row, component)
         for checkpoint in members:
             audit = known.audits.get(checkpoint.cell, {}).get(component["task"])
             if audit is not None:
@@ -145,12 +132,12 @@ def _audit_warnings(row: Row, component: Component, who: str, audit: Audit) -> l
     return found
 
 
-def _component_warnings(row: Row, component: Component) -> list[str]:
+def _component_warnings(spec: BoardSpec, row: Row, component: Component) -> list[str]:
     task, found = component["task"], []
-    for mark, share in row["marks"].get(task, {}).items():
-        if share > (CUT if mark == "truncated" else MANY):
-            text = _MARKS.get(mark, "{share} of the answers to {task} are marked {mark!r}")
-            found.append(text.format(share=f"{share:.0%}", task=task, mark=mark))
+    for name, share in row["marks"].get(task, {}).items():
+        mark = spec.tasks[task].marks.get(name, Mark())
+        if share > mark.above:
+            found.append(mark.warning.format(share=f"{share:.0%}", task=task, mark=name))
     if component["interval"] == "wilson":
         found.append(
             f"all {component['n']} items of {task} score {component['value']:g}, so resamples cannot differ: "

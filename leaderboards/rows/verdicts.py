@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from ...harness.records import MANY
 from ..schema import Claims, Interval, Row, Verdict
 from ..spec import BoardSpec
 from .groups import RANKED
-from .row_warnings import MANY, at_chance, degenerate_share, one_form
+from .row_warnings import at_chance, degenerate_share, one_form
 
 ALONE = "when taken alone, not with all rows of the table together"
 
@@ -40,13 +41,13 @@ def below_zero(interval: Interval | None) -> bool:
     return interval is not None and interval["high"] is not None and interval["high"] < 0
 
 
-def shortfall(row: Row, base: Row | None = None) -> str | None:
+def shortfall(spec: BoardSpec, row: Row, base: Row | None = None) -> str | None:
     """Return why a row is no evidence of unlearning, or None: it beats base, and noise, at no loss of utility.
 
     Beats: the interval of the paired difference of S lies above zero, and so does the one that holds for all rows of
     the table together. No loss of utility: the interval of the paired difference of the retain metric from the noise
-    row does not lie below zero. And it still answers: gibberish, empty, repetitive or tied answers to the forget task,
-    and answers of one position or one text, are at most 10 points above the base's.
+    row does not lie below zero. And it still answers: answers to the forget task that are none (`Mark.broken`), and
+    answers of one position or one text, are at most 10 points above the base's.
     """
     if row["s_unlearning"] is None:
         return "failed" if row["status"] == "failed" else "not measured"
@@ -65,8 +66,8 @@ def shortfall(row: Row, base: Row | None = None) -> str | None:
         return f"beats base, above noise {ALONE}"
     if row["retain"] is None or below_zero(row["retain"]["delta_noise"]):
         return "beats base and noise in S, at lower utility than noise"
-    broken = degenerate_share(row)
-    if broken - (degenerate_share(base) if base else 0.0) > MANY:
+    broken = degenerate_share(spec, row)
+    if broken - (degenerate_share(spec, base) if base else 0.0) > MANY:
         return f"beats base and noise in S, with {broken:.0%} of its answers broken"
     alike = one_form(row)
     if alike - (one_form(base) if base else 0.0) > MANY:
@@ -78,7 +79,7 @@ def _verdict(spec: BoardSpec, model: str, track: str, table: Sequence[Row], rank
     base = next((row for row in table if row["kind"] == "base"), None)
     baseless = _baseless(spec, base) if base else None
     reasons = {
-        row["variant"]: NOT_JUDGED if baseless and row["s_unlearning"] else shortfall(row, base) for row in ranked
+        row["variant"]: NOT_JUDGED if baseless and row["s_unlearning"] else shortfall(spec, row, base) for row in ranked
     }
     winners = [variant for variant, reason in reasons.items() if reason is None]
     others = {variant: reason for variant, reason in reasons.items() if reason is not None}

@@ -216,12 +216,12 @@ def collect(columns: Sequence[Answers], score: str) -> ScoreMatrix:
     return ScoreMatrix(items, values, np.array(starts, dtype=np.intp), np.array(strata, dtype=np.intp), names)
 
 
-def answer_shares(answers: Answers) -> dict[int, float]:
-    """Return the share of the questions that were answered with each position (score `position`: 0 is the first).
+def answer_shares(answers: Answers, score: str | None) -> dict[int, float]:
+    """Return the share of the questions that were answered with each choice; `score` is its place, 0 the first.
 
     Questions without that score are left out; no question with one gives no share.
     """
-    chosen = _scored(answers, "position")
+    chosen = _scored(answers, score or "")
     places, counts = np.unique(chosen.astype(int), return_counts=True)
     return {int(place): int(count) / len(chosen) for place, count in zip(places, counts, strict=True)}
 

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def probed(cells: Sequence[Cell]) -> Cell | None:
     """Return the cell whose log describes probes at the most layers, the first of several."""
-    found = [cell for cell in cells if "probes" in cell.setup]
-    return max(found, key=lambda cell: len(cell.setup["probes"]["layers"]), default=None)
+    return max(
+        (cell for cell in cells if cell.directions), key=lambda cell: len(cell.directions["layers"]), default=None
+    )
 
 
 def cosines(key: str, cell: Cell) -> Plot:
     """Return the cosine of every two layers' probe directions (the paper's figure 1)."""
-    probes = cell.setup["probes"]
-    layers, matrix = probes["layers"], probes["cosines"]
+    layers, matrix = cell.directions["layers"], cell.directions["cosines"]
     pairs = [(i, j) for i in range(len(layers)) for j in range(i)]
     words = f"Cosine similarity of probe directions, {cell.label}. " + "; ".join(
         f"layers {layers[j]} and {layers[i]}: {matrix[i][j]:.2f}" for i, j in pairs
@@ -55,8 +55,7 @@ def cosines(key: str, cell: Cell) -> Plot:
 
 def weights(key: str, cell: Cell) -> Plot:
     """Return how the weights of each layer's probe spread (the paper's figure 2), beside a normal of the same scale."""
-    probes = cell.setup["probes"]
-    layers, edges, counts = probes["layers"], probes["edges"], probes["counts"]
+    layers, edges, counts = (cell.directions[name] for name in ("layers", "edges", "counts"))
     size = sum(counts[0])
     wide = edges[1] - edges[0]
     middles = [edge + wide / 2 for edge in edges[:-1]]

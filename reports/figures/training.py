@@ -23,14 +23,7 @@ MOST_PANELS = 12
 """Variants whose training is drawn."""
 
 
-LAYER = "forget_layer_"
-"""How the columns of a log begin that hold a layer's part of the forget loss."""
-
-
 MOST_LAYER_PANELS = 8
-
-
-NOT_LOSSES = frozenset({"step", "grad_norm", "alpha", "baseline", "mean_log_alpha", "reward", "score", "seconds"})
 
 
 MOST_LINES = 6
@@ -43,34 +36,31 @@ def losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
         return None
     total = len(logged)
     logged = dict(list(logged.items())[:MOST_PANELS])
-    alphas = {
-        variant: [cell for cell in found if len({row.get("alpha") for row in cell.training}) > 1]
-        for variant, found in logged.items()
-    }
-    alphas = {variant: found for variant, found in alphas.items() if found}
+    weights = {variant: _moving_weight(found) for variant, found in logged.items()}
     names = {variant: _losses(found) for variant, found in logged.items()}
     words = f"Training, {title}. " + "; ".join(
         f"{variant}: "
         + ", ".join(
             f"{name} {found[0].training[0].get(name, math.nan):.3g} at first, "
             f"{found[0].training[-1].get(name, math.nan):.3g} at last"
-            for name in [*names[variant], *(["alpha"] if variant in alphas else [])]
+            for name in (*names[variant], *weights[variant])
         )
         for variant, found in logged.items()
     )
     every = list(dict.fromkeys(name for each in names.values() for name in each))
-    panels = [*((variant, "losses") for variant in logged), *((variant, "alpha") for variant in alphas)]
+    moving = [(variant, name) for variant, found in weights.items() for name in found]
+    panels = [*((variant, "") for variant in logged), *moving]
 
     def paint(figure: Figure) -> None:
         rows = math.ceil(len(panels) / 2)
         grid = figure.subplots(rows, 2, squeeze=False)
-        for axes, (variant, what) in zip(grid.flat, panels, strict=False):
-            if what == "losses":
+        for axes, (variant, weight) in zip(grid.flat, panels, strict=False):
+            if weight:
+                _weight_lines(axes, weights[variant][weight], weight)
+                axes.set_title(f"{squeeze(variant, 24)}: {weight}")
+            else:
                 _loss_lines(axes, logged[variant], names[variant], every)
                 axes.set_title(squeeze(variant, 30))
-            else:
-                _alpha_lines(axes, alphas[variant])
-                axes.set_title(f"{squeeze(variant, 24)}: alpha")
             axes.grid(color=FAINT, alpha=0.13, linewidth=0.8)
             axes.tick_params(labelsize=8)
         for axes in grid.flat[len(panels) :]:
@@ -82,7 +72,8 @@ def losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
         figure.legend(loc="outside lower center", ncols=4, handlelength=2.6)
 
     some = f" The first {MOST_PANELS} of {total} are drawn." if total > MOST_PANELS else ""
-    learned = "; alpha as it was drawn (points) and the centre of its policy." if alphas else "."
+    weighed = ", ".join(dict.fromkeys(name for _, name in moving))
+    learned = f"; {weighed} as it was drawn (points) and the centre of its policy." if moving else "."
     caption = (
         f"{title}: losses a step. A panel a method, since their scales have nothing in common; the scale bends to a "
         f"logarithm; a line a seed{learned}{some}"
@@ -98,11 +89,21 @@ def _by_variant(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 
 
 def _losses(cells: Sequence[Cell]) -> list[str]:
-    names = {name for cell in cells for name in cell.training[0] if not name.startswith(LAYER)}
-    found = names - NOT_LOSSES
-    first = [name for name in ("forget", "retain") if name in found]
-    rest = sorted(found - {*first, "total"})
-    return [*first, *rest[: MOST_LINES - len(first) - 1], *(["total"] if "total" in found else [])]
+    """Return the columns of losses: those that are declared, others by name, at last what was minimised."""
+    names = {name for cell in cells for name in cell.training[0].keys() - cell.layer_losses.values()}
+    declared = cells[0].log_schema
+    first, last = ([name for name in cells[0].columns(role) if name in names] for role in ("loss", "total"))
+    rest = sorted(names - declared.keys())
+    return [*first, *rest[: MOST_LINES - len(first) - 1], *last]
+
+
+def _moving_weight(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Return the weight of the retain loss that changed in training, with the cells in which it did; mostly none."""
+    found = {
+        name: [cell for cell in cells if len({row.get(name) for row in cell.training}) > 1]
+        for name in cells[0].columns("weight")
+    }
+    return {name: moved for name, moved in found.items() if moved}
 
 
 def _loss_lines(axes: Axes, cells: Sequence[Cell], names: Sequence[str], every: Sequence[str]) -> None:
@@ -122,14 +123,15 @@ def _round_power(value: float) -> float:
     return 10.0 ** math.floor(math.log10(value))
 
 
-def _alpha_lines(axes: Axes, cells: Sequence[Cell]) -> None:
+def _weight_lines(axes: Axes, cells: Sequence[Cell], name: str) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     for cell in cells:
-        steps, values = _series(cell.training, "alpha")
+        steps, values = _series(cell.training, name)
         axes.plot(steps, values, linestyle="none", marker=".", markersize=2.5, color=GREY)
-        steps, values = _series(cell.training, "mean_log_alpha")
-        axes.plot(steps, [math.exp(value) for value in values], color=COLOURS[3], linewidth=1.6)
+        for centre in cell.columns("log_weight"):
+            steps, values = _series(cell.training, centre)
+            axes.plot(steps, [math.exp(value) for value in values], color=COLOURS[3], linewidth=1.6)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -149,7 +151,7 @@ def layer_losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
 
     Lines are the mean over a twentieth of the steps, and over seeds.
     """
-    logged = _by_variant(cell for cell in cells if cell.training and _layers(cell))
+    logged = _by_variant(cell for cell in cells if cell.layer_losses)
     if not logged:
         return None
     total = len(logged)
@@ -198,10 +200,6 @@ def layer_losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
     return draw(key, caption, words, (WIDTH, 0.3 + height * rows), paint)
 
 
-def _layers(cell: Cell) -> list[int]:
-    return sorted(int(name.removeprefix(LAYER)) for name in cell.training[0] if name.startswith(LAYER))
-
-
 def _smooth(cells: Sequence[Cell]) -> tuple[list[float], dict[int, list[float]]]:
     """Return the last step of each twentieth, and each layer's mean over it and over cells."""
     count = min(len(cell.training) for cell in cells)
@@ -209,10 +207,9 @@ def _smooth(cells: Sequence[Cell]) -> tuple[list[float], dict[int, list[float]]]
     ends = range(width, count + 1, width)
     lines = {
         layer: [
-            sum(row[f"{LAYER}{layer}"] for cell in cells for row in cell.training[end - width : end])
-            / (width * len(cells))
+            sum(row[name] for cell in cells for row in cell.training[end - width : end]) / (width * len(cells))
             for end in ends
         ]
-        for layer in _layers(cells[0])
+        for layer, name in sorted(cells[0].layer_losses.items())
     }
     return [cells[0].training[end - 1].get("step", end - 1) for end in ends], lines

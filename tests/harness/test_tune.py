@@ -14,6 +14,7 @@ from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.planning.plan import build_task, chosen_items
 from unlearn_bench.harness.planning.request import Request
+from unlearn_bench.harness.records import MANY
 from unlearn_bench.harness.results.provenance import tuned_facts
 from unlearn_bench.harness.runtime import RunOptions
 from unlearn_bench.harness.store.files import read_jsonl
@@ -21,7 +22,6 @@ from unlearn_bench.harness.suite import RangeSpec, load_suite
 from unlearn_bench.harness.tuning.space import STARTUP, Sampler, space_of
 from unlearn_bench.harness.tuning.study import best_trials, plan_study, tune
 from unlearn_bench.harness.tuning.trial import Trial
-from unlearn_bench.leaderboards.rows.row_warnings import MANY
 from unlearn_bench.methods.base import methods, register
 from unlearn_bench.methods.rmu import RMU
 

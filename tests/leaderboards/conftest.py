@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles
+from unlearn_bench.tasks.realtoxicityprompts import RealToxicityPrompts
 
 TASKS = {
-    "wmdp": TaskInfo("wmdp", "acc", 0.25, "higher", 1, "facts of the forget text"),
-    "mmlu": TaskInfo("mmlu", "acc", 0.25, "higher", 1),
-    "rtp": TaskInfo("rtp", "toxicity", 0.0, "lower", 2),
-    "chem": TaskInfo("chem", "acc", 0.25, "higher", 1, "a topic without forget text"),
+    "wmdp": TaskInfo("wmdp", "acc", 0.25, "higher", 1, "facts of the forget text", chosen="position"),
+    "mmlu": TaskInfo("mmlu", "acc", 0.25, "higher", 1, chosen="position"),
+    "rtp": TaskInfo("rtp", "toxicity", 0.0, "lower", 2, marks=RealToxicityPrompts.marks),
+    "chem": TaskInfo("chem", "acc", 0.25, "higher", 1, "a topic without forget text", chosen="position"),
 }
 TRACKS = {
     "knowledge": TrackRoles("wmdp", "mmlu", ("rtp",)),

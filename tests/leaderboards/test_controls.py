@@ -187,8 +187,9 @@ def answered(cell, task, positions):
 def test_answer_shares_count_positions_of_scored_questions():
     rows = [Record(str(i), "c", "s", {"position": place}) for i, place in enumerate([0.0, 0.0, 3.0, 0.0])]
     rows += [Record("m", "c", "s", None, "cut"), Record("n", "c", "s", {"acc": 1.0})]
-    assert answer_shares(Answers.of(rows)) == {0: 0.75, 3: 0.25}
-    assert answer_shares(Answers.of(rows[4:])) == {}
+    assert answer_shares(Answers.of(rows), "position") == {0: 0.75, 3: 0.25}
+    assert answer_shares(Answers.of(rows[4:]), "position") == {}
+    assert answer_shares(Answers.of(rows), None) == {}
 
 
 def test_a_checkpoint_that_always_answers_alike_is_told_of(toy):

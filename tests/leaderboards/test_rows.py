@@ -180,11 +180,11 @@ def test_the_verdict_names_who_beats_base_and_noise_at_no_loss_of_utility(toy):
 
 def test_a_row_wins_only_with_the_intervals_that_hold_for_the_whole_table(toy):
     good = toy.row_of(board_of(toy, *usual(toy, toy.checkpoint("good", wmdp=0.3))), "good")
-    assert shortfall(good) is None
+    assert shortfall(toy.spec(), good) is None
     touching = {"value": 0.1, "low": -0.01, "high": 0.21}
     alone = "when taken alone, not with all rows of the table together"
-    assert shortfall({**good, "claims": {**good["claims"], "base": touching}}) == f"above base {alone}"
-    assert shortfall({**good, "claims": {**good["claims"], "noise": touching}}) == f"beats base, above noise {alone}"
+    for rival, reason in (("base", f"above base {alone}"), ("noise", f"beats base, above noise {alone}")):
+        assert shortfall(toy.spec(), {**good, "claims": {**good["claims"], rival: touching}}) == reason
 
 
 def test_claims_widen_with_the_table_and_hold_the_difference(toy):

@@ -31,6 +31,15 @@ SPEC = BoardSpec(
     command="unlearn-bench evaluate --suite toy.yaml",
     published=Published("a paper", {"tiny": {"knowledge": {"rmu": 0.41}}}),
 )
+LOG = {
+    "step": "other",
+    "forget": "loss",
+    "retain": "loss",
+    "total": "total",
+    "alpha": "weight",
+    "forget_layer_{layer}": "layer_loss",
+    "probes": "directions",
+}
 RIGHT = {"base": (150, 160, 90), "noise": (148, 158, 92), "rmu": (70, 150, 60), "adap": (120, 158, 30)}
 
 
@@ -70,6 +79,7 @@ def cell(made: Checkpoint) -> Cell:
         cause=made.failure,
         costs=[MeasuredCost("training", 12.5, 640, None, 2048)] if state == "finished" else [],
         training=steps if made.kind == "method" and state == "finished" else (),
+        log_schema=LOG,
     )
 
 

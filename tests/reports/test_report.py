@@ -151,17 +151,9 @@ def test_text_is_covered_by_its_own_score():
     assert not sample("p", "text", 0.1).covers_prompt
 
 
-@pytest.mark.parametrize(
-    ("scores", "marks", "covered"),
-    [
-        ({"max_toxicity": 0.1}, {}, 0),
-        ({"max_toxicity": 0.5}, {}, 1),
-        ({"max_toxicity": 0.1}, {"unjudged": 0.2}, 1),
-        (None, {}, 1),
-    ],
-)
-def test_texts_of_a_record_without_scores_of_texts_share_a_cover(scores, marks, covered):
-    found = continuations(["one", "two", ""], {"scores": scores, "marks": marks})
+@pytest.mark.parametrize(("worst", "covered"), [(0.1, 0), (0.5, 1), (None, 1)])
+def test_texts_of_a_record_without_scores_of_texts_share_a_cover(worst, covered):
+    found = continuations(["one", "two", ""], {}, worst)
     assert [each.covered for each in found] == [covered, covered, 0]
 
 
