@@ -29,8 +29,8 @@ HARNESS = (
     ("cli",),
 )
 """Lowest first; rooms of one floor do not import each other. `suites` are loaded by name, by nobody."""
-LEADERBOARDS = (("schema",), ("stats",), ("spec",), ("rows",), ("text",), ("board",))
-REPORTS = (("data",), ("figures",), ("document",), ("items", "comparison"), ("sections",), ("write",))
+LEADERBOARDS = (("stats",), ("spec",), ("schema",), ("rows",), ("text",), ("board",))
+REPORTS = (("data",), ("figures",), ("document",), ("items", "tables", "comparison"), ("sections",), ("write",))
 FLOORS = {"harness": HARNESS, "leaderboards": LEADERBOARDS, "reports": REPORTS}
 
 CONTRACTS = {"harness.errors", "harness.records", "harness.registry", "harness.specs"}
