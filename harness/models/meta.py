@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..errors import UserError, first_line
 from .load import attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def meta_model(facts: Mapping[str, Any]) -> PreTrainedModel:
@@ -25,6 +27,8 @@ def meta_model(facts: Mapping[str, Any]) -> PreTrainedModel:
 
 @lru_cache(maxsize=8)
 def _meta_model(facts: str) -> PreTrainedModel:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     try:
         config = AutoConfig.for_model(**json.loads(facts))
         with torch.device("meta"):

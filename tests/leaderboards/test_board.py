@@ -186,7 +186,6 @@ def test_a_board_of_failures_renders(toy):
 def test_importing_leaderboards_loads_no_torch_and_building_a_board_neither():
     code = (
         "import sys, unlearn_bench.leaderboards as lb\n"
-        "assert 'numpy' not in sys.modules\n"
         "for name in lb.__all__: getattr(lb, name)\n"
         "spec = lb.BoardSpec('s', 1, '', {}, {})\n"
         "lb.build_board(spec, []).to_csv()\n"
