@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from .errors import UserError
 from .executors.base import ClusterExecutor, Executor, executors
 from .models.load import find_device
 from .planning.build import make_plan
+from .planning.classes import pack
 from .planning.plan import Plan
 from .planning.request import Request
 from .planning.status import CellStatus, statuses
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..leaderboards import Board
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_OUTPUT = Path("unlearn-bench-results")
 
@@ -88,8 +92,10 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
         if not any((store.root / "plans").iterdir()):
             kind.prepare()
         plan = make_plan(request, store)
+        classes = b"" if kind.in_process else pack(plan)
         plan.save(store)
-        failures = _run_jobs(plan, store, kind, options, request.engine_options, console or Console(stderr=True))
+        console = console or Console(stderr=True, quiet=logger.getEffectiveLevel() > logging.WARNING)
+        failures = _run_jobs(plan, store, kind, options, request.engine_options, classes, console)
         cells = statuses(plan, store)
         board = board_of(plan, store, cells)
         write_board(board, store)
@@ -109,6 +115,7 @@ def _run_jobs(
     kind: type[Executor],
     options: RunOptions,
     engine_options: Mapping[str, Any],
+    classes: bytes,
     console: Console,
 ) -> dict[str, str]:
     """Make and evaluate what is not finished; return the cause of failure by the name of the cell."""
@@ -124,6 +131,8 @@ def _run_jobs(
             threads=plan.suite.threads,
             engine_options=engine_options,
             memory=_memory(plan, options.batch_size) if on_cluster else {},
+            classes=classes,
+            log_level=logger.getEffectiveLevel(),
         )
         failures = Runner(plan, store, executor, config, display.cell).run()
     several = len(plan.models) > 1

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .errors import UserError, suggest
 
@@ -40,7 +41,6 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, package: str, group: str) -> None:
         self.kind, self.package, self.group = kind, package, group
         self._found: dict[str, T] = {}
-        self._origin: dict[str, str] = {}
         self._scanned = False
         self.broken: dict[str, str] = {}
 
@@ -50,14 +50,47 @@ class Registry(Generic[T]):
         check_name(self.kind, name)
 
         def decorate(thing: Registration) -> Registration:
-            origin = f"{thing.__module__}.{thing.__qualname__}"  # pyright: ignore[reportAttributeAccessIssue]
-            if self._origin.get(name, origin) != origin:
-                raise UserError(f"The {self.kind} name {name!r} is taken by {self._origin[name]}; rename {origin}.")
-            self._found[name] = thing  # pyright: ignore[reportArgumentType]
-            self._origin[name] = origin
+            taken = _path(self._found.get(name, thing))
+            if taken != _path(thing):
+                raise UserError(f"The {self.kind} name {name!r} is taken by {taken}; rename {_path(thing)}.")
+            self.put(name, thing)  # pyright: ignore[reportArgumentType]
             return thing
 
         return decorate
+
+    def put(self, name: str, thing: T) -> None:
+        """Put a thing under a name, whatever stands there."""
+        self._found[name] = thing
+
+    def name_of(self, thing: T) -> str:
+        """Return the name that a class stands under; one that stands under none is registered for this process.
+
+        Its name is its own `name`, else that of the class in small letters: `SignFlip` is `sign_flip`.
+
+        Raises:
+            UserError: another class has that name.
+        """
+        self._scan()
+        known = next((name for name, other in self._found.items() if other is thing), None)
+        if known is not None:
+            return known
+        words = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z0-9]+|\d+", thing.__name__)  # pyright: ignore
+        name = vars(thing).get("name") or "_".join(words).lower()
+        self.register(name)(thing)
+        return name
+
+    @contextmanager
+    def temporary(self, name: str, thing: T) -> Iterator[str]:
+        """Let a thing stand under a name for the length of a block, in place of what stands there."""
+        check_name(self.kind, name)
+        self._scan()
+        before = {name: self._found[name]} if name in self._found else {}
+        self._found[name] = thing
+        try:
+            yield name
+        finally:
+            del self._found[name]
+            self._found |= before
 
     def names(self) -> list[str]:
         """Return all names, sorted, plugins included."""
@@ -77,8 +110,7 @@ class Registry(Generic[T]):
 
     def origin(self, name: str) -> str:
         """Return the dotted path of the thing called `name`."""
-        self.get(name)
-        return self._origin[name]
+        return _path(self.get(name))
 
     def _scan(self) -> None:
         if self._scanned:
@@ -101,3 +133,7 @@ class Registry(Generic[T]):
             self.broken[source] = str(error)
         except Exception as error:
             self.broken[source] = f"{type(error).__name__}: {error}"
+
+
+def _path(thing: Any) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"

@@ -6,6 +6,8 @@ waits for that while a worker is free.
 
 from __future__ import annotations
 
+import logging
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -34,6 +36,8 @@ from .runtime import Event, RunConfig
 from .store.entries import Store
 from .store.identity import CellSpec
 from .transforms.base import BuildJob
+
+logger = logging.getLogger(__name__)
 
 MEND = "the same command makes it when that is mended"
 
@@ -101,7 +105,17 @@ class Runner:
             self._start(*self._again.pop(0))
 
     def _start(self, cell: PlannedCell, job: Job) -> None:
-        self._running[self.executor.submit(job)] = (cell, job)
+        what = "making" if isinstance(job, BuildJob) else f"measuring {', '.join(task.name for task in job.tasks)}"
+        started = time.monotonic()
+
+        def ended(future: Future[None]) -> None:
+            how = "failed" if future.exception() else "ended"
+            logger.info("%s: %s %s after %.1f s", cell.spec.label, what, how, time.monotonic() - started)
+
+        logger.info("%s: %s begins", cell.spec.label, what)
+        future = self.executor.submit(job)
+        future.add_done_callback(ended)
+        self._running[future] = (cell, job)
 
     def _parent(self, cell: PlannedCell) -> str:
         """Return which parent of a derived cell failed, and why."""
@@ -152,6 +166,7 @@ class Runner:
         if isinstance(error, WorkerLost) and cell.id in self._retried:
             cause += " (it was tried twice, the second time alone)"
         trace = "".join(traceback.format_exception(error))
+        logger.info("%s failed: %s", spec.label, cause)
         self._settled.add(cell.id)
         self.failures[cell.id] = cause
         self.store.entry("cells", spec.id).fail(cause, trace)

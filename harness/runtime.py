@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import resource
@@ -63,12 +64,16 @@ class RunConfig(RunOptions):
         threads: of each worker.
         engine_options: what the engine is started with.
         memory: bytes of main memory that a worker takes, by the digest of its model; empty where nobody needs to know.
+        classes: methods and tasks that a worker cannot know, of `planning.classes.pack`.
+        log_level: the least that a worker sends on of what it logs.
     """
 
     store: Path
     threads: int
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
+    classes: bytes = field(default=b"", repr=False)
+    log_level: int = logging.WARNING
 
 
 def environment_facts(config: RunConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from .errors import UserError, suggest
 from .registry import Registry
@@ -108,13 +108,20 @@ class TrackSpec(Spec):
 class TaskSpec(Spec):
     """A registered task with its data and settings."""
 
-    task: str = identity(description="registered name")
+    task: str = identity(description="registered name, or the class itself")
     data: SourceSpec = runtime()
     validation: SourceSpec | None = runtime(None, description="items for tuning, no fact shared with `data`")
     fewshot: SourceSpec | None = runtime(None, description="rows that `num_fewshot` examples come from")
     scorer: ScorerSpec | None = runtime(None, description="judge of this task; None: the suite's")
     limit: int | None = runtime(None, ge=1, description="at most this many items, a seeded, stratified sample")
     settings: dict[str, Any] = identity({})
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _class_by_its_name(cls, value: Any) -> Any:
+        from ..tasks.base import tasks
+
+        return tasks.name_of(value) if isinstance(value, type) else value
 
 
 class TrainingSpec(Spec):

@@ -24,6 +24,12 @@ methods: Registry[type[Method]] = Registry("method", "unlearn_bench.methods", "u
 register = methods.register
 
 
+def build_method(name: str, settings: Mapping[str, Any]) -> Method:
+    """Return a registered method with its settings; raise a `UserError` where there is none, or it refuses them."""
+    kind = methods.get(name)
+    return kind(kind.Settings.parse(settings, name))
+
+
 @dataclass(frozen=True)
 class Range:
     """Where `unlearn-bench tune` looks for a setting: from `low` to `high`, both included.

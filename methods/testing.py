@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..harness.authoring.rules import Finding, examine, hold, insist, validates
 from ..harness.errors import UserError
-from .base import Method, MethodSettings, methods
+from .base import Method, MethodSettings, build_method, methods
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -109,8 +109,7 @@ def tiny_trainer(
     from ..harness.suite import TrainingSpec
     from ..harness.training.trainer import Trainer
 
-    kind = methods.get(name)
-    method = kind(kind.Settings.parse(settings or {}, name))
+    method = build_method(name, settings or {})
     spec = TrainingSpec(**{"batch_size": 3, "max_length": 16, "steps": STEPS, "learning_rate": 1e-3, **training})
     return Trainer(model or tiny_model(family), tiny_tokenizer(), method, tiny_corpora(), spec, seed)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 from unlearn_bench.methods.base import Method, MethodSettings, methods
@@ -98,17 +100,8 @@ class Careless(Broken):
 @pytest.fixture
 def registered():
     """Register a class under a name of its own for one test."""
-    names = []
-
-    def put(kind):
-        name = f"test_{kind.__name__.lower()}"
-        methods.register(name)(kind)
-        names.append(name)
-        return name
-
-    yield put
-    for name in names:
-        del methods._found[name], methods._origin[name]
+    with ExitStack() as stack:
+        yield lambda kind: stack.enter_context(methods.temporary(f"test_{kind.__name__.lower()}", kind))
 
 
 def test_the_kit_accepts_a_method_that_keeps_its_promises(registered):

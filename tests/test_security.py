@@ -19,7 +19,7 @@ from unlearn_bench.harness.registry import Registry
 from unlearn_bench.harness.store.entries import Store
 from unlearn_bench.harness.store.files import read_sealed, write_sealed
 from unlearn_bench.harness.suite import SourceSpec, load_suite
-from unlearn_bench.methods.base import methods, register
+from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.rmu import RMU
 
 FOLDERS = ("harness", "methods", "tasks", "leaderboards", "reports")
@@ -159,16 +159,11 @@ class Leaks(RMU):
 def test_secrets_of_the_environment_stand_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in CANARIES.items():
         monkeypatch.setenv(name, value)
-    assert methods.names()
-    register("leaks")(Leaks)
-    try:
+    with methods.temporary("leaks", Leaks):
         quick = ["--tracks", "knowledge", "--limit", "8", "--set", "training.steps=2", "--executor", "inline"]
         line = ["evaluate", "--methods", "rmu,leaks", *quick, "--output", str(tmp_path)]
         ran = CliRunner().invoke(main, line)
         refused = CliRunner().invoke(main, ["evaluate", "--models", CANARIES["HF_TOKEN"], "--output", str(tmp_path)])
-    finally:
-        methods._found.pop("leaks")
-        methods._origin.pop("leaks")
     assert (ran.exit_code, refused.exit_code) == (1, 2)
     assert "refused: " in ran.output
     assert "Unknown model '[HF_TOKEN]'" in refused.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 from unlearn_bench.harness.records import Record
@@ -26,17 +27,8 @@ def test_no_plugin_is_broken():
 @pytest.fixture
 def plugin():
     """Register a task for one test."""
-    added = []
-
-    def add(kind: type) -> str:
-        tasks.register("plugin")(kind)
-        added.append("plugin")
-        return "plugin"
-
-    yield add
-    for name in added:
-        tasks._found.pop(name)
-        tasks._origin.pop(name)
+    with ExitStack() as stack:
+        yield lambda kind: stack.enter_context(tasks.temporary("plugin", kind))
 
 
 class SameIds(MMLU):

@@ -24,6 +24,7 @@ from .options import (
     option,
     options,
     pairs,
+    say,
     take_run_options,
 )
 
@@ -145,8 +146,8 @@ def evaluate(
     result = run(request, output, run_options)
     click.echo(result.board.to_json() if as_json else result.board.to_markdown(), nl=False)
     board = output / "leaderboards" / f"{result.plan.suite.name}.md"
-    click.echo(f"\nWrote {board} and .json after {time.perf_counter() - started:.0f} s.", err=True)
-    click.echo(_report_beside(result), err=True)
+    say(f"\nWrote {board} and .json after {time.perf_counter() - started:.0f} s.")
+    say(_report_beside(result))
     for cause in dict.fromkeys(result.failures.values()):
         labels = [label for label, other in result.failures.items() if other == cause]
         click.echo(f"Failed: {', '.join(labels)}: {cause}", err=True)

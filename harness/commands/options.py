@@ -55,6 +55,12 @@ def take_run_options(values: dict[str, Any]) -> RunOptions:
     )
 
 
+def say(text: str) -> None:
+    """Write a line that is no result and no error to standard error, unless the user wants it quiet."""
+    if not click.get_current_context().find_root().params.get("quiet"):
+        click.echo(text, err=True)
+
+
 def names(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Return the parts of a text at its commas, None where there is none."""
     return tuple(name.strip() for name in value.split(",") if name.strip()) if value else None

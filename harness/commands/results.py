@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import JSON, OUTPUT, SUITE, option
+from .options import JSON, OUTPUT, SUITE, option, say
 
 
 @click.command()
@@ -90,4 +90,4 @@ def report(stores: tuple[Path, ...], out: Path, suite: str | None, show_toxic: b
     from ..results.report import report as build
 
     build(stores or (Path("unlearn-bench-results"),), out, suite, show_toxic=show_toxic)
-    click.echo(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).", err=True)
+    say(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB).")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import ADDRESS, DATA_ROOT, JSON, SUITE, TIME_LIMIT, names, numbers, option, take_run_options
+from .options import ADDRESS, DATA_ROOT, JSON, SUITE, TIME_LIMIT, names, numbers, option, say, take_run_options
 
 
 @click.command()
@@ -91,10 +91,10 @@ def tune(
         said = {**planned.facts(), "trainings": planned.trainings}
         click.echo(json.dumps(said, indent=2) if as_json else render_plan(said))
         return
-    trials = tuning.tune(planned, output, run_options, lambda line: click.echo(line, err=True))
+    trials = tuning.tune(planned, output, run_options, say)
     best = tuning.best_trials(trials)
     write_tuned(place, planned, trials, best)
     rows = summary(planned, trials, best)
     click.echo(json.dumps({"suite": str(place), "rows": rows}, indent=2) if as_json else render(rows))
-    click.echo(f"Wrote {place} and {place.with_suffix('.json').name}: unlearn-bench evaluate --suite {place}", err=True)
+    say(f"Wrote {place} and {place.with_suffix('.json').name}: unlearn-bench evaluate --suite {place}")
     ctx.exit(0 if all(row["trial"] for row in rows) else 1)

@@ -172,7 +172,10 @@ class RayWorker:
     def ping(self) -> None:
         """Answer, once no job is running."""
 
-    def _report(self, event: Event) -> None:
+    def _report(self, event: Event | logging.LogRecord) -> None:
+        if isinstance(event, logging.LogRecord):
+            self._events.actor.put.remote(event)
+            return
         stage, now = (event.label, event.stage), time.monotonic()
         if stage != self._stage or event.done >= event.total or now - self._told >= TICK:
             self._events.actor.put.remote(event)

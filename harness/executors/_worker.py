@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from logging.handlers import QueueHandler
 from multiprocessing import parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import recv_handle
+from typing import Any
 
-from ..errors import EntryLocked, JobError, UserError
+from ..errors import EntryLocked, JobError, UserError, redacted
 from ..jobs.job import Job
 from ..jobs.worker import run_job
-from ..runtime import OnEvent
 
+PROJECT = __name__.partition(".")[0]
+"""The logger above all of the project's."""
 WHERE = signal.SIGUSR1
 """Makes a worker print where each of its threads stands."""
 
@@ -55,10 +60,39 @@ def _follow_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def outcome(job: Job, report: OnEvent) -> Exception | None:
+class Forwarder(QueueHandler):
+    """Sends log records to the process that the job is of."""
+
+    def __init__(self, send: Callable[[Any], None]) -> None:
+        logging.Handler.__init__(self)
+        self.send = send
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Send a record, without secrets."""
+        record.msg = redacted(record.msg)
+        self.send(record)
+
+
+@contextmanager
+def _forwarded(level: int, report: Callable[[Any], None]) -> Iterator[None]:
+    """Send log records of a level that shows more than warnings, which stay where this process prints."""
+    if level >= logging.WARNING:
+        yield
+        return
+    logger, handler = logging.getLogger(PROJECT), Forwarder(report)
+    logger.setLevel(level)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def outcome(job: Job, report: Callable[[Any], None]) -> Exception | None:
     """Run a job; return what it raised, in a form that another process can read, with its traceback as a note."""
     try:
-        run_job(job, report)
+        with _forwarded(job.config.log_level, report):
+            run_job(job, report)
     except BaseException as error:
         if isinstance(error, EntryLocked):
             return EntryLocked(str(error))

@@ -26,9 +26,11 @@ class Executor(ABC):
     Attributes:
         slots: how many jobs it runs at once. The runner submits no more than that and keeps the rest in order; an
             executor that queues and places jobs by itself leaves it as it is.
+        in_process: whether jobs run in this process, which has every class that is registered here.
     """
 
     summary: ClassVar[str]
+    in_process: ClassVar[bool] = False
     slots: int = sys.maxsize
 
     @abstractmethod

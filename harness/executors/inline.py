@@ -16,6 +16,7 @@ class InlineExecutor(Executor):
     """Jobs in this process, one after the other: a debugger works, and a crash ends the run."""
 
     summary = "this process itself, one cell after the other: for debugging, without isolation or limits"
+    in_process = True
     slots = 1
 
     def __init__(self, workers: int, report: OnEvent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent import futures
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection, wait
@@ -24,6 +25,8 @@ from ..jobs.job import Job
 from ..runtime import Event, OnEvent
 from . import _worker
 from .base import Executor, register
+
+logger = logging.getLogger(__name__)
 
 HARNESS = __name__.rsplit(".", 2)[0]
 NEEDED = (f"{HARNESS}.jobs.evaluate", f"{HARNESS}.transforms.train", f"{HARNESS}.engines.transformers")
@@ -49,7 +52,8 @@ class LocalWorker:
         self.future: Future[None] | None = None
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_worker.serve, args=(theirs, dict(os.environ)))
-        self.process.start()
+        with _only_a_script():
+            self.process.start()
         send_handle(self.pipe, self.log.fileno(), self.process.pid)
         theirs.close()
 
@@ -101,6 +105,24 @@ class LocalWorker:
         with suppress(ProcessLookupError):
             os.kill(self.process.pid or 0, _worker.WHERE)
         self.process.join(0.3)
+
+
+@contextmanager
+def _only_a_script() -> Iterator[None]:
+    """Let a new process import what started this one only where that is a file, as a program on standard input is not.
+
+    What it needs of such a program comes with its jobs.
+    """
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or os.path.exists(file):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = file
 
 
 @register("local")
@@ -212,6 +234,7 @@ class LocalExecutor(Executor):
     def _new_worker(self) -> LocalWorker:
         self.prepare()
         worker = LocalWorker()
+        logger.debug("worker %s starts", worker.process.pid)
         self.workers.append(worker)
         if self.stopped:
             self._kill()
@@ -225,6 +248,8 @@ class LocalExecutor(Executor):
             for said in _messages(worker.pipe):
                 if isinstance(said, Event):
                     self.report(said)
+                elif isinstance(said, logging.LogRecord):
+                    logging.getLogger(said.name).handle(said)
                 else:
                     worker.settle(said)
                     ended = ended or isinstance(said, JobError)
@@ -235,12 +260,13 @@ class LocalExecutor(Executor):
             limit, ended = worker.job.config.time_limit, True
             worker.where()
         if ended:
+            logger.debug("worker %s ends", worker.process.pid)
             self.workers.remove(worker)
             worker.kill()
             worker.settle(_cause(worker.process.exitcode or 0) if limit is None else _late(limit))
 
 
-def _messages(pipe: Connection) -> Iterator[Event | Exception | None]:
+def _messages(pipe: Connection) -> Iterator[Event | logging.LogRecord | Exception | None]:
     while pipe.poll():
         yield pipe.recv()
 

@@ -239,7 +239,10 @@ class RayExecutor(ClusterExecutor):
         errors = self._ray.exceptions
         if ref == self._next_event:
             for event in [self._ray.get(ref), *self._events.get_nowait_batch(self._events.qsize())]:
-                self.report(event)
+                if isinstance(event, logging.LogRecord):
+                    logging.getLogger(event.name).handle(event)
+                else:
+                    self.report(event)
             self._next_event = self._events.actor.get.remote()
             return
         slot = next(slot for slot in self._slots if slot.ref == ref)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-from ...methods.base import DecodingMethod, methods
+from ...methods.base import DecodingMethod, build_method
 from ...tasks.base import ChoiceRequest, GenerationRequest, ModelRequest, Scorer, Task, load_scorer, tasks
 from ..engines.base import Engine, engines
 from ..errors import EntryLocked, UserError
@@ -27,6 +28,8 @@ from ..store.files import folder_digest, read_jsonl, write_jsonl
 from ..store.identity import CONSTANT, UNMADE, OutcomeSpec
 from ..store.partial import PartialResults
 from .job import EvalJob
+
+logger = logging.getLogger(__name__)
 
 PART = 1000
 """Items that are answered together, and texts that are judged together; an interrupted job goes on after a part."""
@@ -58,11 +61,12 @@ def _evaluate(job: EvalJob, planned: PlannedTask, outcome: OutcomeSpec, store: S
     record, entry = planned.record(outcome), store.entry("outcomes", outcome.id)
     answered = entry.manifest() is not None
     if answered and store.entry("records", record.id).manifest() is not None:
+        logger.debug("%s: %s is in the store", job.cell.label, planned.name)
         return
 
     task, items = built_task(planned)
+    started = time.perf_counter()
     if not answered:
-        started = time.perf_counter()
         rows, before = _answered(job, planned.name, task, items, entry, report)
         entry.commit(
             {"outcomes.jsonl": partial(write_jsonl, rows=rows)},
@@ -72,6 +76,7 @@ def _evaluate(job: EvalJob, planned: PlannedTask, outcome: OutcomeSpec, store: S
                 "recorded": {**recorded_facts(job.config, started - before), **_engine_facts(job)},
             },
         )
+        logger.debug("%s: %s answered in %.1f s", job.cell.label, planned.name, time.perf_counter() - started)
     kind = Choices if task.needs == "choices" else Generations
     answers = [kind(**row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
     scored = store.entry("records", record.id)
@@ -81,6 +86,8 @@ def _evaluate(job: EvalJob, planned: PlannedTask, outcome: OutcomeSpec, store: S
         {"records.jsonl": partial(write_jsonl, rows=records)},
         {"record": record.model_dump(mode="json"), "cell": job.cell.label},
     )
+    seconds = time.perf_counter() - started
+    logger.info("%s: %s measured, %d items in %.1f s", job.cell.label, planned.name, len(items), seconds)
 
 
 def _counted(report: Callable[[int, int], None], total: int) -> Callable[[int], None]:
@@ -199,8 +206,8 @@ def _put(engine: Engine, entry: Entry) -> None:
     if decoding is None:
         engine.apply(load_delta(entry))
     else:
-        kind = cast("type[DecodingMethod]", methods.get(decoding["kind"]))
-        engine.wrap(load_tensors(entry), kind(kind.Settings.parse(decoding["settings"], decoding["kind"])))
+        method = cast("DecodingMethod", build_method(decoding["kind"], decoding["settings"]))
+        engine.wrap(load_tensors(entry), method)
 
 
 def with_reference(

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..planning.classes import unpack
 from ..runtime import OnEvent, recorded_facts
 from ..store.entries import DELTA, Entry, Store
 from ..store.files import atomic, file_sha256, write_jsonl
 from ..transforms.base import BuildJob
 from .job import Job
 
+logger = logging.getLogger(__name__)
+
 
 def run_job(job: Job, report: OnEvent) -> None:
     """Run a job in this process with the threads that its place asks for."""
     import torch
 
+    unpack(job.config.classes)
     torch.set_num_threads(job.config.threads)
     if job.config.device != "cpu":
         torch.cuda.reset_peak_memory_stats(job.config.device)
@@ -56,4 +61,5 @@ def _build(job: BuildJob, entry: Entry, report: OnEvent) -> None:
         files[DELTA] = None
     else:
         facts |= {"delta": made.imported[0], "pointer": made.imported[1]}
+    logger.info("%s: made by %s in %.1f s", job.cell.label, job.cell.transform, time.perf_counter() - started)
     entry.commit(files, {**facts, "recorded": recorded_facts(job.config, started - made.before)})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
+import time
 from collections.abc import Iterable, Mapping
 from multiprocessing import util
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -12,6 +14,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .load import ModelSpec, load_model, load_tokenizer
+
+logger = logging.getLogger(__name__)
 
 KEPT = 2
 """Engines that a worker keeps, so that a checkpoint's own and its base's take turns; one where it stands alone."""
@@ -66,13 +70,16 @@ def engine(kind: type[EngineT], model: ModelSpec, device: str, batch_size: int, 
             _base.clear()
             gc.collect()
             torch.cuda.empty_cache()
+        started = time.monotonic()
         _engines[key] = kind(model, device=device, batch_size=batch_size, options=options)
+        logger.info("%s: engine %s starts in %.1f s", model.name, kind.__name__, time.monotonic() - started)
     _engines[key] = _engines.pop(key)
     return _engines[key]
 
 
 def _close(names: Iterable[str]) -> None:
     for name in list(names):
+        logger.debug("engine closes: %s", name)
         _engines.pop(name).close()
 
 

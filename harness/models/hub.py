@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 
 from ..errors import UserError, hub_refusal
+
+logger = logging.getLogger(__name__)
 
 IGNORED = ("*.bin", "consolidated*.safetensors")
 """Weights that are never taken from the hub: pickles, and second copies in another layout."""
@@ -22,7 +26,9 @@ def pin(hub: str, revision: str | None) -> tuple[str, bool]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return str(HfApi().model_info(hub, revision=revision, timeout=20).sha), True
+        commit = str(HfApi().model_info(hub, revision=revision, timeout=20).sha)
+        logger.debug("%s at %s is commit %s", hub, revision or "main", commit)
+        return commit, True
     except HFValidationError as error:
         raise UserError(explain(hub, revision, error)) from error
     except Exception as error:
@@ -56,11 +62,13 @@ def snapshot(hub: str, commit: str, files: tuple[str, ...], weights: bool = True
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
+    started = time.monotonic()
     ignored = [*IGNORED, *(() if weights else ("*.safetensors",))]
     try:
         folder = Path(snapshot_download(hub, revision=commit, allow_patterns=list(files), ignore_patterns=ignored))
     except Exception as error:
         raise UserError(explain(hub, commit, error)) from error
+    logger.info("%s at %s: files of the hub in %.1f s", hub, commit, time.monotonic() - started)
     if weights and not any(folder.glob("model*.safetensors*")):
         raise UserError(
             f"Model {hub}: the local cache holds no weights (*.safetensors). Prefetch them with `hf download {hub}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+
+logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -132,6 +136,7 @@ def load_model(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    started = time.monotonic()
     folder = model_folder(spec)
     verbosity = logging.get_verbosity()
     try:
@@ -157,6 +162,7 @@ def load_model(
         raise UserError(unreadable(spec, error)) from error
     finally:
         logging.set_verbosity(verbosity)
+    logger.info("%s: model loaded in %.1f s (layers: %s)", spec.name, time.monotonic() - started, layers or "all")
     if part:
         from torch import nn
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +21,7 @@ from ..store.entries import Store
 from ..store.files import folder_digest
 from ..store.identity import UNRELATED, CellSpec
 from ..suite import ScorerSpec, SourceSpec, StressSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, load_suite
+from .classes import source_of
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
 from .request import Request
@@ -26,6 +29,8 @@ from .scorers import resolve_judge
 from .sources import SourceReader
 from .stress import choose_stresses, derived_cells
 from .variants import choose_variants, overrides, runnable
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,10 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
     Raises:
         UserError: an unknown name, a refused setting, missing data or an unreadable model, each with what to do.
     """
+    started = time.perf_counter()
     inputs = resolve(request, store, reader or SourceReader())
     cells = list(plan_cells(inputs))
+    logger.info("suite %s: %d cells planned in %.1f s", inputs.suite.name, len(cells), time.perf_counter() - started)
     return Plan(
         suite=inputs.suite,
         models=dict(inputs.models),
@@ -108,11 +115,11 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
 def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inputs:
     """Return what a request names, each checked: suite, tracks, variants, nulls, stresses, models, tasks, imports."""
     name = request.suite or ("real" if request.data_root else "micro")
-    suite = name if isinstance(name, SuiteSpec) else load_suite(name)
+    suite = request.extended(name if isinstance(name, SuiteSpec) else load_suite(name))
     folder = _data_folder(request, suite)
     tracks = _chosen("track", request.tracks, suite.tracks)
-    chosen = choose_variants(request.methods, request.settings, suite, tracks, request.grid)
-    variants, left_out = runnable(chosen, request.methods, _engine_name(request.engine))
+    chosen = choose_variants(request.method_names, request.settings, suite, tracks, request.grid)
+    variants, left_out = runnable(chosen, request.method_names, _engine_name(request.engine))
     nulls = check_nulls(request.nulls or ())
     if UNRELATED in nulls and not all(variants.values()):
         raise UserError("The null `unrelated` is a method trained on other text: name one with --methods.")
@@ -185,6 +192,7 @@ def _train_cell(inputs: Inputs, model: ModelSpec, track: str, label: str, seed: 
             "training": training.identity(),
             "data": text,
             "dtype": model.dtype,
+            **source_of(kind),
             **({} if kind.changes == "weights" else {"changes": kind.changes}),
         },
         method=variant.method,
@@ -225,9 +233,9 @@ def _data_folder(request: Request, suite: SuiteSpec) -> Path | None:
 
 def _models(request: Request, suite: SuiteSpec, store: Store | None, reader: SourceReader) -> dict[str, ModelSpec]:
     if not reader.lenient:
-        return resolve_models(request.models, suite, store, request.dtype, request.chat_template)
+        return resolve_models(request.model_names, suite, store, request.dtype, request.chat_template)
     models: dict[str, ModelSpec] = {}
-    for name in request.models or suite.models:
+    for name in request.model_names or suite.models:
         named = named_model(name, suite)
         dtype = named.dtype if request.dtype == "auto" else request.dtype
         models |= reader(
@@ -292,31 +300,34 @@ def _tasks(
     controls = [name for role in roles for name in role.controls]
     known = {name: suite.tasks[name] for name in dict.fromkeys([*measured, *controls])}
 
-    def pinned(spec: TaskSpec, limit: int | None) -> tuple[str, str, int]:
-        reader.rows(spec.data, folder)  # what was out of reach is not asked for again
-        return pin_items(spec, folder, limit)
+    def pinned(spec: TaskSpec, place: Path | None, limit: int | None) -> tuple[str, str, int]:
+        reader.rows(spec.data, place)  # what was out of reach is not asked for again
+        return pin_items(spec, place, limit)
 
     planned = {}
-    for name in _chosen("task", request.tasks, known):
-        spec = known[name]
+    for name in _chosen("task", request.task_names, known):
+        spec, place = known[name], request.task_folder(name) or folder
         kind = tasks.get(spec.task)
         settings = kind.Settings.parse(spec.settings, spec.task).identity()
         limit = min(filter(None, (spec.limit, request.limit)), default=None)
         expected = min(filter(None, (spec.data.expected, limit)), default=0)
-        data, items, count = reader(lambda spec=spec, limit=limit: pinned(spec, limit), ("", "", expected))
+        data, items, count = reader(
+            lambda spec=spec, place=place, limit=limit: pinned(spec, place, limit), ("", "", expected)
+        )
         planned[name] = PlannedTask(
             name=name,
             spec=spec,
             version=kind.version,
             settings=settings,
-            outcome_settings={key: value for key, value in settings.items() if key not in kind.scoring},
+            outcome_settings={key: value for key, value in settings.items() if key not in kind.scoring}
+            | source_of(kind),
             judged=kind.judged,
             scorer=reader(lambda spec=spec: _judge(request, spec, suite, folder, store), None) if kind.judged else None,
             data=data,
             items=items,
             count=count,
             limit=limit,
-            folder=str(folder) if folder else None,
+            folder=str(place) if place else None,
         )
     return planned
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from ...methods.base import methods
+from ...methods.base import build_method
 from ..data import Rows, load_rows, texts
 from ..errors import UserError
 from ..models.load import ModelSpec
@@ -210,8 +210,7 @@ def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Worklo
 
 @lru_cache(maxsize=256)
 def _traced(model: PreTrainedModel, method: str, settings: str, topics: tuple[str, ...]) -> Workload:
-    kind = methods.get(method)
-    return trace_method(kind(kind.Settings.parse(json.loads(settings), method)), model, topics)
+    return trace_method(build_method(method, json.loads(settings)), model, topics)
 
 
 @lru_cache(maxsize=256)

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..suite import SuiteSpec
+from ...methods.base import Method, methods
+from ..errors import UserError
+from ..models.load import ModelSpec
+from ..suite import SuiteModel, SuiteSpec, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,12 @@ class Request:
 
     Attributes:
         suite: name of a suite, its YAML file, or the spec itself.
-        methods: names of methods or of the suite's variants, or ("all",).
+        methods: names of methods or of the suite's variants, or ("all",); classes of methods, by their registered
+            names, or for this process by those of `Registry.name_of`.
+        models: names of the suite's, folders, hub ids, or specs.
         checkpoints: name to folder of checkpoints made elsewhere.
+        tasks: names of the tracks' tasks, and specs of further ones: controls, called like the task that they name.
+            Their files are below `data_root`, else the folder of work.
         settings: overrides, `METHOD.KEY=VALUE` or `training.KEY=VALUE`.
         grid: sweeps, `METHOD.KEY=VALUE,VALUE` or `training.KEY=…`: a variant for each choice of one value a key.
         stress: what every checkpoint is put through too, by names of stresses of the suite.
@@ -30,11 +37,11 @@ class Request:
     """
 
     suite: str | SuiteSpec | None = None
-    methods: Sequence[str] = ("all",)
-    models: Sequence[str] | None = None
+    methods: Sequence[str | type[Method]] = ("all",)
+    models: Sequence[str | Path | ModelSpec] | None = None
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
     tracks: Sequence[str] | None = None
-    tasks: Sequence[str] | None = None
+    tasks: Sequence[str | TaskSpec] | None = None
     seeds: Sequence[int] = (0,)
     limit: int | None = None
     settings: Sequence[str] = ()
@@ -49,3 +56,58 @@ class Request:
     nulls: Sequence[str] = ()
     data_root: Path | None = None
     command: str = "unlearn-bench evaluate"
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """The names of the methods; raises a `UserError` where a class is no method, or its name is taken."""
+        for given in self.methods:
+            if not isinstance(given, str) and not (isinstance(given, type) and issubclass(given, Method)):
+                raise UserError(f"`methods` takes names and classes of methods, not {given!r}.")
+        return tuple(given if isinstance(given, str) else methods.name_of(given) for given in self.methods)
+
+    @property
+    def model_names(self) -> tuple[str, ...] | None:
+        """The names of the models; None: all of the suite."""
+        named = [given.name if isinstance(given, ModelSpec) else str(given) for given in self.models or ()]
+        return tuple(named) or None
+
+    @property
+    def task_names(self) -> tuple[str, ...] | None:
+        """The names of the tasks; None: all of the tracks."""
+        return tuple(given.task if isinstance(given, TaskSpec) else given for given in self.tasks or ()) or None
+
+    def task_folder(self, name: str) -> Path | None:
+        """Return the folder of the data of a task that is given as a spec, None for one of the suite."""
+        given = any(isinstance(task, TaskSpec) and task.task == name for task in self.tasks or ())
+        return Path(self.data_root or "").resolve() if given else None
+
+    def extended(self, suite: SuiteSpec) -> SuiteSpec:
+        """Return the suite with the models and tasks that are given as specs, the tasks as controls of every track.
+
+        Raises:
+            UserError: a task is given as something else, or the suite has another task of that name.
+        """
+        for given in self.tasks or ():
+            if not isinstance(given, str | TaskSpec):
+                raise UserError(
+                    f"`tasks` takes names and specs, not {given!r}; give it its data: TaskSpec(task=…,"
+                    " data=SourceSpec(path=…))."
+                )
+        tasks = {given.task: given for given in self.tasks or () if isinstance(given, TaskSpec)}
+        models = {
+            given.name: SuiteModel(path=given.path, hub=given.hub, revision=given.revision, dtype=given.dtype)
+            for given in self.models or ()
+            if isinstance(given, ModelSpec)
+        }
+        for name in tasks:
+            if suite.tasks.get(name, tasks[name]) != tasks[name]:
+                raise UserError(
+                    f"Suite {suite.name} has another task called {name!r}; register yours under another name, or write"
+                    " a suite file that `extends` it."
+                )
+        changed = {
+            name: track.model_copy(update={"controls": tuple(dict.fromkeys([*track.controls, *tasks]))})
+            for name, track in suite.tracks.items()
+        }
+        extended = {"tasks": suite.tasks | tasks, "models": suite.models | models, "tracks": changed}
+        return suite.model_copy(update=extended) if tasks or models else suite

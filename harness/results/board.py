@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +26,8 @@ from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
 from .provenance import RECORDED, log_schema, recorded_values, tuned_facts, unusual
+
+logger = logging.getLogger(__name__)
 
 KINDS: dict[str, CheckpointKind] = {
     "base": "base",
@@ -50,6 +54,7 @@ def _uncollected() -> Iterator[None]:
 @_uncollected()
 def board_of(plan: Plan, store: Store, cells: Sequence[CellStatus] | None = None) -> Board:
     """Build the board of a plan from what the store holds; `cells`: what it holds of each, where that is known."""
+    started = time.perf_counter()
     cells = statuses(plan, store) if cells is None else cells
     recorded = [recorded_values(status, store) for status in cells]
     usual = {
@@ -64,7 +69,9 @@ def board_of(plan: Plan, store: Store, cells: Sequence[CellStatus] | None = None
         for status, values in zip(cells, recorded, strict=True)
     ]
     facts = {"measured with": ", ".join(f"{key} {value}" for key, value in usual.items())} if usual else {}
-    return build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)
+    board = build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)
+    logger.info("board of %d checkpoints built in %.1f s", len(checkpoints), time.perf_counter() - started)
+    return board
 
 
 def _controls_only(spec: BoardSpec) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from ..suite import TrainingSpec
 from .batches import Batches, Corpora
 from .context import ModelContext
 from .parameters import LoRAParameters, TrainableParameters
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -114,6 +117,7 @@ class Trainer:
             row = self._train_step()
             self.log.append(row)
             self.step += 1
+            logger.debug("%s, step %d of %d: %s", self._name, self.step, self.steps, row)
             if on_step is not None:
                 on_step(row)
         if self.step == self.steps and not self.delta():

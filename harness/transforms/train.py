@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from ...methods.base import Method, methods
+from ...methods.base import Method, build_method
 from ..data import corpora_digests, load_rows, texts
 from ..errors import LayerNotLoaded, UserError
 from ..models.cache import base_model
@@ -47,9 +47,7 @@ class Train(Transform):
 
 
 def _method(job: BuildJob) -> Method:
-    settings = job.cell.settings
-    kind = methods.get(settings["method"])
-    return kind(kind.Settings.parse(settings["settings"], settings["method"]))
+    return build_method(job.cell.settings["method"], job.cell.settings["settings"])
 
 
 def _read_layers(job: BuildJob, config: PretrainedConfig) -> int | None:

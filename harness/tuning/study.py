@@ -92,10 +92,10 @@ def plan_study(request: Request, budget: int, seed: int = 0) -> Study:
     """
     asked = request.suite or ("real" if request.data_root else "micro")
     suite = asked if isinstance(asked, SuiteSpec) else load_suite(asked)
-    models = list(request.models or suite.models)
+    models = list(request.model_names or suite.models)
     if len(models) != 1:
         raise UserError(f"Settings are tuned on one model; choose it with --models ({', '.join(models) or 'none'}).")
-    names = methods.names() if "all" in request.methods else list(dict.fromkeys(request.methods))
+    names = methods.names() if "all" in request.methods else list(dict.fromkeys(request.method_names))
     fixed = overrides(request.settings)
     for name in (*names, *(name for name in suite.search if name != "training")):
         methods.get(name)

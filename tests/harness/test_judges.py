@@ -96,7 +96,7 @@ def test_a_suites_labelled_text_keeps_its_groups_and_its_note_says_the_auc(tmp_p
 
 
 @pytest.fixture
-def packaged(monkeypatch):
+def packaged():
     """A registered judge that comes in a package which every environment of the tests has."""
 
     class InPytest(Packaged):
@@ -108,9 +108,8 @@ def packaged(monkeypatch):
         def score(self, texts):
             return self.answers.score(texts)
 
-    scorers.names()
-    monkeypatch.setitem(scorers._found, "in_pytest", InPytest)
-    return InPytest
+    with scorers.temporary("in_pytest", InPytest):
+        yield InPytest
 
 
 def test_a_package_is_named_by_its_kind_and_pinned_by_its_version(packaged, store):

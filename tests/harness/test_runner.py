@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.planning.status import settle
 from unlearn_bench.harness.store.files import read_json, read_sealed, write_sealed
-from unlearn_bench.methods.base import Method, MethodSettings, methods, register
+from unlearn_bench.methods.base import Method, MethodSettings, methods
 from unlearn_bench.methods.rmu import RMU
 
 QUICK = {"tracks": ("knowledge",), "limit": 24, "settings": ("training.steps=4",)}
@@ -55,13 +56,10 @@ class Idle(Method):
 @pytest.fixture(scope="module")
 def broken_methods():
     """Register methods that fail, for this module only."""
-    assert methods.names()
-    for name, kind in (("raises", Raises), ("explodes", Explodes), ("idle", Idle)):
-        register(name)(kind)
-    yield
-    for name in ("raises", "explodes", "idle"):
-        methods._found.pop(name)
-        methods._origin.pop(name)
+    with ExitStack() as stack:
+        for name, kind in (("raises", Raises), ("explodes", Explodes), ("idle", Idle)):
+            stack.enter_context(methods.temporary(name, kind))
+        yield
 
 
 def rows_of(result) -> dict[str, dict]:

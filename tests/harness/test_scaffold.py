@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -256,18 +257,13 @@ class WordySetting(Perplexity):
 @pytest.fixture
 def registered():
     """Register a class under a name of its own for one test."""
-    done: list[tuple[Any, str]] = []
+    with ExitStack() as stack:
 
-    def put(kind: type) -> str:
-        registry = methods if issubclass(kind, Method) else tasks
-        name = f"test_{kind.__name__.lower()}"
-        registry.register(name)(kind)
-        done.append((registry, name))
-        return name
+        def put(kind: type) -> str:
+            registry: Any = methods if issubclass(kind, Method) else tasks
+            return stack.enter_context(registry.temporary(f"test_{kind.__name__.lower()}", kind))
 
-    yield put
-    for registry, name in done:
-        del registry._found[name], registry._origin[name]
+        yield put
 
 
 @pytest.mark.parametrize(

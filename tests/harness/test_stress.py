@@ -27,7 +27,7 @@ from unlearn_bench.harness.store.files import file_sha256
 from unlearn_bench.harness.suite import SourceSpec, StressSpec, load_suite
 from unlearn_bench.harness.transforms.base import BuildJob, transforms
 from unlearn_bench.harness.transforms.quantise import linear_weights, round_to_nearest
-from unlearn_bench.methods.base import methods, register
+from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.rmu import RMU
 
 QUICK = {"tracks": ("knowledge",), "tasks": ("wmdp", "mmlu"), "limit": 8, "settings": ("training.steps=3",)}
@@ -191,14 +191,9 @@ def test_a_parent_that_fails_is_named_and_the_rest_is_stressed(tmp_path: Path) -
         def losses(self, batch):
             raise RuntimeError("the plugin broke")
 
-    assert methods.names()
-    register("breaks")(Breaks)
-    try:
+    with methods.temporary("breaks", Breaks):
         asked = Request(methods=("rmu", "breaks"), stress=("quantise8",), **QUICK)
         result = evaluate(asked, output=tmp_path, executor="inline")
-    finally:
-        methods._found.pop("breaks")
-        methods._origin.pop("breaks")
     assert set(result.failures) == {"knowledge/breaks#0", "knowledge/breaks+quantise8#0"}
     cause = result.failures["knowledge/breaks+quantise8#0"]
     assert "knowledge/breaks#0 failed" in cause
@@ -231,13 +226,8 @@ def test_a_method_that_changes_no_weights_has_no_derived_cells() -> None:
     class Wraps(RMU):
         changes = "decoding"
 
-    assert methods.names()
-    register("wraps")(Wraps)
-    try:
+    with methods.temporary("wraps", Wraps):
         plan = make_plan(Request(methods=("rmu", "wraps"), stress=ALL, **QUICK), None)
-    finally:
-        methods._found.pop("wraps")
-        methods._origin.pop("wraps")
     assert {cell.spec.method for cell in plan.cells if cell.spec.stress} == {"base", "rmu", "noise"}
 
 

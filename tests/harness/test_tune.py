@@ -22,7 +22,7 @@ from unlearn_bench.harness.suite import RangeSpec, load_suite
 from unlearn_bench.harness.tuning.space import STARTUP, Sampler, space_of
 from unlearn_bench.harness.tuning.study import best_trials, plan_study, tune
 from unlearn_bench.harness.tuning.trial import Trial
-from unlearn_bench.methods.base import methods, register
+from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.rmu import RMU
 
 BUDGET = 7
@@ -44,11 +44,8 @@ class Explodes(RMU):
 
 @pytest.fixture(scope="module")
 def explodes():
-    assert methods.names()
-    register("explodes")(Explodes)
-    yield
-    methods._found.pop("explodes")
-    methods._origin.pop("explodes")
+    with methods.temporary("explodes", Explodes):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -86,16 +86,16 @@ def test_a_worker_keeps_one_engine_where_it_stands_alone_and_drops_a_broken_one(
         return resident.engine(engines.get(name), ModelSpec(name=model), "cpu", 4, options)
 
     monkeypatch.setattr(resident, "_engines", {})
-    monkeypatch.setattr(engines, "_found", {"alone": kind(True), "shared": kind(False)})
-    first = get("alone", "a", max_num_seqs=3)
-    assert get("alone", "a", max_num_seqs=3) is first
-    assert first.options == {"max_num_seqs": 3}
-    assert get("alone", "a", max_num_seqs=4) is not first
-    assert first.closed
-    shared = [get("shared", name) for name in "abc"]
-    assert [engine.closed for engine in made] == [True, True, True, False, False]
-    shared[2].close()
-    assert get("shared", "c") is not shared[2]
+    with engines.temporary("alone", kind(True)), engines.temporary("shared", kind(False)):
+        first = get("alone", "a", max_num_seqs=3)
+        assert get("alone", "a", max_num_seqs=3) is first
+        assert first.options == {"max_num_seqs": 3}
+        assert get("alone", "a", max_num_seqs=4) is not first
+        assert first.closed
+        shared = [get("shared", name) for name in "abc"]
+        assert [engine.closed for engine in made] == [True, True, True, False, False]
+        shared[2].close()
+        assert get("shared", "c") is not shared[2]
 
 
 def test_a_failure_of_vllm_names_its_last_error_and_ends_the_engine(monkeypatch, tmp_path):

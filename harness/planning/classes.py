@@ -1,0 +1,70 @@
+"""Classes of a notebook or script: how workers get them, and what of them belongs to a result's identity."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from typing import Any
+
+import cloudpickle
+
+from ...methods.base import methods
+from ...tasks.base import tasks
+from ..errors import UserError, first_line
+from ..registry import Registry
+from ..specs import digest
+from .plan import Plan
+
+INSTEAD = "put it into a module that workers can import, or pass executor='inline'"
+
+
+def pack(plan: Plan) -> bytes:
+    """Return the classes of a plan's methods and tasks that are not built in, for workers; empty where there is none.
+
+    Those of an importable module go by name, others (a notebook's, a script's) as they are.
+
+    Raises:
+        UserError: a class holds what no other process can have.
+    """
+    trained = {cell.spec.settings["method"] for cell in plan.cells if "method" in cell.spec.settings}
+    asked = {task.spec.task for task in plan.tasks.values()}
+    packed = [*_packed(methods, trained), *_packed(tasks, asked)]
+    return pickle.dumps(packed) if packed else b""
+
+
+def _packed(registry: Registry[Any], names: set[str]) -> list[tuple[str, str, bytes]]:
+    packed = []
+    for name in sorted(names):
+        if registry.origin(name).startswith(f"{registry.package}."):
+            continue
+        try:
+            packed.append((registry.kind, name, cloudpickle.dumps(registry.get(name))))
+        except Exception as error:
+            raise UserError(
+                f"The {registry.kind} {name!r} cannot be sent to workers: {first_line(error)} Have it hold less, or"
+                f" {INSTEAD}."
+            ) from error
+    return packed
+
+
+def unpack(packed: bytes) -> None:
+    """Register in this process what `pack` returned; raise a `UserError` where a class cannot be had here."""
+    for kind, name, thing in pickle.loads(packed) if packed else ():
+        registry: Registry[Any] = methods if kind == methods.kind else tasks
+        try:
+            registry.put(name, pickle.loads(thing))
+        except Exception as error:
+            raise UserError(f"A worker cannot load the {kind} {name!r}: {first_line(error)} Or {INSTEAD}.") from error
+
+
+def source_of(kind: type) -> dict[str, str]:
+    """Return the digest of the functions of a notebook's or script's class, whose edits no version tells.
+
+    Empty for a class of a module, and where Python has no source.
+    """
+    own = [vars(each) for each in kind.__mro__ if each.__module__ == "__main__"]
+    functions = [member for names in own for member in names.values() if inspect.isroutine(member)]
+    try:
+        return {"source": digest([inspect.getsource(inspect.unwrap(each)) for each in functions])} if own else {}
+    except (OSError, TypeError):
+        return {}
