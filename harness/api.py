@@ -89,7 +89,7 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
     store = Store.create(output)
     with store.used():
         kind = _executor(options)
-        if not any((store.root / "plans").iterdir()):
+        if not store.plans():
             kind.prepare()
         plan = make_plan(request, store)
         classes = b"" if kind.in_process else pack(plan)

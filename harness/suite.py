@@ -262,6 +262,16 @@ def load_suite(name: str) -> SuiteSpec:
     return SuiteSpec.parse(values, f"Suite file {path.name}")
 
 
+def chosen_suite(suite: str | SuiteSpec | None, data_root: Path | None = None) -> SuiteSpec:
+    """Return the suite that is asked for by name, file or spec; without one `real` where there is data, else `micro`.
+
+    Raises:
+        UserError: as `load_suite`.
+    """
+    suite = suite or ("real" if data_root else "micro")
+    return suite if isinstance(suite, SuiteSpec) else load_suite(suite)
+
+
 def _read(name: str, beside: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Path]:
     """Return the merged values of a suite, `folder` among them, and its file."""
     path = beside / name

@@ -17,7 +17,7 @@ from ..registry import Registry
 from ..specs import Spec
 from ..store.entries import Store
 from ..store.files import read_json
-from ..suite import load_suite, suites
+from ..suite import chosen_suite, load_suite, suites
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "methods": methods,
@@ -32,7 +32,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
 def catalog(what: str, suite: str | None) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return rows for `unlearn-bench list`, and what is broken with its cause."""
     if what == "models":
-        loaded = load_suite(suite or "micro")
+        loaded = chosen_suite(suite)
         rows = [
             {"name": name, "source": model.path or model.hub, "dtype": model.dtype, "suite": loaded.name}
             for name, model in loaded.models.items()
@@ -108,8 +108,7 @@ def _plain(field: Any) -> Any:
 
 def _describe_cell(name: str, output: Path) -> dict[str, Any]:
     store = Store.open(output)
-    for path in sorted((store.root / "plans").glob("*.json")):
-        plan = Plan.load(store, path.stem)
+    for plan in (Plan.load(store, suite) for suite in store.plans()):
         try:
             cell = find_cell(plan, store, name)
         except UserError:

@@ -30,7 +30,7 @@ def garbage(store: Store) -> list[tuple[Path, int]]:
     Raises:
         UserError: the store holds no plan, or one that cannot be read, so that nothing says what is needed.
     """
-    names = sorted(path.stem for path in (store.root / "plans").glob("*.json"))
+    names = store.plans()
     if not names:
         raise UserError(f"{store.root} holds no plan that says what is needed; run `unlearn-bench evaluate` first.")
     plans = [Plan.load(store, name) for name in names]

@@ -82,8 +82,8 @@ def _copy_failures(stores: Sequence[Store], target: Store) -> None:
 def _join(stores: Sequence[Store], target: Store) -> tuple[list[str], list[str]]:
     plans: dict[str, list[Plan]] = {}
     for store in (target, *stores):
-        for path in sorted((store.root / "plans").glob("*.json")):
-            plans.setdefault(path.stem, []).append(Plan.load(store, path.stem))
+        for suite in store.plans():
+            plans.setdefault(suite, []).append(Plan.load(store, suite))
     joined, apart = [], []
     for name, found in plans.items():
         whole: Plan | None = found[0]

@@ -96,12 +96,12 @@ def _rows(section: StoreSection, rows: Sequence[Any]) -> str | None:
 
 def _plans(store: Store) -> tuple[list[Plan], list[dict[str, str]]]:
     plans, broken = [], []
-    for path in sorted((store.root / "plans").glob("*.json")):
+    for suite in store.plans():
         try:
-            plans.append(Plan.load(store, path.stem))
+            plans.append(Plan.load(store, suite))
         except UserError as error:
             do = "run the same `unlearn-bench evaluate` again: it plans anew, and what is finished is kept"
-            broken.append({"what": f"plans/{path.name}", "flaw": first_line(error), "do": do})
+            broken.append({"what": f"plans/{suite}.json", "flaw": first_line(error), "do": do})
     return plans, broken
 
 

@@ -147,18 +147,18 @@ class Plan(Spec):
 
     def save(self, store: Store) -> None:
         """Keep the plan in the store as its suite's."""
-        write_sealed(store.root / "plans" / f"{self.suite.name}.json", self.model_dump(mode="json"))
+        write_sealed(store.plan_file(self.suite.name), self.model_dump(mode="json"))
 
     @classmethod
     def load(cls, store: Store, suite: str | None = None) -> Plan:
         """Read the plan of a suite (or the only one of the store)."""
-        names = sorted(path.stem for path in (store.root / "plans").glob("*.json"))
+        names = store.plans()
         if suite is None and len(names) != 1:
             raise UserError(f"{store.root} holds plans of {', '.join(names) or 'no suite'}; choose one with --suite.")
         name = suite or names[0]
         if name not in names:
             raise UserError(f"{store.root} holds no run of suite {name!r}; it has {', '.join(names) or 'none'}.")
-        path = store.root / "plans" / f"{name}.json"
+        path = store.plan_file(name)
         again = "run the same `unlearn-bench evaluate` again; what is finished is not done again."
         try:
             if read_json(path)["schema_version"] != PLAN_SCHEMA:

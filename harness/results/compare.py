@@ -43,7 +43,7 @@ def _kind(name: str) -> str:
 
 
 def _plans(store: Store, suite: str | None) -> dict[str, Plan]:
-    names = [suite] if suite else sorted(path.stem for path in (store.root / "plans").glob("*.json"))
+    names = [suite] if suite else store.plans()
     return {name: Plan.load(store, name) for name in names}
 
 

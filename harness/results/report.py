@@ -52,7 +52,7 @@ def report(stores: Sequence[Path], out: Path, suite: str | None = None, *, show_
     empty: dict[str, str] = {}
     for name, root in _names(stores).items():
         store = Store.open(root)
-        held = sorted(path.stem for path in (store.root / "plans").glob("*.json"))
+        held = store.plans()
         if not held:
             empty[name] = RUN_FIRST.format(name)
         runs += [run_of(name, Plan.load(store, each), store) for each in held if suite in (None, each)]

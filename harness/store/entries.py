@@ -245,6 +245,14 @@ class Store:
         folder = self.root / section
         return [Entry(path) for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
 
+    def plans(self) -> list[str]:
+        """Return the suites whose plans the store holds, sorted by name."""
+        return sorted(path.stem for path in (self.root / "plans").glob("*.json"))
+
+    def plan_file(self, suite: str) -> Path:
+        """Return the file of a suite's plan, whether it exists or not."""
+        return self.root / "plans" / f"{suite}.json"
+
     @property
     def digests(self) -> Path:
         """The cache of file digests, by size and modification time."""
