@@ -14,6 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+BOARD_SEED = 0
+"""With what boards' methods are trained, unless other seeds are asked for."""
+
+
+TUNING_SEED = 1000
+"""With what a study's trials are trained: no board has it unless asked, so settings are not fitted to its draws."""
+
 
 @dataclass(frozen=True)
 class Event:

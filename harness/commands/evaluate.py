@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ..errors import first_line
+from ..runtime import BOARD_SEED
 from .options import (
     ADDRESS,
     DATA_ROOT,
@@ -25,6 +26,7 @@ from .options import (
     options,
     pairs,
     say,
+    suite_name,
     take_run_options,
 )
 
@@ -52,7 +54,10 @@ if TYPE_CHECKING:
 @option("--tracks", "Tracks, separated by commas.", callback=names)
 @option("--tasks", "Tasks, separated by commas.", callback=names)
 @option(
-    "--seeds", "Training seeds, separated by commas: one training a method and seed.", default="0", callback=numbers
+    "--seeds",
+    "Training seeds, separated by commas: one training a method and seed.",
+    default=str(BOARD_SEED),
+    callback=numbers,
 )
 @option("--limit", "At most this many items a task: a seeded, stratified sample.", type=click.IntRange(min=1))
 @click.option(
@@ -129,8 +134,7 @@ def evaluate(
     """Train methods, measure checkpoints, write the leaderboard. What is finished is not done again."""
     from ..planning.request import Request
 
-    if values["suite"] is None and ctx.get_parameter_source("data_root") == ParameterSource.ENVIRONMENT:
-        values["suite"] = "micro"
+    values["suite"] = suite_name(ctx, values["suite"])
     run_options = take_run_options(values)
     request = Request(**values, command=_command(ctx))
     if dry_run:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import yaml
+from click.core import ParameterSource
 
 from ..runtime import RunOptions
 
@@ -59,6 +60,12 @@ def say(text: str) -> None:
     """Write a line that is no result and no error to standard error, unless the user wants it quiet."""
     if not click.get_current_context().find_root().params.get("quiet"):
         click.echo(text, err=True)
+
+
+def suite_name(ctx: click.Context, suite: str | None) -> str | None:
+    """Return the suite that is asked for; a data folder that only the environment names does not select `real`."""
+    environment = ctx.get_parameter_source("data_root") == ParameterSource.ENVIRONMENT
+    return "micro" if suite is None and environment else suite
 
 
 def names(ctx: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...] | None:

@@ -8,7 +8,20 @@ from typing import Any
 
 import click
 
-from .options import ADDRESS, DATA_ROOT, JSON, SUITE, TIME_LIMIT, names, numbers, option, say, take_run_options
+from ..runtime import TUNING_SEED
+from .options import (
+    ADDRESS,
+    DATA_ROOT,
+    JSON,
+    SUITE,
+    TIME_LIMIT,
+    names,
+    numbers,
+    option,
+    say,
+    suite_name,
+    take_run_options,
+)
 
 
 @click.command()
@@ -26,7 +39,7 @@ from .options import ADDRESS, DATA_ROOT, JSON, SUITE, TIME_LIMIT, names, numbers
 @click.option("--search-seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the search.")
 @click.option(
     "--seeds",
-    default="1000",
+    default=str(TUNING_SEED),
     show_default=True,
     callback=numbers,
     help="Training seeds of every trial, separated by commas; a trial's score is their mean.",
@@ -84,6 +97,7 @@ def tune(
     from ..tuning import study as tuning
     from ..tuning.suite_file import place_of, render, render_plan, summary, write_tuned
 
+    values["suite"] = suite_name(ctx, values["suite"])
     run_options = take_run_options(values)
     planned = tuning.plan_study(Request(**values), budget, search_seed)
     place = place_of(values["suite"], planned.suite, out)

@@ -20,7 +20,7 @@ from ..registry import check_name
 from ..store.entries import Store
 from ..store.files import folder_digest
 from ..store.identity import UNRELATED, CellSpec
-from ..suite import ScorerSpec, SourceSpec, StressSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, load_suite
+from ..suite import ScorerSpec, SourceSpec, StressSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, chosen_suite
 from .classes import source_of
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
@@ -102,7 +102,7 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
         tasks=dict(inputs.tasks),
         cells=tuple(cells),
         stress=dict(inputs.stress),
-        seeds=tuple(request.seeds),
+        seeds=request.training_seeds,
         limit=request.limit,
         engine=inputs.engine,
         data_folder=str(inputs.folder) if inputs.folder else None,
@@ -114,8 +114,7 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
 
 def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inputs:
     """Return what a request names, each checked: suite, tracks, variants, nulls, stresses, models, tasks, imports."""
-    name = request.suite or ("real" if request.data_root else "micro")
-    suite = request.extended(name if isinstance(name, SuiteSpec) else load_suite(name))
+    suite = request.extended(chosen_suite(request.suite, request.data_root))
     folder = _data_folder(request, suite)
     tracks = _chosen("track", request.tracks, suite.tracks)
     chosen = choose_variants(request.method_names, request.settings, suite, tracks, request.grid)
@@ -157,7 +156,7 @@ def _cells_of(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCe
     yield PlannedCell(model=name, spec=base_cell(model))
     yield from _import_cells(inputs, name, model)
     for track, text in inputs.text.items():
-        for seed in inputs.request.seeds:
+        for seed in inputs.request.training_seeds:
             trained = [_train_cell(inputs, model, track, label, seed, text) for label in inputs.variants[track]]
             yield from (PlannedCell(model=name, spec=spec) for spec in trained)
             changed = [spec for spec in trained if spec.changes == "weights"]
@@ -205,7 +204,7 @@ def _unrelated_cells(inputs: Inputs, model: ModelSpec) -> list[CellSpec]:
     return [
         as_unrelated(_train_cell(inputs, model, track, next(iter(variants)), seed, inputs.unrelated[track]))
         for track, variants in inputs.variants.items()
-        for seed in inputs.request.seeds
+        for seed in inputs.request.training_seeds
     ]
 
 

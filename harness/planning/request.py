@@ -10,12 +10,13 @@ from typing import Any
 from ...methods.base import Method, methods
 from ..errors import UserError
 from ..models.load import ModelSpec
+from ..runtime import BOARD_SEED
 from ..suite import SuiteModel, SuiteSpec, TaskSpec
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks `evaluate` for. None means: as the suite says.
+    """What a user asks `evaluate`, or a study, for. None means: as the suite says.
 
     Attributes:
         suite: name of a suite, its YAML file, or the spec itself.
@@ -25,6 +26,7 @@ class Request:
         checkpoints: name to folder of checkpoints made elsewhere.
         tasks: names of the tracks' tasks, and specs of further ones: controls, called like the task that they name.
             Their files are below `data_root`, else the folder of work.
+        seeds: of training; None: `BOARD_SEED`, in a study `TUNING_SEED` (of `runtime`).
         settings: overrides, `METHOD.KEY=VALUE` or `training.KEY=VALUE`.
         grid: sweeps, `METHOD.KEY=VALUE,VALUE` or `training.KEY=…`: a variant for each choice of one value a key.
         stress: what every checkpoint is put through too, by names of stresses of the suite.
@@ -42,7 +44,7 @@ class Request:
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
     tracks: Sequence[str] | None = None
     tasks: Sequence[str | TaskSpec] | None = None
-    seeds: Sequence[int] = (0,)
+    seeds: Sequence[int] | None = None
     limit: int | None = None
     settings: Sequence[str] = ()
     grid: Sequence[str] = ()
@@ -56,6 +58,11 @@ class Request:
     nulls: Sequence[str] = ()
     data_root: Path | None = None
     command: str = "unlearn-bench evaluate"
+
+    @property
+    def training_seeds(self) -> tuple[int, ...]:
+        """Seeds that methods are trained with."""
+        return (BOARD_SEED,) if self.seeds is None else tuple(self.seeds)
 
     @property
     def method_names(self) -> tuple[str, ...]:

@@ -27,15 +27,12 @@ from ..planning.plan import Plan, build_task
 from ..planning.request import Request
 from ..planning.variants import TRAINING, Values, overrides
 from ..records import MANY
-from ..runtime import RunOptions
+from ..runtime import BOARD_SEED, TUNING_SEED, RunOptions
 from ..specs import canonical
 from ..store.entries import Store
-from ..suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, load_suite
+from ..suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, chosen_suite
 from .space import BATCH, STARTUP, Params, Sampler, Space, described, space_of
 from .trial import Trial
-
-TRAINING_SEED = 1000
-"""Seed of a trial's training: none that a board has unless it is asked for, so settings are not fitted to its draws."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Study:
     @property
     def trainings(self) -> int:
         """Trainings that the whole search takes, finished ones included."""
-        return self.budget * len(self.methods) * len(self.tracks) * len(self.request.seeds)
+        return self.budget * len(self.methods) * len(self.tracks) * len(self.request.training_seeds)
 
     def facts(self) -> dict[str, Any]:
         """Return what the search is, as plain JSON types."""
@@ -76,7 +73,7 @@ class Study:
             "tracks": list(self.tracks),
             "budget": self.budget,
             "seed": self.seed,
-            "training_seeds": list(self.request.seeds),
+            "training_seeds": list(self.request.training_seeds),
             "limit": self.request.limit,
             "training": self.suite.training.identity(),
             "sampler": f"TPE, Optuna {optuna.__version__}",
@@ -87,11 +84,13 @@ class Study:
 def plan_study(request: Request, budget: int, seed: int = 0) -> Study:
     """Check a search before anything runs: names, validation items, ranges.
 
+    Trials are trained with the request's seeds, `TUNING_SEED` where it names none.
+
     Raises:
         UserError: an unknown name or setting, several models, or a task without validation items of its own.
     """
-    asked = request.suite or ("real" if request.data_root else "micro")
-    suite = asked if isinstance(asked, SuiteSpec) else load_suite(asked)
+    request = request if request.seeds is not None else replace(request, seeds=(TUNING_SEED,))
+    suite = chosen_suite(request.suite, request.data_root)
     models = list(request.model_names or suite.models)
     if len(models) != 1:
         raise UserError(f"Settings are tuned on one model; choose it with --models ({', '.join(models) or 'none'}).")
@@ -185,11 +184,16 @@ def tune(
         tuning: of `plan_study`.
         output: folder of the store.
         options: as for `evaluate`, without a say in results.
-        say: called with a line after each round.
+        say: called with a line after each round, and before the first where trials share a seed with boards.
 
     Returns:
         All trials: by track, then as they were asked for.
     """
+    if BOARD_SEED in tuning.request.training_seeds:
+        say(
+            f"Training seed {BOARD_SEED} is also that of boards: settings are fitted to its draws."
+            " Leave out --seeds to avoid it."
+        )
     found: list[Trial] = []
     for track in tuning.tracks:
         searches = {name: _search(tuning, name, track) for name in tuning.methods}

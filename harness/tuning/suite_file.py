@@ -96,7 +96,7 @@ def _replacing(new: Any, old: Any) -> Any:
 def sentence(tuning: Study) -> str:
     """Return in words how settings were searched: sampler, budget, seeds, objective."""
     request = tuning.request
-    seeds = ", ".join(map(str, request.seeds))
+    seeds = ", ".join(map(str, request.training_seeds))
     items = "validation items" + (f" (at most {request.limit} a task)" if request.limit else "")
     return (
         f"{tuning.facts()['sampler']}, {tuning.budget} trials a method and track on {tuning.model}, the first with"

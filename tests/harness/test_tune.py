@@ -16,7 +16,7 @@ from unlearn_bench.harness.planning.plan import build_task, chosen_items
 from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.records import MANY
 from unlearn_bench.harness.results.provenance import tuned_facts
-from unlearn_bench.harness.runtime import RunOptions
+from unlearn_bench.harness.runtime import BOARD_SEED, TUNING_SEED, RunOptions
 from unlearn_bench.harness.store.files import read_jsonl
 from unlearn_bench.harness.suite import RangeSpec, load_suite
 from unlearn_bench.harness.tuning.space import STARTUP, Sampler, space_of
@@ -178,13 +178,24 @@ def test_settings_that_were_tried_before_are_not_trained_again(tmp_path: Path, f
         methods=("rmu",),
         tracks=("knowledge",),
         limit=8,
+        seeds=(BOARD_SEED,),
         settings=("training.steps=1", "training.learning_rate=0.001", *fixed),
     )
-    trials = tune(plan_study(asked, STARTUP), tmp_path, RunOptions(executor="inline"))
+    lines: list[str] = []
+    trials = tune(plan_study(asked, STARTUP), tmp_path, RunOptions(executor="inline"), lines.append)
+    assert "seed 0 is also that of boards" in lines[0]
     tried = {trial.settings["layer"]: trial.cells for trial in trials}
     assert len(trials) == STARTUP
     assert len(list(tmp_path.glob("cells/*/manifest.json"))) == len(tried) < STARTUP
     assert all(trial.cells == tried[trial.settings["layer"]] for trial in trials)
+
+
+def test_trials_have_a_seed_that_boards_have_not_unless_it_is_asked_for() -> None:
+    asked = Request(methods=("rmu",))
+    done = CliRunner().invoke(main, ["tune", "--methods", "rmu", "--dry-run", "--json"])
+    assert json.loads(done.stdout)["training_seeds"] == plan_study(asked, 2).facts()["training_seeds"] == [TUNING_SEED]
+    assert make_plan(asked, None).seeds == (BOARD_SEED,)
+    assert plan_study(replace(asked, seeds=(BOARD_SEED,)), 2).facts()["training_seeds"] == [BOARD_SEED]
 
 
 # Search
@@ -287,6 +298,12 @@ def test_the_suite_itself_is_never_overwritten(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "is the suite file itself" in done.stderr
     assert not [*tmp_path.glob("*-tuned.yaml"), *tmp_path.glob("*.json")]
+
+
+def test_a_data_folder_of_the_environment_selects_no_suite(tmp_path: Path) -> None:
+    asked = ["tune", "--methods", "rmu", "--dry-run", "--json"]
+    done = CliRunner().invoke(main, asked, env={"UNLEARN_BENCH_DATA": str(tmp_path)})
+    assert json.loads(done.stdout)["suite"] == "micro"
 
 
 def test_a_dry_run_counts_trainings_and_runs_nothing(tmp_path: Path) -> None:
