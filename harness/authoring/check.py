@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...methods.base import methods
@@ -13,8 +15,47 @@ from .rules import Finding
 WORDS = {"ok": "ok", "broken": "BROKEN", "unchecked": "-"}
 
 
-def check(name: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return what `name` is, where it stands, whether it keeps its contract (`ok`) and a finding a rule.
+@dataclass(frozen=True)
+class ContractCheck:
+    """A method or task held to its contract.
+
+    Attributes:
+        kind: `method` or `task`.
+        name: its registered name.
+        origin: where it stands.
+        rules: a finding a rule.
+    """
+
+    kind: str
+    name: str
+    origin: str
+    rules: list[Finding]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every rule is kept."""
+        return all(finding.state == "ok" for finding in self.rules)
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        rules = [asdict(finding) for finding in self.rules]
+        facts = {"kind": self.kind, "name": self.name, "from": self.origin, "ok": self.ok, "rules": rules}
+        return json.dumps(facts, indent=2) + "\n"
+
+    def to_text(self) -> str:
+        """Return it as lines: one a rule, below a broken one what is wrong and what to do."""
+        lines = [f"{self.kind} {self.name} ({self.origin})"]
+        for finding in self.rules:
+            unchecked = " (not checked: what is broken above comes first)" if finding.state == "unchecked" else ""
+            lines.append(f"  {WORDS[finding.state]:<7} {finding.rule}{unchecked}")
+            lines += [f"          {line}" for line in finding.words.split("\n") if line]
+        count = sum(finding.state == "broken" for finding in self.rules)
+        verdict = "keeps its contract" if self.ok else f"breaks {count} of {len(self.rules)} rules"
+        return "\n".join([*lines, f"{self.name} {verdict}."]) + "\n"
+
+
+def check(name: str, settings: Mapping[str, Any] | None = None) -> ContractCheck:
+    """Hold a method or task to its contract.
 
     Args:
         name: of a method or task, built-in or plugin.
@@ -32,7 +73,7 @@ def check(name: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any
     kind = registry.get(name)
     if settings:
         kind.Settings.parse(settings, name)
-    return {"kind": registry.kind, "name": name, "from": registry.origin(name), **_judged(_examine(name, settings))}
+    return ContractCheck(registry.kind, name, registry.origin(name), _examine(name, settings))
 
 
 def _examine(name: str, settings: Mapping[str, Any] | None) -> list[Finding]:
@@ -43,20 +84,3 @@ def _examine(name: str, settings: Mapping[str, Any] | None) -> list[Finding]:
     from ...tasks.testing import examine_task
 
     return list(examine_task(name, settings))
-
-
-def _judged(findings: list[Finding]) -> dict[str, Any]:
-    rules = [{"rule": found.rule, "state": found.state, "words": found.words} for found in findings]
-    return {"ok": all(found.state == "ok" for found in findings), "rules": rules}
-
-
-def render(checked: Mapping[str, Any]) -> str:
-    """Return a check as lines: one a rule, below a broken one what is wrong and what to do."""
-    lines = [f"{checked['kind']} {checked['name']} ({checked['from']})"]
-    for rule in checked["rules"]:
-        unchecked = " (not checked: what is broken above comes first)" if rule["state"] == "unchecked" else ""
-        lines.append(f"  {WORDS[rule['state']]:<7} {rule['rule']}{unchecked}")
-        lines += [f"          {line}" for line in rule["words"].split("\n") if line]
-    count = sum(rule["state"] == "broken" for rule in checked["rules"])
-    says = "keeps its contract" if checked["ok"] else f"breaks {count} of {len(checked['rules'])} rules"
-    return "\n".join([*lines, f"{checked['name']} {says}."])

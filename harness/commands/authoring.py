@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import JSON, OUTPUT, SUITE, options
+from .options import JSON, OUTPUT, SUITE, echo, options
 
 
 @click.command()
@@ -45,12 +45,11 @@ def check(ctx: click.Context, name: str, settings: dict[str, object], as_json: b
 
     Methods train a tiny random model, tasks score made-up answers. Exit status 0: all kept; 1: some broken.
     """
-    from ..authoring.check import check as examine
-    from ..authoring.check import render
+    from ..authoring.check import check as contract_check
 
-    checked = examine(name, settings)
-    click.echo(json.dumps(checked, indent=2) if as_json else render(checked))
-    ctx.exit(0 if checked["ok"] else 1)
+    result = contract_check(name, settings)
+    echo(result, as_json)
+    ctx.exit(0 if result.ok else 1)
 
 
 def _table(rows: list[dict[str, Any]]) -> None:

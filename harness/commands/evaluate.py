@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from .options import (
     OUTPUT,
     SUITE,
     TIME_LIMIT,
+    echo,
     names,
     numbers,
     option,
@@ -138,11 +138,9 @@ def evaluate(
     run_options = take_run_options(values)
     request = Request(**values, command=_command(ctx))
     if dry_run:
-        from ..planning.dry_run import dry_run as look
-        from ..planning.dry_run import render
+        from ..planning.dry_run import dry_run as outlook
 
-        said = look(request, output, run_options.batch_size)
-        click.echo(json.dumps(said, indent=2) if as_json else render(said))
+        echo(outlook(request, output, run_options.batch_size), as_json)
         return
     from ..api import run
 

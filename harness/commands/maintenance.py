@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import click
 
-from .options import DATA_ROOT, JSON, OUTPUT, SUITE
+from .options import DATA_ROOT, JSON, OUTPUT, SUITE, echo
 
 
 @click.command()
@@ -28,20 +26,14 @@ def export(cell: str, folder: Path, output: Path, suite: str | None) -> None:
 @OUTPUT
 @DATA_ROOT
 @JSON
-def doctor(output: Path, data_root: Path | None, as_json: bool) -> None:
+@click.pass_context
+def doctor(ctx: click.Context, output: Path, data_root: Path | None, as_json: bool) -> None:
     """Check versions, engines, the embedded suite, the output folder and the data; say what to do."""
-    from ..maintenance.doctor import checks
+    from ..maintenance.doctor import diagnose
 
-    found = checks(output, data_root)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-    else:
-        for check in found:
-            click.echo(
-                f"{'ok  ' if check['ok'] else 'FAIL' if check['needed'] else 'no  '} {check['what']}: {check['says']}"
-            )
-    if any(check["needed"] and not check["ok"] for check in found):
-        sys.exit(1)
+    diagnosis = diagnose(output, data_root)
+    echo(diagnosis, as_json)
+    ctx.exit(0 if diagnosis.fit else 1)
 
 
 @click.command()
@@ -53,13 +45,12 @@ def verify(ctx: click.Context, output: Path, as_json: bool) -> None:
 
     Exit status 0: nothing is damaged, nothing is lacking; 1: something is; 2: no store, or wrong usage.
     """
-    from ..maintenance.verify import render
-    from ..maintenance.verify import verify as check
+    from ..maintenance.verify import verify as verification_of
     from ..store.entries import Store
 
-    found = check(Store.open(output))
-    click.echo(json.dumps(found, indent=2) if as_json else render(found, output))
-    ctx.exit(1 if found["damaged"] or found["lacking"] else 0)
+    verification = verification_of(Store.open(output))
+    echo(verification, as_json)
+    ctx.exit(0 if verification.whole else 1)
 
 
 @click.command()
@@ -79,16 +70,7 @@ def gc(output: Path, delete: bool, dry_run: bool, as_json: bool) -> None:
     if delete and dry_run:
         raise click.UsageError("--delete and --dry-run exclude each other.")
     store = Store.open(output)
-    found = collect(store) if delete else garbage(store)
-    rows = [{"path": path.relative_to(output).as_posix(), "bytes": size} for path, size in found]
-    total = sum(size for _, size in found)
-    if as_json:
-        click.echo(json.dumps({"removed": delete, "bytes": total, "found": rows}, indent=2))
-        return
-    for row in rows:
-        click.echo(f"{row['path']}  {row['bytes']:,} bytes")
-    done = "Removed." if delete else "Nothing is removed yet; --delete does it." if rows else "Nothing to remove."
-    click.echo(f"{len(rows)} things, {total:,} bytes. {done}")
+    echo(collect(store) if delete else garbage(store), as_json)
 
 
 @click.command()
@@ -100,17 +82,6 @@ def merge(stores: tuple[Path, ...], output: Path, as_json: bool) -> None:
 
     Entries that have the same id and other contents are named, and nothing is written.
     """
-    from ..maintenance.merge import merge as join
+    from ..maintenance.merge import merge as merged
 
-    found = join(stores, output)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    click.echo(f"{output}: {', '.join(f'{count} {section}' for section, count in found['copied'].items())} copied.")
-    for suite in found["plans"]:
-        click.echo(f"`unlearn-bench leaderboard --suite {suite} --output {output}` shows the board of {suite}.")
-    for suite in found["apart"]:
-        click.echo(
-            f"The plans of {suite} ask different things: run `unlearn-bench evaluate --output {output}` with all that"
-            " the board is to show; what is finished is not done again."
-        )
+    echo(merged(stores, output), as_json)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 import yaml
@@ -60,6 +60,23 @@ def say(text: str) -> None:
     """Write a line that is no result and no error to standard error, unless the user wants it quiet."""
     if not click.get_current_context().find_root().params.get("quiet"):
         click.echo(text, err=True)
+
+
+class Printable(Protocol):
+    """What a command came to; both texts end with a newline."""
+
+    def to_text(self) -> str:
+        """Return it in words."""
+        ...
+
+    def to_json(self) -> str:
+        """Return it for scripts."""
+        ...
+
+
+def echo(result: Printable, as_json: bool) -> None:
+    """Print what a command came to."""
+    click.echo(result.to_json() if as_json else result.to_text(), nl=False)
 
 
 def suite_name(ctx: click.Context, suite: str | None) -> str | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from .options import JSON, OUTPUT, SUITE, option, say
+from .options import JSON, OUTPUT, SUITE, echo, option, say
 
 
 @click.command()
@@ -40,13 +39,7 @@ def items(cell: str, task: str, output: Path, suite: str | None, flipped: bool, 
     """Show the items behind a number: what was asked of CELL in TASK, what it answered and how that scored."""
     from ..results.items import cell_items
 
-    rows = cell_items(cell, task, output, suite, flipped=flipped)
-    rows = rows[:most] if most else rows
-    if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
-    for row in rows:
-        click.echo(json.dumps(row, ensure_ascii=False))
+    echo(cell_items(cell, task, output, suite, flipped=flipped, most=most), as_json)
 
 
 @click.command()
@@ -65,7 +58,7 @@ def compare(ctx: click.Context, a: str, b: str, output: Path, suite: str | None,
     from ..results.compare import compare as load
 
     report = load(a, b, output, suite)
-    click.echo(report.to_json() if as_json else report.to_text(), nl=False)
+    echo(report, as_json)
     ctx.exit(report.status)
 
 

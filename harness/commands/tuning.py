@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from .options import (
     JSON,
     SUITE,
     TIME_LIMIT,
+    echo,
     names,
     numbers,
     option,
@@ -95,20 +95,19 @@ def tune(
     """
     from ..planning.request import Request
     from ..tuning import study as tuning
-    from ..tuning.suite_file import place_of, render, render_plan, summary, write_tuned
+    from ..tuning.suite_file import place_of, summary, write_tuned
 
     values["suite"] = suite_name(ctx, values["suite"])
     run_options = take_run_options(values)
     planned = tuning.plan_study(Request(**values), budget, search_seed)
     place = place_of(values["suite"], planned.suite, out)
     if dry_run:
-        said = {**planned.facts(), "trainings": planned.trainings}
-        click.echo(json.dumps(said, indent=2) if as_json else render_plan(said))
+        echo(planned, as_json)
         return
     trials = tuning.tune(planned, output, run_options, say)
     best = tuning.best_trials(trials)
     write_tuned(place, planned, trials, best)
-    rows = summary(planned, trials, best)
-    click.echo(json.dumps({"suite": str(place), "rows": rows}, indent=2) if as_json else render(rows))
+    results = summary(place, planned, trials, best)
+    echo(results, as_json)
     say(f"Wrote {place} and {place.with_suffix('.json').name}: unlearn-bench evaluate --suite {place}")
-    ctx.exit(0 if all(row["trial"] for row in rows) else 1)
+    ctx.exit(0 if results.complete else 1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from ..data import hub_copy
 from ..errors import UserError
@@ -17,9 +18,40 @@ from ..suite import SourceSpec, SuiteSpec, load_suite, suites
 PACKAGES = ("torch", "transformers", "lm-eval", "datasets", "scikit-learn", "scipy", "pandas")
 
 
-def checks(output: Path, data_root: Path | None) -> list[dict[str, Any]]:
-    """Run every check; each says what it looked at, whether it is needed, and what it found."""
-    looked = [
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, whether it works, whether that is needed, and what it says."""
+
+    what: str
+    ok: bool
+    needed: bool
+    says: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What works on a machine and what does not."""
+
+    checks: list[Check]
+
+    @property
+    def fit(self) -> bool:
+        """Whether all works that is needed."""
+        return all(check.ok or not check.needed for check in self.checks)
+
+    def to_json(self) -> str:
+        """Return the checks as JSON."""
+        return json.dumps([asdict(check) for check in self.checks], indent=2) + "\n"
+
+    def to_text(self) -> str:
+        """Return the checks, a line each."""
+        marks = ("ok  " if check.ok else "FAIL" if check.needed else "no  " for check in self.checks)
+        return "".join(f"{mark} {check.what}: {check.says}\n" for mark, check in zip(marks, self.checks, strict=True))
+
+
+def diagnose(output: Path, data_root: Path | None) -> Diagnosis:
+    """Run every check of this machine, the output folder and the data."""
+    checks = [
         _check("python", True, lambda: f"{sys.version.split()[0]}"),
         *(_check(name, True, lambda name=name: version(name)) for name in PACKAGES),
         _check("processor", True, _processor),
@@ -31,16 +63,16 @@ def checks(output: Path, data_root: Path | None) -> list[dict[str, Any]]:
         _check("hub", False, _hub),
         *_reachable(data_root),
     ]
-    return [*looked, *_broken()]
+    return Diagnosis([*checks, *_broken()])
 
 
-def _check(what: str, needed: bool, look: Callable[[], str]) -> dict[str, Any]:
+def _check(what: str, needed: bool, look: Callable[[], str]) -> Check:
     try:
-        return {"what": what, "ok": True, "needed": needed, "says": look()}
+        return Check(what, True, needed, look())
     except PackageNotFoundError:
-        return {"what": what, "ok": False, "needed": needed, "says": f"not installed; `pip install {what}`"}
+        return Check(what, False, needed, f"not installed; `pip install {what}`")
     except (UserError, OSError, ImportError) as error:
-        return {"what": what, "ok": False, "needed": needed, "says": str(error)}
+        return Check(what, False, needed, str(error))
 
 
 def _processor() -> str:
@@ -81,7 +113,7 @@ def _data(data_root: Path | None) -> str:
     return f"{data_root}: {', '.join(names)}" if names else f"{data_root}: empty"
 
 
-def _engines() -> list[dict[str, Any]]:
+def _engines() -> list[Check]:
     """Say of each engine whether it runs here, and which one `--engine auto` takes."""
     from ..engines.base import engines
     from ..planning.build import resolve_engine
@@ -92,27 +124,27 @@ def _engines() -> list[dict[str, Any]]:
             raise UserError(cause)
         return "usable"
 
-    looked = [
+    checks = [
         _check(f"engine {name}", name == "transformers", lambda name=name: usable(name)) for name in engines.names()
     ]
     taken = resolve_engine("auto", {})
     why = "vllm, which is usable" if taken == "vllm" else f"{taken}, since vllm is not usable"
-    return [*looked, _check("engine auto", True, lambda: f"takes {why}")]
+    return [*checks, _check("engine auto", True, lambda: f"takes {why}")]
 
 
-def _reachable(data_root: Path | None) -> list[dict[str, Any]]:
+def _reachable(data_root: Path | None) -> list[Check]:
     """Say of each suite that brings neither data nor models which of them can be reached."""
-    found = []
+    checks = []
     for name in suites.names():
         try:
             suite = load_suite(name)
         except UserError as error:
-            found.append({"what": f"suite {name}", "ok": False, "needed": False, "says": str(error)})
+            checks.append(Check(f"suite {name}", False, False, str(error)))
             continue
         if not suite.embedded:
-            found.append(_check(f"data of suite {name}", False, lambda suite=suite: _sources(suite, data_root)))
-            found.append(_check(f"models of suite {name}", False, lambda suite=suite: _models(suite)))
-    return found
+            checks.append(_check(f"data of suite {name}", False, lambda suite=suite: _sources(suite, data_root)))
+            checks.append(_check(f"models of suite {name}", False, lambda suite=suite: _models(suite)))
+    return checks
 
 
 def _sources(suite: SuiteSpec, folder: Path | None) -> str:
@@ -187,14 +219,13 @@ def _hub() -> str:
     return "reachable"
 
 
-def _broken() -> list[dict[str, Any]]:
+def _broken() -> list[Check]:
     from ..authoring.catalog import REGISTRIES
 
-    found = []
+    checks = []
     for registry in REGISTRIES.values():
         registry.names()
-        found += [
-            {"what": source, "ok": False, "needed": False, "says": f"cannot be loaded: {cause}"}
-            for source, cause in registry.broken.items()
+        checks += [
+            Check(source, False, False, f"cannot be loaded: {cause}") for source, cause in registry.broken.items()
         ]
-    return found
+    return checks

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EntryLocked, UserError
@@ -11,6 +13,38 @@ from ..planning.plan import Plan
 from ..planning.status import entries, settle
 from ..store.entries import PARTIAL_RESULT, SECTIONS, Entry, Store
 from ..store.files import PARTIAL
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What can go of a store, or went.
+
+    Attributes:
+        root: the store's folder.
+        sizes: files and folders with their bytes.
+        removed: whether they are gone.
+    """
+
+    root: Path
+    sizes: dict[Path, int]
+    removed: bool = False
+
+    @property
+    def rows(self) -> list[tuple[str, int]]:
+        """Paths below the store's folder, with their bytes."""
+        return [(path.relative_to(self.root).as_posix(), size) for path, size in self.sizes.items()]
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        rows = [{"path": path, "bytes": size} for path, size in self.rows]
+        return json.dumps({"removed": self.removed, "bytes": sum(self.sizes.values()), "found": rows}, indent=2) + "\n"
+
+    def to_text(self) -> str:
+        """Return it as lines, and what to do."""
+        lines = [f"{path}  {size:,} bytes" for path, size in self.rows]
+        idle = "Nothing is removed yet; --delete does it." if lines else "Nothing to remove."
+        total = f"{len(lines)} things, {sum(self.sizes.values()):,} bytes."
+        return "\n".join([*lines, f"{total} {'Removed.' if self.removed else idle}"]) + "\n"
 
 
 def needed(plans: Iterable[Plan], store: Store) -> set[str]:
@@ -24,8 +58,8 @@ def needed(plans: Iterable[Plan], store: Store) -> set[str]:
     return names
 
 
-def garbage(store: Store) -> list[tuple[Path, int]]:
-    """Return what can go, with its bytes: entries, judges' text and logs no plan needs, what killed processes left.
+def garbage(store: Store) -> Garbage:
+    """Return what can go: entries, judges' text and logs no plan needs, what killed processes left.
 
     Raises:
         UserError: the store holds no plan, or one that cannot be read, so that nothing says what is needed.
@@ -35,14 +69,14 @@ def garbage(store: Store) -> list[tuple[Path, int]]:
         raise UserError(f"{store.root} holds no plan that says what is needed; run `unlearn-bench evaluate` first.")
     plans = [Plan.load(store, name) for name in names]
     wanted = needed(plans, store)
-    found = [entry.path for section in SECTIONS for entry in store.entries(section) if entry.name not in wanted]
+    idle = [entry.path for section in SECTIONS for entry in store.entries(section) if entry.name not in wanted]
     judges = {task.scorer.digest for plan in plans for task in plan.tasks.values() if task.scorer is not None}
-    found += [path for path in sorted(store.root.glob("scorers/*")) if path.is_dir() and path.name not in judges]
-    found += [piece for section in SECTIONS for entry in store.entries(section) for piece in _spent(entry, wanted)]
-    found += [path for path in sorted(store.root.glob("logs/*.log")) if f"cells/{path.stem}" not in wanted]
-    gone = set(found)
-    found += [path for path in sorted(store.root.rglob(f".*{PARTIAL}")) if gone.isdisjoint(path.parents)]
-    return [(path, _bytes(path)) for path in found]
+    idle += [path for path in sorted(store.root.glob("scorers/*")) if path.is_dir() and path.name not in judges]
+    idle += [piece for section in SECTIONS for entry in store.entries(section) for piece in _spent(entry, wanted)]
+    idle += [path for path in sorted(store.root.glob("logs/*.log")) if f"cells/{path.stem}" not in wanted]
+    gone = set(idle)
+    idle += [path for path in sorted(store.root.rglob(f".*{PARTIAL}")) if gone.isdisjoint(path.parents)]
+    return Garbage(store.root, {path: _bytes(path) for path in idle})
 
 
 def _spent(entry: Entry, wanted: set[str]) -> list[Path]:
@@ -51,22 +85,22 @@ def _spent(entry: Entry, wanted: set[str]) -> list[Path]:
     return pieces if pieces and entry.manifest() is not None else []
 
 
-def collect(store: Store) -> list[tuple[Path, int]]:
-    """Remove what can go and return it, with its bytes; what another process is at stays.
+def collect(store: Store) -> Garbage:
+    """Remove what can go and return it; what another process is at stays.
 
     Raises:
         UserError: another process works on the store; nothing is removed then.
     """
-    removed = []
+    removed: dict[Path, int] = {}
     with store.used(alone=True):
-        for path, size in garbage(store):
+        for path, size in garbage(store).sizes.items():
             try:
                 with Entry(path if path.is_dir() else path.parent).claim(wait=False):
                     _remove(path)
             except EntryLocked:
                 continue
-            removed.append((path, size))
-    return removed
+            removed[path] = size
+    return Garbage(store.root, removed, removed=True)
 
 
 def _remove(path: Path) -> None:

@@ -2,32 +2,67 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..planning.plan import Plan, PlannedCell
-from ..store.entries import SECTIONS, Entry, Store
+from ..store.entries import SECTIONS, Entry, Store, StoreSection
 from ..store.files import atomic
 
 
-def merge(sources: Sequence[Path], output: Path) -> dict[str, Any]:
-    """Bring the finished entries of stores, and those of `output` where it is one, together in `output`.
+@dataclass(frozen=True)
+class MergeResult:
+    """What a merge came to.
 
-    Returns:
-        `copied`: entries by section; `plans`: suites whose plans were joined; `apart`: suites whose plans ask different
-        things, so that `output` keeps none of them (or its own).
+    Attributes:
+        output: folder of the merged store.
+        copied: entries by section.
+        plans: suites whose plans were joined.
+        apart: suites whose plans ask different things, so that `output` keeps none of them (or its own).
+    """
+
+    output: Path
+    copied: dict[StoreSection, int]
+    plans: list[str]
+    apart: list[str]
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        facts = asdict(self)
+        del facts["output"]
+        return json.dumps(facts, indent=2) + "\n"
+
+    def to_text(self) -> str:
+        """Return it in words, with what to do next."""
+        copied = ", ".join(f"{count} {section}" for section, count in self.copied.items())
+        lines = [f"{self.output}: {copied} copied."]
+        lines += [
+            f"`unlearn-bench leaderboard --suite {suite} --output {self.output}` shows the board of {suite}."
+            for suite in self.plans
+        ]
+        lines += [
+            f"The plans of {suite} ask different things: run `unlearn-bench evaluate --output {self.output}` with all"
+            " that the board is to show; what is finished is not done again."
+            for suite in self.apart
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def merge(sources: Sequence[Path], output: Path) -> MergeResult:
+    """Bring the finished entries of stores, and those of `output` where it is one, together in `output`.
 
     Raises:
         UserError: an entry is finished in two stores with different contents; nothing is written then.
     """
     stores = [Store.open(path) for path in sources]
-    held = Store(output)
     chosen: dict[str, tuple[Entry, dict[str, Any]]] = {}
     conflicts: dict[str, None] = {}
-    for store in (held, *stores):
+    for store in (Store(output), *stores):
         for section in SECTIONS:
             for entry in store.entries(section):
                 manifest = entry.manifest()
@@ -52,7 +87,7 @@ def merge(sources: Sequence[Path], output: Path) -> dict[str, Any]:
                     copied[section] += 1
         joined, apart = _join(stores, target)
         _copy_failures(stores, target)
-    return {"copied": copied, "plans": joined, "apart": apart}
+    return MergeResult(output, copied, joined, apart)
 
 
 def _content(manifest: Mapping[str, Any]) -> Any:
@@ -85,9 +120,9 @@ def _join(stores: Sequence[Store], target: Store) -> tuple[list[str], list[str]]
         for suite in store.plans():
             plans.setdefault(suite, []).append(Plan.load(store, suite))
     joined, apart = [], []
-    for name, found in plans.items():
-        whole: Plan | None = found[0]
-        for plan in found[1:]:
+    for name, (first, *others) in plans.items():
+        whole: Plan | None = first
+        for plan in others:
             whole = None if whole is None else join(whole, plan)
         if whole is None:
             apart.append(name)
@@ -104,7 +139,7 @@ def join(a: Plan, b: Plan) -> Plan | None:
     checkpoints, or only one of them asks any. So seeds and models may be spread over machines, methods may not: noise
     is matched to all methods of a seed.
     """
-    if _asked(a) != _asked(b):
+    if _shared(a) != _shared(b):
         return None
     if any(a.models[name].identity() != b.models[name].identity() for name in a.models.keys() & b.models.keys()):
         return None
@@ -125,7 +160,7 @@ def join(a: Plan, b: Plan) -> Plan | None:
     )
 
 
-def _asked(plan: Plan) -> Any:
+def _shared(plan: Plan) -> Any:
     """Return what plans of one board have in common."""
     suite = plan.suite.model_dump(exclude={"folder", "models"})
     return suite, plan.tracks, plan.limit, plan.engine, plan.stress, [task.identity() for task in plan.tasks.values()]

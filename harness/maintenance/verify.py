@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -28,14 +30,84 @@ SPECS: dict[StoreSection, tuple[str, type[CellSpec | OutcomeSpec | RecordSpec]]]
 REDO = "run the same `unlearn-bench evaluate` again: it is made anew"
 
 
-def verify(store: Store) -> dict[str, Any]:
-    """Check a store, as plain JSON types.
+@dataclass(frozen=True)
+class Damage:
+    """What is not as it was written, or not what its name says, with what to do."""
 
-    `damaged`: what is not as it was written, or not what its name says, with what to do; `lacking`: what a saved plan
-    wants and the store has not; `unneeded`: whole entries that no plan names; `unfinished`: entries without a manifest;
-    `partial`: temporary files that a killed process left; `checked`: entries that are whole, by section.
+    what: str
+    flaw: str
+    do: str
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What a saved plan wants of a cell and the store has not: `checkpoint` and tasks; why it failed, where it did."""
+
+    suite: str
+    cell: str
+    name: str
+    lacks: list[str]
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a store was found to be.
+
+    Attributes:
+        root: the store's folder.
+        damaged, lacking: what there is to mend.
+        unneeded: whole entries that no plan names.
+        unfinished: entries without a manifest.
+        partial: temporary files that a killed process left.
+        checked: entries that are whole, by section.
+        plans: suites whose plans were read.
     """
-    flaws: list[dict[str, str]] = []
+
+    root: Path
+    damaged: list[Damage]
+    lacking: list[Lack]
+    unneeded: int
+    unfinished: int
+    partial: int
+    checked: dict[StoreSection, int]
+    plans: list[str]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is damaged and nothing is lacking."""
+        return not self.damaged and not self.lacking
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        facts = asdict(self)
+        del facts["root"]
+        return json.dumps(facts, indent=2) + "\n"
+
+    def to_text(self) -> str:
+        """Return it in words."""
+        checked = ", ".join(f"{count} {section}" for section, count in self.checked.items())
+        lines = [f"{self.root}: {checked} are whole; plans of {', '.join(self.plans) or 'no suite'}."]
+        lines += [f"Damaged: {damage.what}: {damage.flaw}; {damage.do}." for damage in self.damaged]
+        for lack in self.lacking:
+            cause = f" (failed: {lack.failure})" if lack.failure else ""
+            lines.append(f"Lacking for {lack.suite}: {lack.name}: {', '.join(lack.lacks)}{cause}.")
+        if self.lacking:
+            lines.append("What is lacking is made by running the same `unlearn-bench evaluate` again.")
+        counts = {
+            "entries that no plan names": self.unneeded,
+            "unfinished entries": self.unfinished,
+            "partial files": self.partial,
+        }
+        idle = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
+        lines += [f"Besides: {idle}; `unlearn-bench gc` says what can go."] if idle else []
+        lines += ["Nothing is damaged, nothing is lacking."] if self.whole else []
+        return "\n".join(lines) + "\n"
+
+
+def verify(store: Store) -> Verification:
+    """Check a store: every entry, every plan, what the plans lack, and boards against records."""
+    damaged: list[Damage] = []
     checked, unfinished = dict.fromkeys(SECTIONS, 0), 0
     for section in SECTIONS:
         for entry in store.entries(section):
@@ -45,22 +117,23 @@ def verify(store: Store) -> dict[str, Any]:
             elif flaw == "unfinished":
                 unfinished += 1
             else:
-                flaws.append({"what": entry.name, "flaw": flaw, "do": REDO})
+                damaged.append(Damage(entry.name, flaw, REDO))
     plans, broken = _plans(store)
-    flaws += broken
-    lacking = [missing for plan in plans for missing in _lacking(plan, store)]
-    flaws += [flaw for plan in plans for flaw in _board(plan, store)]
+    damaged += broken
+    lacking = [lack for plan in plans for lack in _lacking(plan, store)]
+    damaged += [damage for plan in plans for damage in _board(plan, store)]
     wanted = needed(plans, store)
     unneeded = [entry for section in SECTIONS for entry in store.entries(section) if entry.name not in wanted]
-    return {
-        "damaged": flaws,
-        "lacking": lacking,
-        "unneeded": sum(entry.flaw() is None for entry in unneeded),
-        "unfinished": unfinished,
-        "partial": sum(1 for _ in store.root.rglob(f"*{PARTIAL}")),
-        "checked": checked,
-        "plans": [plan.suite.name for plan in plans],
-    }
+    return Verification(
+        root=store.root,
+        damaged=damaged,
+        lacking=lacking,
+        unneeded=sum(entry.flaw() is None for entry in unneeded),
+        unfinished=unfinished,
+        partial=sum(1 for _ in store.root.rglob(f"*{PARTIAL}")),
+        checked=checked,
+        plans=[plan.suite.name for plan in plans],
+    )
 
 
 def _misnamed(section: StoreSection, entry: Entry) -> str | None:
@@ -94,31 +167,26 @@ def _rows(section: StoreSection, rows: Sequence[Any]) -> str | None:
     return "an item stands in it twice" if len(set(items)) < len(items) else None
 
 
-def _plans(store: Store) -> tuple[list[Plan], list[dict[str, str]]]:
+def _plans(store: Store) -> tuple[list[Plan], list[Damage]]:
     plans, broken = [], []
     for suite in store.plans():
         try:
             plans.append(Plan.load(store, suite))
         except UserError as error:
             do = "run the same `unlearn-bench evaluate` again: it plans anew, and what is finished is kept"
-            broken.append({"what": f"plans/{suite}.json", "flaw": first_line(error), "do": do})
+            broken.append(Damage(f"plans/{suite}.json", first_line(error), do))
     return plans, broken
 
 
-def _lacking(plan: Plan, store: Store) -> Iterator[dict[str, Any]]:
+def _lacking(plan: Plan, store: Store) -> Iterator[Lack]:
     for cell in plan.cells:
-        state = status_of(plan, cell, store)
-        if not state.finished:
-            yield {
-                "suite": plan.suite.name,
-                "cell": state.cell.id,
-                "name": f"{cell.model} {cell.spec.label}",
-                "lacks": [*([] if state.made else ["checkpoint"]), *state.missing],
-                "failure": state.failure,
-            }
+        status = status_of(plan, cell, store)
+        if not status.finished:
+            lacks = [*([] if status.made else ["checkpoint"]), *status.missing]
+            yield Lack(plan.suite.name, status.cell.id, f"{cell.model} {cell.spec.label}", lacks, status.failure)
 
 
-def _board(plan: Plan, store: Store) -> Iterator[dict[str, str]]:
+def _board(plan: Plan, store: Store) -> Iterator[Damage]:
     """Compare a plan's board, where it is written, with the one that the records give."""
     name = f"leaderboards/{plan.suite.name}"
     written = [store.root / f"{name}{suffix}" for suffix in (".json", ".md")]
@@ -127,7 +195,7 @@ def _board(plan: Plan, store: Store) -> Iterator[dict[str, str]]:
     try:
         board = board_of(plan, store)
     except UserError as error:
-        yield {"what": name, "flaw": f"cannot be built again: {first_line(error)}", "do": REDO}
+        yield Damage(name, f"cannot be built again: {first_line(error)}", REDO)
         return
     for path, text in zip(written, (board.to_json(), board.to_markdown()), strict=True):
         try:
@@ -136,23 +204,4 @@ def _board(plan: Plan, store: Store) -> Iterator[dict[str, str]]:
             flaw = f"cannot be read ({error.strerror})"
         if flaw:
             again = f"`unlearn-bench leaderboard --suite {plan.suite.name}` writes it again"
-            yield {"what": f"{name}{path.suffix}", "flaw": flaw, "do": again}
-
-
-def render(found: dict[str, Any], root: Path) -> str:
-    """Return the findings in words."""
-    checked = ", ".join(f"{count} {section}" for section, count in found["checked"].items())
-    lines = [f"{root}: {checked} are whole; plans of {', '.join(found['plans']) or 'no suite'}."]
-    lines += [f"Damaged: {each['what']}: {each['flaw']}; {each['do']}." for each in found["damaged"]]
-    for each in found["lacking"]:
-        cause = f" (failed: {each['failure']})" if each["failure"] else ""
-        lines.append(f"Lacking for {each['suite']}: {each['name']}: {', '.join(each['lacks'])}{cause}.")
-    if found["lacking"]:
-        lines.append("What is lacking is made by running the same `unlearn-bench evaluate` again.")
-    idle = {"unneeded": "entries that no plan names", "unfinished": "unfinished entries", "partial": "partial files"}
-    left = [f"{found[key]} {words}" for key, words in idle.items() if found[key]]
-    if left:
-        lines.append(f"Besides: {', '.join(left)}; `unlearn-bench gc` says what can go.")
-    if not found["damaged"] and not found["lacking"]:
-        lines.append("Nothing is damaged, nothing is lacking.")
-    return "\n".join(lines)
+            yield Damage(f"{name}{path.suffix}", flaw, again)

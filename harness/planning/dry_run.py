@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..store.entries import Store
 from .build import make_plan
@@ -19,28 +21,108 @@ if TYPE_CHECKING:
     from .estimate import PlanEstimate
 
 
-def dry_run(request: Request, output: Path, batch_size: int) -> dict[str, Any]:
-    """Return what a request would do, as plain JSON types; nothing is trained, measured or written.
+@dataclass(frozen=True)
+class RoundedCost:
+    """An estimate as it is shown: GPU memory and disk in GiB, GPU hours."""
 
-    `cells`: a row each with id (None where its model or text cannot be reached), state, what remains, and its estimate;
-    `unreached`: what could not be reached and what to do; `assumptions` and `total`: of the estimates of what remains,
-    None for an embedded suite.
+    gpu_gib: float
+    hours: float
+    disk_gib: float
+
+    @classmethod
+    def of(cls, estimate: CostEstimate | None) -> RoundedCost | None:
+        """Round an estimate, where there is one."""
+        if estimate is None:
+            return None
+        return cls(
+            gpu_gib=round(estimate.memory_bytes / 2**30, 1),
+            hours=round(estimate.seconds / 3600, 2),
+            disk_gib=round(estimate.disk_bytes / 2**30, 2),
+        )
+
+
+@dataclass(frozen=True)
+class CellOutlook:
+    """What a cell is and what remains of it.
+
+    Attributes:
+        cell: its id, None where its model or text cannot be reached.
+        model, name: the model's name and the cell's label.
+        state: whether anything remains, and whether that failed before.
+        remains: `make` and `measure TASK`, as far as they are not done.
+        cost: of all that is done on it; None in an embedded suite, and where nobody knows the model's architecture.
     """
+
+    cell: str | None
+    model: str
+    name: str
+    state: Literal["finished", "failed before", "to do"]
+    remains: list[str]
+    cost: RoundedCost | None
+
+    def facts(self) -> dict[str, Any]:
+        """Return the cell as plain JSON types, its cost among the rest."""
+        facts = asdict(self)
+        return facts | (facts.pop("cost") or {})
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a request would do.
+
+    Attributes:
+        suite: its name.
+        cells: in the plan's order.
+        total, assumptions: of the estimates; None for an embedded suite.
+        unreached: what could not be reached and what to do.
+    """
+
+    suite: str
+    cells: list[CellOutlook]
+    total: RoundedCost | None
+    assumptions: str | None
+    unreached: list[str]
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps({**asdict(self), "cells": [cell.facts() for cell in self.cells]}, indent=2) + "\n"
+
+    def to_text(self) -> str:
+        """Return it as a table and what follows from it."""
+        from tabulate import tabulate
+
+        rows = [{**cell.facts(), "cell": cell.cell or "–", "remains": _words(cell.remains)} for cell in self.cells]
+        lines = [tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True), ""]
+        finished = sum(cell.state == "finished" for cell in self.cells)
+        lines.append(f"{len(rows)} cells on suite {self.suite}: {finished} finished, {len(rows) - finished} remain.")
+        if self.total is not None:
+            lines.append(
+                f"All cells: at most {self.total.gpu_gib} GiB of GPU memory, {self.total.hours} GPU hours,"
+                f" {self.total.disk_gib} GiB of disk. {self.assumptions}"
+            )
+        large = [cell.name for cell in self.cells if cell.cost and cell.cost.gpu_gib > A100.memory / 2**30]
+        lines += [f"Too large for {A100.name}: {', '.join(dict.fromkeys(large))}."] if large else []
+        lines += ["", *(f"Not reached: {cause}" for cause in self.unreached)] if self.unreached else []
+        return "\n".join(lines) + "\n"
+
+
+def dry_run(request: Request, output: Path, batch_size: int) -> DryRun:
+    """Return what a request would do; nothing is trained, measured or written."""
     reader = SourceReader(lenient=True)
     plan = make_plan(request, None, reader)
     store = Store.open(output) if (output / "store.json").is_file() else Store(output)
-    found = statuses(plan, store)
     costs = None if plan.suite.embedded else _estimates(plan, batch_size, reader)
     by_cell = {id(row.cell): row.estimate for row in costs.rows} if costs else {}
-    return {
-        "suite": plan.suite.name,
-        "cells": [
-            _row(plan, cell, state, by_cell.get(id(cell))) for cell, state in zip(plan.cells, found, strict=True)
+    return DryRun(
+        suite=plan.suite.name,
+        cells=[
+            _outlook(plan, cell, status, by_cell.get(id(cell)))
+            for cell, status in zip(plan.cells, statuses(plan, store), strict=True)
         ],
-        "total": _cost(costs.total) if costs else None,
-        "assumptions": costs.assumptions if costs else None,
-        "unreached": list(plan.unreached),
-    }
+        total=RoundedCost.of(costs.total) if costs else None,
+        assumptions=costs.assumptions if costs else None,
+        unreached=list(plan.unreached),
+    )
 
 
 def _estimates(plan: Plan, batch_size: int, reader: SourceReader) -> PlanEstimate:
@@ -49,20 +131,20 @@ def _estimates(plan: Plan, batch_size: int, reader: SourceReader) -> PlanEstimat
     return estimates(plan, batch_size, reader.rows)
 
 
-def _row(plan: Plan, cell: PlannedCell, state: CellStatus, estimate: CostEstimate | None) -> dict[str, Any]:
-    return {
-        "cell": state.cell.id if _known(plan, cell, state) else None,
-        "model": cell.model,
-        "name": cell.spec.label,
-        "state": "finished" if state.finished else "failed before" if state.failure else "to do",
-        "remains": [*([] if state.made else ["make"]), *(f"measure {name}" for name in state.missing)],
-        **(_cost(estimate) if estimate else {}),
-    }
+def _outlook(plan: Plan, cell: PlannedCell, status: CellStatus, estimate: CostEstimate | None) -> CellOutlook:
+    return CellOutlook(
+        cell=status.cell.id if _known(plan, cell, status) else None,
+        model=cell.model,
+        name=cell.spec.label,
+        state="finished" if status.finished else "failed before" if status.failure else "to do",
+        remains=[*([] if status.made else ["make"]), *(f"measure {task}" for task in status.missing)],
+        cost=RoundedCost.of(estimate),
+    )
 
 
-def _known(plan: Plan, cell: PlannedCell, state: CellStatus) -> bool:
+def _known(plan: Plan, cell: PlannedCell, status: CellStatus) -> bool:
     """Return whether all that a cell's id stands for was reached; that of a derived cell once its parent is made."""
-    if cell.spec.stress is not None and "parent" not in state.cell.spec.settings:
+    if cell.spec.stress is not None and "parent" not in status.cell.spec.settings:
         return False
     return _reached(plan, cell)
 
@@ -74,35 +156,7 @@ def _reached(plan: Plan, cell: PlannedCell) -> bool:
     return "" not in digests and all(_reached(plan, plan.by_id[parent]) for parent in cell.spec.parents)
 
 
-def _cost(estimate: CostEstimate) -> dict[str, Any]:
-    return {
-        "gpu_gib": round(estimate.memory_bytes / 2**30, 1),
-        "hours": round(estimate.seconds / 3600, 2),
-        "disk_gib": round(estimate.disk_bytes / 2**30, 2),
-    }
-
-
-def _remains(jobs: Sequence[str]) -> str:
-    tasks = sum(job != "make" for job in jobs)
-    parts = [*(["make"] if "make" in jobs else []), *([f"measure {tasks} task{'s' * (tasks > 1)}"] if tasks else [])]
+def _words(remains: Sequence[str]) -> str:
+    tasks = sum(job != "make" for job in remains)
+    parts = [*(["make"] if "make" in remains else []), *([f"measure {tasks} task{'s' * (tasks > 1)}"] if tasks else [])]
     return ", ".join(parts) or "nothing"
-
-
-def render(said: Mapping[str, Any]) -> str:
-    """Return a dry run as a table and what follows from it."""
-    from tabulate import tabulate
-
-    rows = [{**row, "cell": row["cell"] or "–", "remains": _remains(row["remains"])} for row in said["cells"]]
-    lines = [tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True), ""]
-    finished = sum(row["state"] == "finished" for row in rows)
-    lines.append(f"{len(rows)} cells on suite {said['suite']}: {finished} finished, {len(rows) - finished} remain.")
-    total = said["total"]
-    if total is not None:
-        lines.append(
-            f"All cells: at most {total['gpu_gib']} GiB of GPU memory, {total['hours']} GPU hours,"
-            f" {total['disk_gib']} GiB of disk. {said['assumptions']}"
-        )
-        large = [row["name"] for row in rows if row.get("gpu_gib", 0) > A100.memory / 2**30]
-        lines += [f"Too large for {A100.name}: {', '.join(dict.fromkeys(large))}."] if large else []
-    lines += ["", *(f"Not reached: {text}" for text in said["unreached"])] if said["unreached"] else []
-    return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +14,78 @@ from ..store.entries import Store
 from ..store.files import read_jsonl
 
 
-def cell_items(cell: str, task: str, output: Path, suite: str | None, *, flipped: bool = False) -> list[dict[str, Any]]:
-    """Return the items of a task on a cell: what was asked, the raw outcome, the record, and the base's scores."""
+@dataclass(frozen=True)
+class ScoredItem:
+    """An item of a task on a cell.
+
+    Attributes:
+        item: its id.
+        asked: its row of the data.
+        answer: the raw outcome.
+        scores, missing, marks: of its record.
+        base: the base model's scores, None where it has none.
+    """
+
+    item: str
+    asked: dict[str, Any] | None
+    answer: dict[str, Any]
+    scores: dict[str, float] | None
+    base: dict[str, float] | None
+    missing: str | None
+    marks: list[str]
+
+
+@dataclass(frozen=True)
+class CellItems:
+    """The items behind a number."""
+
+    items: list[ScoredItem]
+
+    def to_json(self) -> str:
+        """Return the items as one list."""
+        return json.dumps([asdict(item) for item in self.items], indent=2, ensure_ascii=False) + "\n"
+
+    def to_text(self) -> str:
+        """Return the items as JSON, a line each."""
+        return "".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in self.items)
+
+
+def cell_items(
+    cell: str, task: str, output: Path, suite: str | None, *, flipped: bool = False, most: int = 0
+) -> CellItems:
+    """Return the first `most` items of a task on a cell (0: all), with `flipped` those that the base scores otherwise.
+
+    Raises:
+        UserError: no such task or cell, or the cell is not measured on it yet.
+    """
     store = Store.open(output)
     plan = Plan.load(store, suite)
     if task not in plan.tasks:
         raise UserError(f"Unknown task {task!r}.{suggest(task, plan.tasks)}")
-    found = find_cell(plan, store, cell)
-    outcome, record = entries(plan, found, store).get(task, (None, None))
+    planned = find_cell(plan, store, cell)
+    outcome, record = entries(plan, planned, store).get(task, (None, None))
     if outcome is None or record is None or record.manifest() is None:
-        raise UserError(f"{found.spec.label} is not measured on {task} yet; run `unlearn-bench evaluate` again.")
-    asked = {item.id: dict(item.doc) for item in plan.tasks_of(found)[task].build()[1]}
-    base = next(c for c in plan.cells if c.model == found.model and c.spec.transform == "base")
-    base_record = entries(plan, base, store)[task][1]
-    before = (
+        raise UserError(f"{planned.spec.label} is not measured on {task} yet; run `unlearn-bench evaluate` again.")
+    docs = {item.id: dict(item.doc) for item in plan.tasks_of(planned)[task].build()[1]}
+    base_cell = next(c for c in plan.cells if c.model == planned.model and c.spec.transform == "base")
+    base_record = entries(plan, base_cell, store)[task][1]
+    base = (
         {row["item"]: row["scores"] for row in read_jsonl(base_record.file("records.jsonl"))}
         if base_record.manifest()
         else {}
     )
-    answers = {row["item"]: row for row in read_jsonl(outcome.file("outcomes.jsonl"))}
-    rows = []
-    for row in read_jsonl(record.file("records.jsonl")):
-        was = before.get(row["item"])
-        if flipped and was == row["scores"]:
-            continue
-        rows.append(
-            {
-                "item": row["item"],
-                "asked": asked.get(row["item"]),
-                "answer": {key: value for key, value in answers[row["item"]].items() if key != "item"},
-                "scores": row["scores"],
-                "base": was,
-                "missing": row["missing"],
-                "marks": row["marks"],
-            }
+    answers = {row.pop("item"): row for row in read_jsonl(outcome.file("outcomes.jsonl"))}
+    items = [
+        ScoredItem(
+            item=row["item"],
+            asked=docs.get(row["item"]),
+            answer=answers[row["item"]],
+            scores=row["scores"],
+            base=base.get(row["item"]),
+            missing=row["missing"],
+            marks=row["marks"],
         )
-    return rows
+        for row in read_jsonl(record.file("records.jsonl"))
+        if not flipped or row["scores"] != base.get(row["item"])
+    ]
+    return CellItems(items[: most or None])

@@ -33,6 +33,9 @@ DIGITS = 3
 """Significant digits of a value that is tried."""
 
 
+SAMPLER = f"TPE, Optuna {optuna.__version__}"
+
+
 Space = dict[str, IntDistribution | FloatDistribution]
 """Setting, or `training.KEY`, to where it is looked for."""
 

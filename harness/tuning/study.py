@@ -8,12 +8,11 @@ best trial has the highest S-unlearning of those with at most a tenth of broken 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import optuna
 
 from ...leaderboards.rows.row_warnings import degenerate_share
 from ...leaderboards.schema import Row
@@ -31,7 +30,7 @@ from ..runtime import BOARD_SEED, TUNING_SEED, RunOptions
 from ..specs import canonical
 from ..store.entries import Store
 from ..suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, chosen_suite
-from .space import BATCH, STARTUP, Params, Sampler, Space, described, space_of
+from .space import BATCH, SAMPLER, STARTUP, Params, Sampler, Space, described, space_of
 from .trial import Trial
 
 
@@ -76,9 +75,29 @@ class Study:
             "training_seeds": list(self.request.training_seeds),
             "limit": self.request.limit,
             "training": self.suite.training.identity(),
-            "sampler": f"TPE, Optuna {optuna.__version__}",
+            "sampler": SAMPLER,
             "space": {method: described(space) for method, space in self.spaces.items()},
         }
+
+    def to_json(self) -> str:
+        """Return what the search would do, as JSON."""
+        return json.dumps({**self.facts(), "trainings": self.trainings}, indent=2) + "\n"
+
+    def to_text(self) -> str:
+        """Return what the search would do: the ranges of each method's settings, and the number of trainings."""
+        from tabulate import tabulate
+
+        rows = [
+            {"method": method, "setting": key, "from": ends["low"], "to": ends["high"], "log": ends["log"]}
+            for method, space in self.spaces.items()
+            for key, ends in described(space).items()
+        ]
+        table = tabulate(rows, headers="keys", tablefmt="simple")
+        seeds = len(self.request.training_seeds)
+        return (
+            f"{table}\n\n{len(self.methods)} methods x {len(self.tracks)} tracks x {self.budget} trials"
+            f"{f' x {seeds} seeds' if seeds > 1 else ''} = {self.trainings} trainings.\n"
+        )
 
 
 def plan_study(request: Request, budget: int, seed: int = 0) -> Study:

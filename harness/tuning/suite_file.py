@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from ..planning.variants import TRAINING, overrides
 from ..specs import Spec
 from ..store.files import write_json, write_text
 from ..suite import SuiteSpec, suites
+from .space import SAMPLER
 
 if TYPE_CHECKING:
     from .study import Study
@@ -50,9 +53,9 @@ def write_tuned(out: Path, tuning: Study, trials: Sequence[Trial], best: Mapping
     for track in tuning.tracks:
         old = {name: suite.variants.get(track, {}).get(name) for name in tuning.methods}
         kept = {name: suite.tuned.get(track, {}).get(name) for name in tuning.methods}
-        found = {name: best[track][name] for name in tuning.methods if name in best.get(track, {})}
-        variants[track] = _replacing({name: _variant(trial) for name, trial in found.items()}, _plain(old))
-        tuned[track] = _replacing({name: _tuned(tuning, trial) for name, trial in found.items()}, _plain(kept))
+        top = {name: best[track][name] for name in tuning.methods if name in best.get(track, {})}
+        variants[track] = _replacing({name: _variant(trial) for name, trial in top.items()}, _plain(old))
+        tuned[track] = _replacing({name: _tuned(tuning, trial) for name, trial in top.items()}, _plain(kept))
     changed = overrides(tuning.request.settings).get("training", {})
     values = {
         "extends": _parent(tuning, out),
@@ -67,9 +70,9 @@ def write_tuned(out: Path, tuning: Study, trials: Sequence[Trial], best: Mapping
 
 
 def _parent(tuning: Study, out: Path) -> str:
-    asked = tuning.request.suite
-    if isinstance(asked, str) and asked not in suites.names():
-        return Path(os.path.relpath(Path(asked).resolve(), out.resolve().parent)).as_posix()
+    suite = tuning.request.suite
+    if isinstance(suite, str) and suite not in suites.names():
+        return Path(os.path.relpath(Path(suite).resolve(), out.resolve().parent)).as_posix()
     return tuning.suite.name
 
 
@@ -99,54 +102,79 @@ def sentence(tuning: Study) -> str:
     seeds = ", ".join(map(str, request.training_seeds))
     items = "validation items" + (f" (at most {request.limit} a task)" if request.limit else "")
     return (
-        f"{tuning.facts()['sampler']}, {tuning.budget} trials a method and track on {tuning.model}, the first with"
+        f"{SAMPLER}, {tuning.budget} trials a method and track on {tuning.model}, the first with"
         f" default settings, search seed {tuning.seed}, training seed {seeds}: highest S-unlearning on {items} among"
         " trials with at most a tenth of broken answers"
     )
 
 
-def summary(tuning: Study, trials: Sequence[Trial], best: Mapping[str, Mapping[str, Trial]]) -> list[dict[str, Any]]:
-    """Return a row a track and method: the best trial beside the first, which has the defaults; None: none finished."""
+@dataclass(frozen=True)
+class MethodSummary:
+    """A method's best trial on a track beside the first, which has the defaults; None: none finished.
+
+    Attributes:
+        trial: name of the best one.
+        s_default, s_best: S-unlearning of the first and of the best trial.
+        forget, retain, broken: the best trial's.
+        failed: trials that failed.
+    """
+
+    track: str
+    method: str
+    trial: str | None
+    s_default: float | None
+    s_best: float | None
+    forget: float | None
+    retain: float | None
+    broken: float | None
+    failed: int
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """What a study came to: the suite file that it wrote, and a row a track and method."""
+
+    suite: Path
+    rows: list[MethodSummary]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every method has a trial that finished."""
+        return all(row.trial for row in self.rows)
+
+    def to_json(self) -> str:
+        """Return it as JSON."""
+        return json.dumps({"suite": str(self.suite), "rows": [asdict(row) for row in self.rows]}, indent=2) + "\n"
+
+    def to_text(self) -> str:
+        """Return the rows as a table."""
+        from tabulate import tabulate
+
+        rows = [{**asdict(row), "trial": row.trial or "none finished"} for row in self.rows]
+        return tabulate(rows, headers="keys", floatfmt=".3f") + "\n"
+
+
+def summary(
+    place: Path, tuning: Study, trials: Sequence[Trial], best: Mapping[str, Mapping[str, Trial]]
+) -> StudySummary:
+    """Set each method's best trial beside its first; `place` is that of the suite file."""
     first = {(trial.track, trial.method): trial for trial in reversed(trials)}
     failed = Counter((trial.track, trial.method) for trial in trials if trial.s_unlearning is None)
     rows = []
     for track in tuning.tracks:
         for method in tuning.methods:
-            default, found = first[track, method], best.get(track, {}).get(method)
+            top = best.get(track, {}).get(method)
             rows.append(
-                {
-                    "track": track,
-                    "method": method,
-                    "trial": found and found.trial,
-                    "s_default": default.s_unlearning,
-                    "s_best": found and found.s_unlearning,
-                    "forget": found and found.forget,
-                    "retain": found and found.retain,
-                    "broken": found and found.broken,
-                    "failed": failed[track, method],
-                }
+                MethodSummary(
+                    track=track,
+                    method=method,
+                    trial=top and top.trial,
+                    s_default=first[track, method].s_unlearning,
+                    s_best=top and top.s_unlearning,
+                    forget=top and top.forget,
+                    retain=top and top.retain,
+                    broken=top and top.broken,
+                    failed=failed[track, method],
+                )
             )
-    return rows
-
-
-def render(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return a summary as a table."""
-    from tabulate import tabulate
-
-    return tabulate([{**row, "trial": row["trial"] or "none finished"} for row in rows], headers="keys", floatfmt=".3f")
-
-
-def render_plan(said: Mapping[str, Any]) -> str:
-    """Return what a search would do: a row a method with the ranges of its settings, and the number of trainings."""
-    from tabulate import tabulate
-
-    rows = [
-        {"method": method, "setting": key, "from": where["low"], "to": where["high"], "log": where["log"]}
-        for method, space in said["space"].items()
-        for key, where in space.items()
-    ]
-    seeds = len(said["training_seeds"])
-    return (
-        f"{tabulate(rows, headers='keys', tablefmt='simple')}\n\n{len(said['methods'])} methods x {len(said['tracks'])}"
-        f" tracks x {said['budget']} trials{f' x {seeds} seeds' if seeds > 1 else ''} = {said['trainings']} trainings."
-    )
+    return StudySummary(place, rows)

@@ -14,7 +14,7 @@ from unlearn_bench.harness.store.entries import Store
 
 def sound(store: Path) -> None:
     found = verify(Store.open(store))
-    assert (found["damaged"], found["lacking"], found["unneeded"]) == ([], [], 0)
+    assert (found.damaged, found.lacking, found.unneeded) == ([], [], 0)
 
 
 def test_four_processes_share_the_work_and_do_nothing_twice(warm, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_plugin_that_ends_its_process_costs_nothing_finished(warm, tmp_path: P
     assert warm.run(store, methods=["rmu", "vanishes"]) == 77
     kept = {path: path.stat().st_mtime_ns for path in store.rglob("manifest.json")}
     assert kept
-    assert any(each["name"] == "micro knowledge/vanishes#0" for each in verify(Store.open(store))["lacking"])
+    assert any(each.name == "micro knowledge/vanishes#0" for each in verify(Store.open(store)).lacking)
     assert warm.run(store) == 0, warm.said(store)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "nothing finished was done again"
     assert warm.boards(store) == warm.boards(warm.calm)

@@ -72,8 +72,8 @@ def look(root: Path) -> tuple[set[str], bool, dict[str, list[float | None]]]:
     try:
         store = Store.open(root)
         found = verify(store)
-        named, lacks = {each["what"] for each in found["damaged"]}, bool(found["lacking"])
-        return named, lacks, values(board_of(Plan.load(store), store).to_json()) if found["plans"] else {}
+        named, lacks = {each.what for each in found.damaged}, bool(found.lacking)
+        return named, lacks, values(board_of(Plan.load(store), store).to_json()) if found.plans else {}
     except UserError as error:
         return {str(error)}, False, {}
 

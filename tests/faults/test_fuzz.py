@@ -119,4 +119,4 @@ def test_a_manifest_with_junk_in_it_is_named(tmp_path: Path, data: st.DataObject
     junk = changed(values, data.draw(st.sampled_from([place for place in places(values) if place])), data.draw(VALUES))
     write_sealed(entry.file("manifest.json"), junk)
     with tried("manifests, each named by `verify`"):
-        assert [each["what"] for each in verify(store)["damaged"]] == ["records/abc"]
+        assert [each.what for each in verify(store).damaged] == ["records/abc"]

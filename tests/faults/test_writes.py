@@ -30,11 +30,11 @@ def strike(warm, tmp_path: Path, at: int, how: str) -> str:
         assert status in (1, 2), f"neither a failed cell nor a message: {warm.said(store)}"
         assert "cannot be written" in warm.said(store)
     if (store / "store.json").is_file():
-        assert not verify(Store.open(store))["damaged"]
+        assert not verify(Store.open(store)).damaged
     assert warm.run(store) == 0, warm.said(store)
     assert warm.boards(store) == warm.boards(warm.calm)
     found = verify(Store.open(store))
-    assert (found["damaged"], found["lacking"], found["unneeded"]) == ([], [], 0)
+    assert (found.damaged, found.lacking, found.unneeded) == ([], [], 0)
     return {0: "not hurt", 1: "a cell failed", 2: "refused with a message"}.get(status, "killed")
 
 
@@ -78,8 +78,8 @@ def test_a_file_that_does_not_fit_fails_its_cell_and_the_next_run_makes_it(warm,
     assert warm.run(store, largest=100_000) == 1
     assert "delta.safetensors cannot be written" in warm.said(store)
     found = verify(Store.open(store))
-    assert not found["damaged"]
-    assert {frozenset(each["lacks"]) for each in found["lacking"]} == {frozenset(("checkpoint", "wmdp", "mmlu"))}
+    assert not found.damaged
+    assert {frozenset(each.lacks) for each in found.lacking} == {frozenset(("checkpoint", "wmdp", "mmlu"))}
     assert not list(store.rglob("*.partial"))
     assert warm.run(store) == 0, warm.said(store)
     assert warm.boards(store) == warm.boards(warm.calm)

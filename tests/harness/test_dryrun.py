@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.planning import dry_run as dryrun
 from unlearn_bench.harness.planning.devices import A100, GIB
-from unlearn_bench.harness.planning.dry_run import dry_run, render
+from unlearn_bench.harness.planning.dry_run import dry_run
 from unlearn_bench.harness.planning.request import Request
 
 MODEL = str(Path(dryrun.__file__).parents[1] / "suites" / "micro" / "model")
@@ -42,8 +42,8 @@ def test_a_mistyped_model_is_an_error_and_not_out_of_reach(tmp_path: Path, suite
 
 def test_a_model_out_of_reach_goes_by_its_name_and_says_what_to_do(hub_cache, tmp_path: Path) -> None:
     said = dry_run(Request(models=("someone/tiny@v2",), methods=("none",)), tmp_path, 64)
-    assert [(cell["model"], cell["cell"]) for cell in said["cells"]] == [("tiny", None)]
-    [missing] = said["unreached"]
+    assert [(cell.model, cell.cell) for cell in said.cells] == [("tiny", None)]
+    [missing] = said.unreached
     assert "`hf download someone/tiny --revision v2`" in missing
 
 
@@ -56,11 +56,11 @@ def test_a_source_out_of_reach_is_asked_for_once(asked: Counter, tmp_path: Path)
         "s-nlp/paradetox": 2,  # forget and probe are two parts of it
     }
     for name in asked:
-        assert any(f"data set {name} cannot be loaded from the hub: no route. " in text for text in said["unreached"])
+        assert any(f"data set {name} cannot be loaded from the hub: no route. " in text for text in said.unreached)
 
 
 def test_cells_that_do_not_fit_the_device_are_named(asked: Counter, tmp_path: Path, monkeypatch) -> None:
     said = dry_run(PAPER, tmp_path, 64)
-    assert "Too large" not in render(said)
+    assert "Too large" not in said.to_text()
     monkeypatch.setattr(dryrun, "A100", replace(A100, memory=GIB))
-    assert "Too large for A100-80GB: base, toxicity/rmu#0" in render(said)
+    assert "Too large for A100-80GB: base, toxicity/rmu#0" in said.to_text()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from unlearn_bench.harness.authoring.check import check, render
+from unlearn_bench.harness.authoring.check import check
 from unlearn_bench.harness.authoring.scaffold import write
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
@@ -291,19 +291,19 @@ def test_check_names_what_is_broken(
     kind: type[Method | Task], rule: str, words: str, registered: Callable[[type], str]
 ):
     checked = check(registered(kind))
-    first = next(found for found in checked["rules"] if found["state"] == "broken")
-    assert first["rule"].startswith(rule)
-    assert words in first["words"]
-    assert not checked["ok"]
-    assert f"BROKEN  {rule}" in render(checked)
+    first = next(found for found in checked.rules if found.state == "broken")
+    assert first.rule.startswith(rule)
+    assert words in first.words
+    assert not checked.ok
+    assert f"BROKEN  {rule}" in checked.to_text()
 
 
 def test_a_crash_is_told_with_its_line(registered: Callable[[type], str]):
     checked = check(registered(Crashing))
-    [broken] = [found for found in checked["rules"] if found["state"] == "broken"]
-    assert f"{Path(__file__).name}, line" in broken["words"]
-    assert "self.wieght" in broken["words"]
-    assert {found["state"] for found in checked["rules"][-5:]} == {"unchecked"}
+    [broken] = [found for found in checked.rules if found.state == "broken"]
+    assert f"{Path(__file__).name}, line" in broken.words
+    assert "self.wieght" in broken.words
+    assert {found.state for found in checked.rules[-5:]} == {"unchecked"}
 
 
 def test_the_exit_status_says_whether_the_contract_is_kept(registered: Callable[[type], str]):
@@ -316,7 +316,7 @@ def test_the_exit_status_says_whether_the_contract_is_kept(registered: Callable[
 
 
 def test_check_takes_settings_and_refuses_wrong_ones():
-    assert not check("rmu", {"layer": 20})["ok"]
+    assert not check("rmu", {"layer": 20}).ok
     with pytest.raises(UserError, match="alpha"):
         check("rmu", {"alpha": -1})
 

@@ -259,12 +259,12 @@ def test_the_dry_run_shows_derived_cells_with_an_id_once_their_parent_is_made(ru
     from unlearn_bench.harness.planning.dry_run import dry_run
 
     asked, result = run
-    cells = {row["name"]: row for row in dry_run(asked, result.store.root, 64)["cells"]}
-    assert cells["knowledge/rmu+relearn#0"]["state"] == "finished"
-    fresh = {row["name"]: row for row in dry_run(asked, result.store.root / "none", 64)["cells"]}
-    assert fresh["knowledge/rmu+relearn#0"]["cell"] is None
-    assert fresh["knowledge/rmu+relearn#0"]["remains"][0] == "make"
-    assert fresh["base+quantise8"]["cell"] == cells["base+quantise8"]["cell"]
+    cells = {cell.name: cell for cell in dry_run(asked, result.store.root, 64).cells}
+    assert cells["knowledge/rmu+relearn#0"].state == "finished"
+    fresh = {cell.name: cell for cell in dry_run(asked, result.store.root / "none", 64).cells}
+    assert fresh["knowledge/rmu+relearn#0"].cell is None
+    assert fresh["knowledge/rmu+relearn#0"].remains[0] == "make"
+    assert fresh["base+quantise8"].cell == cells["base+quantise8"].cell
 
 
 @pytest.mark.parametrize("track", ["knowledge", "toxicity"])

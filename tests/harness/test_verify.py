@@ -13,7 +13,7 @@ from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.maintenance.garbage import collect, garbage
 from unlearn_bench.harness.maintenance.merge import merge
-from unlearn_bench.harness.maintenance.verify import render, verify
+from unlearn_bench.harness.maintenance.verify import verify
 from unlearn_bench.harness.planning.plan import Plan
 from unlearn_bench.harness.planning.status import status_of
 from unlearn_bench.harness.results.board import board_of
@@ -37,7 +37,7 @@ def store(whole: Path, tmp_path: Path) -> Store:
 
 
 def wrong(store: Store) -> set[str]:
-    return {each["what"] for each in verify(store)["damaged"]}
+    return {each.what for each in verify(store).damaged}
 
 
 def finished(store: Store) -> dict[str, list[Path]]:
@@ -46,11 +46,11 @@ def finished(store: Store) -> dict[str, list[Path]]:
 
 def test_a_finished_store_is_whole(store: Store) -> None:
     found = verify(store)
-    assert not found["damaged"]
-    assert not found["lacking"]
-    assert found["checked"] == {section: len(paths) for section, paths in finished(store).items()}
-    assert found["plans"] == ["micro"]
-    assert "Nothing is damaged, nothing is lacking." in render(found, store.root)
+    assert not found.damaged
+    assert not found.lacking
+    assert found.checked == {section: len(paths) for section, paths in finished(store).items()}
+    assert found.plans == ["micro"]
+    assert "Nothing is damaged, nothing is lacking." in found.to_text()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
@@ -83,8 +83,8 @@ def test_what_is_damaged_is_missing_on_the_board_and_named(store: Store) -> None
     row = next(row for row in json.loads(board_of(plan, store).to_json())["rows"] if row["variant"] == "rmu")
     assert (row["status"], row["s_unlearning"]) == ("partial", None)
     found = verify(store)
-    assert record.name in {each["what"] for each in found["damaged"]}
-    assert [each["lacks"] for each in found["lacking"]] == [["wmdp"]]
+    assert record.name in {each.what for each in found.damaged}
+    assert [each.lacks for each in found.lacking] == [["wmdp"]]
 
 
 def test_what_is_damaged_is_made_again_with_the_same_board(store: Store) -> None:
@@ -98,7 +98,7 @@ def test_what_is_damaged_is_made_again_with_the_same_board(store: Store) -> None
     (store.root / "leaderboards" / "micro.md").write_text("")
     assert wrong(store) >= {f"{path.parent.name}/{path.name}" for path in victims} | {"plans/micro.json"}
     assert not evaluate(Request(**QUICK), output=store.root, executor="inline").failures
-    assert not verify(store)["damaged"]
+    assert not verify(store).damaged
     assert (store.root / "leaderboards" / "micro.json").read_bytes() == board
 
 
@@ -138,8 +138,8 @@ def test_a_damaged_failure_is_still_a_failure(store: Store) -> None:
     entry.path.mkdir()
     for text in ("[]", "", "{}", "7"):
         entry.file("failure.json").write_text(text)
-        found = {each["name"]: each for each in verify(store)["lacking"]}
-        assert found["micro knowledge/rmu#0"]["failure"] == "its failure.json is damaged"
+        found = {each.name: each for each in verify(store).lacking}
+        assert found["micro knowledge/rmu#0"].failure == "its failure.json is damaged"
 
 
 def test_a_store_that_lacks_something_says_what_and_exits_with_1(store: Store, cli) -> None:
@@ -153,17 +153,17 @@ def test_a_store_that_lacks_something_says_what_and_exits_with_1(store: Store, c
 
 
 def test_gc_takes_what_no_plan_needs_and_nothing_else(store: Store) -> None:
-    assert garbage(store) == []
+    assert garbage(store).sizes == {}
     kept = finished(store)
     evaluate(Request(**{**QUICK, "methods": ("none",)}), output=store.root, executor="inline")
     (store.root / "records" / ".x.partial").write_text("left by a killed process")
-    paths = {path for path, _ in garbage(store)}
+    paths = garbage(store).sizes.keys()
     assert set(kept["cells"]) <= paths
-    removed = dict(collect(store))
+    removed = collect(store).sizes
     assert removed.keys() == paths
     assert all(size > 0 for size in removed.values())
     found = verify(store)
-    assert (found["damaged"], found["lacking"], found["unneeded"], found["partial"]) == ([], [], 0, 0)
+    assert (found.damaged, found.lacking, found.unneeded, found.partial) == ([], [], 0, 0)
     assert store.entries("outcomes")
 
 
@@ -177,7 +177,7 @@ def test_gc_takes_spent_pieces_and_logs_of_other_plans(store: Store) -> None:
     files = [*pieces, *(logs / f"{name}.log" for name in (made.path.name, "feedbeef"))]
     for file in files:
         file.write_text("left")
-    assert list(dict(collect(store))) == [files[0], files[3]]
+    assert list(collect(store).sizes) == [files[0], files[3]]
     assert [file.is_file() for file in files] == [False, True, True, False]
 
 
@@ -196,8 +196,8 @@ def test_gc_leaves_what_is_in_work(store: Store) -> None:
     busy = store.entry("cells", "feedbeef")
     with busy.claim():
         busy.file("rows.jsonl").write_text("half")
-        assert busy.path in {path for path, _ in garbage(store)}
-        assert busy.path not in dict(collect(store))
+        assert busy.path in garbage(store).sizes
+        assert busy.path not in collect(store).sizes
     assert busy.file("rows.jsonl").is_file()
 
 
@@ -219,23 +219,23 @@ def test_seeds_from_two_stores_merge_into_the_board_of_one_run(whole: Path, tmp_
     other, both, merged = tmp_path / "other", tmp_path / "both", tmp_path / "merged"
     evaluate(Request(**QUICK, seeds=(1,)), output=other, executor="inline")
     said = merge((whole, other), merged)
-    assert (said["plans"], said["apart"]) == (["micro"], [])
+    assert (said.plans, said.apart) == (["micro"], [])
     store = Store.open(merged)
-    assert not verify(store)["lacking"]
+    assert not verify(store).lacking
     asked = Request(**QUICK, seeds=(0, 1))
     before = finished(store)
     result = evaluate(asked, output=merged, executor="inline")
     assert finished(store) == before, "nothing was done again"
     shutil.copytree(whole, both)
     assert evaluate(asked, output=both, executor="inline").board.to_json() == result.board.to_json()
-    assert merge((merged, whole), merged)["copied"] == dict.fromkeys(SECTIONS, 0)
+    assert merge((merged, whole), merged).copied == dict.fromkeys(SECTIONS, 0)
 
 
 def test_plans_that_ask_different_things_are_not_joined(whole: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     evaluate(Request(**{**QUICK, "limit": 6, "methods": ("none",)}), output=other, executor="inline")
     said = merge((whole, other), tmp_path / "merged")
-    assert said["apart"] == ["micro"]
+    assert said.apart == ["micro"]
     assert Store.open(tmp_path / "merged").entries("records")
 
 
