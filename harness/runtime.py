@@ -16,8 +16,6 @@ from typing import IO, Any
 
 BOARD_SEED = 0
 """With what boards' methods are trained, unless other seeds are asked for."""
-
-
 TUNING_SEED = 1000
 """With what a study's trials are trained: no board has it unless asked, so settings are not fitted to its draws."""
 
@@ -33,8 +31,6 @@ class Event:
 
 
 OnEvent = Callable[[Event], None]
-
-
 COSTS = ("seconds", "peak_memory_mib", "peak_gpu_memory_mib")
 """What is recorded of a job's time and memory; the last is absent where no GPU was used."""
 

@@ -16,8 +16,6 @@ SCHEMA = 1
 DIGITS = 6
 SMALLEST = 1e-6
 """The smallest p that a board shows: it would be rounded to 0, which no p is."""
-
-
 Status = Literal["ok", "failed", "partial"]
 
 

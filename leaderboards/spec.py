@@ -11,18 +11,10 @@ from ..harness.records import Mark, Record
 from .stats.arrays import Answers
 
 Changes = Literal["weights", "decoding"]
-
-
 CheckpointKind = Literal["method", "base", "noise", "import", "null"]
-
-
 NULLS = ("base", "noise", "null")
 """Kinds in which nothing was unlearned: shown, never ranked."""
-
-
 IntervalKind = Literal["percentile", "bca"]
-
-
 CheckpointStatus = Literal["ok", "failed", "pending"]
 
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 
 STEPS = 4
-
-
 WORDS = [f"{stem}{ending}" for stem in ("ba", "de", "ki", "lo", "mu", "ra", "so", "ti") for ending in "bdgklmnprst"]
 
 

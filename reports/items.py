@@ -9,15 +9,9 @@ from ..harness.records import Preview
 from .data import COVERED, Continuation, PromptSample, Question
 
 StoredRow = Mapping[str, Any]
-
-
 MOST_CELLS = 40
 """Cells up to which a report shows `MOST_ITEMS` items each; more cells share as many."""
-
-
 MOST_ITEMS = 24
-
-
 FEWEST_ITEMS = 4
 
 

@@ -118,11 +118,8 @@ class Riddle(Task):
 
 
 @pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+def plan(tmp_path: Path) -> Iterator[Plan]:
     """A plan of a suite that asks the new task on a track of its own."""
-    tasks.names()
-    monkeypatch.setitem(tasks._found, "riddle", Riddle)
-    monkeypatch.setitem(tasks._origin, "riddle", "here")
     suite = tmp_path / "riddles.yaml"
     suite.write_text(
         "extends: micro\nname: riddles\ntasks:\n  riddle: {task: riddle, data: {path: data/wmdp.jsonl}}\n"
@@ -130,7 +127,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
         encoding="utf-8",
     )
     asked = Request(suite=str(suite), methods=("rmu",), nulls=("shuffled",), tasks=("riddle", "mmlu"), limit=8)
-    return make_plan(asked, None)
+    with tasks.temporary("riddle", Riddle):
+        yield make_plan(asked, None)
 
 
 def finished(plan: Plan, folder: Path) -> Store:

@@ -20,8 +20,6 @@ class Checkable(Protocol):
 
 
 T = TypeVar("T", bound=Checkable)
-
-
 Rule = Callable[[T], None]
 """A rule's docstring says what is promised; it raises an AssertionError that says how that is broken and what to do."""
 

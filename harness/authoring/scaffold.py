@@ -19,11 +19,7 @@ from ..registry import Registry
 from ..store.identity import NULLS
 
 HOME = Path(__file__).parent
-
-
 REGISTRIES: dict[str, Registry[Any]] = {"method": methods, "task": tasks}
-
-
 RESERVED = {"all", "none", "base", "noise", "training", *NULLS}
 """Words that `--methods`, `--set` and boards have a meaning for."""
 

@@ -12,8 +12,6 @@ from ..registry import Registry
 from ..runtime import OnEvent
 
 executors: Registry[type[Executor]] = Registry("executor", "unlearn_bench.harness.executors", "unlearn_bench.executors")
-
-
 register = executors.register
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 
 INDEX = "model.safetensors.index.json"
-
-
 WRITTEN = ("config.json", "*.safetensors", "pytorch_model*.bin", "*.index.json")
 """Those of a model's files that are not copied as they are."""
 

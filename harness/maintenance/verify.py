@@ -25,8 +25,6 @@ SPECS: dict[StoreSection, tuple[str, type[CellSpec | OutcomeSpec | RecordSpec]]]
     "records": ("record", RecordSpec),
 }
 """Where a section's manifests keep the spec whose digest is the entry's id."""
-
-
 REDO = "run the same `unlearn-bench evaluate` again: it is made anew"
 
 

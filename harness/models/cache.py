@@ -35,11 +35,7 @@ class LoadedEngine(Protocol):
 
 
 EngineT = TypeVar("EngineT", bound=LoadedEngine)
-
-
 _engines: dict[str, Any] = {}
-
-
 _base: dict[str, tuple[int | None, PreTrainedModel, PreTrainedTokenizerBase]] = {}
 """The base model for training, with the number of its first layers that were loaded; None: all."""
 

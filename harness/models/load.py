@@ -23,12 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16", "float16")
-
-
 CUT = frozenset(("llama", "mistral", "qwen2", "qwen3", "olmo2", "olmo3", "gemma2", "gemma3", "gemma3_text", "phi3"))
 """Model types whose first layers answer alone as they do in the whole model; held by tests of each."""
-
-
 MODEL_FILES = (
     "config.json",
     "generation_config.json",

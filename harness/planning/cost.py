@@ -48,17 +48,9 @@ from .devices import A100, GIB, DeviceProfile
 from .plan import PlannedTask
 
 OVERHEAD = int(1.5 * GIB)
-
-
 LOSS_COPIES = 3
-
-
 LOGIT_BYTES = 24
-
-
 SAVED_LOGIT, WORKING_LOGIT = 4, 14
-
-
 STEP_BYTES, CHOICE_BYTES, PROMPT_BYTES, SAMPLE_BYTES = 350, 450, 250, 100
 
 

@@ -38,8 +38,6 @@ from .plan import Plan, PlannedCell
 
 CHARACTERS = 4
 """Characters of text a token."""
-
-
 ASSUMPTIONS = (
     "Estimates for {profile} at {utilisation:.0%} of peak, evaluation batch {batch}, one worker;"
     " texts as long as known, else max_length; loading, downloads and judging take more time."

@@ -18,24 +18,18 @@ from ..suite import ScorerSpec
 
 SCORER_FILES = ("*.pth", "*.json", "*.jsonl", "*.safetensors", "*.bin", "*.model", "vocab.txt", "merges.txt")
 """The files of a judge's folder that its digest covers, and that are fetched from the hub."""
-
-
 PLAIN = (
     "The library opens at nine in the morning.",
     "She planted tomatoes along the garden fence.",
     "The train to the coast leaves from platform two.",
     "We measured the temperature of the water twice.",
 )
-
-
 RUDE = (
     "You are a stupid idiot.",
     "Shut up, you pathetic loser.",
     "He is a worthless, disgusting moron.",
     "I hate you, you dumb piece of trash.",
 )
-
-
 _KINDS = {
     "toxicity_classifier.pth": "trust",
     "labelled.jsonl": "ngram",

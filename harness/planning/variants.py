@@ -15,8 +15,6 @@ from ..suite import SuiteSpec, VariantSpec
 
 Values = dict[str, dict[str, Any]]
 """By method (or `training`) and key."""
-
-
 TRAINING = "training."
 
 

@@ -26,21 +26,11 @@ from ..errors import EntryLocked, UserError, redacted
 from .files import atomic, file_sha256, locked, read_json, read_sealed, unwritable, write_json, write_sealed
 
 SCHEMA = 2
-
-
 StoreSection = Literal["cells", "outcomes", "records"]
-
-
 SECTIONS: tuple[StoreSection, ...] = get_args(StoreSection)
-
-
 LOCK = ".lock"
-
-
 DELTA = "delta.safetensors"
 """The file of a cell's changed tensors (see `delta`)."""
-
-
 PARTIAL_RESULT = ".piece"
 """How the names of partial results end (see `partial`)."""
 

@@ -20,11 +20,7 @@ from ..specs import digest
 
 PARTIAL = ".partial"
 """How the names of temporary files end; those of `atomic` start with a dot too."""
-
-
 REPLACE = "Replace it; what belongs to a store is made anew by the same `unlearn-bench evaluate`."
-
-
 UNLOCKABLE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a filesystem without locks answers."""
 

@@ -8,12 +8,8 @@ from ..specs import Spec, digest, identity, recorded
 
 BASE = "base"
 """The delta sha256 of the untouched base model."""
-
-
 CONSTANT, SHUFFLED, UNRELATED = NULLS = ("constant", "shuffled", "unrelated")
 """Null rows on request (see `nulls`)."""
-
-
 UNMADE = {BASE: BASE, SHUFFLED: BASE, CONSTANT: CONSTANT}
 """Transforms of which nothing is made, to what stands for the sha256 of their delta."""
 

@@ -19,8 +19,6 @@ from torch import Tensor
 
 CODES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """What the format calls the dtypes that models are evaluated in."""
-
-
 CHUNK = 1 << 24
 """Bytes that are copied at a time."""
 

@@ -34,8 +34,6 @@ class BuildJob:
 transforms: Registry[type[Transform]] = Registry(
     "transform", "unlearn_bench.harness.transforms", "unlearn_bench.transforms"
 )
-
-
 register = transforms.register
 
 

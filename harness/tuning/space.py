@@ -19,23 +19,13 @@ from ..suite import SuiteSpec, TrainingSpec
 
 LEARNING_RATE = Range(5e-6, 5e-4)
 """Where every method's learning rate is looked for, unless the suite's `search` says otherwise."""
-
-
 STARTUP = 4
 """Trials of a search before the sampler learns from results: the defaults, then random points."""
-
-
 BATCH = 3
 """Trials that are asked for at once after them."""
-
-
 DIGITS = 3
 """Significant digits of a value that is tried."""
-
-
 SAMPLER = f"TPE, Optuna {optuna.__version__}"
-
-
 Space = dict[str, IntDistribution | FloatDistribution]
 """Setting, or `training.KEY`, to where it is looked for."""
 

@@ -31,8 +31,6 @@ from .resampling import Resamples
 
 SWEEP = 3
 """Settings from which a method counts as swept."""
-
-
 TOLERANCE = 0.02
 """Loss of the retain metric at which methods are compared."""
 

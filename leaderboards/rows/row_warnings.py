@@ -12,8 +12,6 @@ from ..stats.intervals import Estimate
 from .audit import BELOW, Audit
 
 ALIKE = 0.80  # share of the questions answered with one position from which that is worth a warning
-
-
 SAME = 0.25  # share of the prompts continued with one text, likewise
 
 

@@ -12,8 +12,6 @@ from .groups import RANKED
 from .row_warnings import at_chance, degenerate_share, one_form
 
 ALONE = "when taken alone, not with all rows of the table together"
-
-
 NOT_JUDGED = "not judged: base is at chance"
 
 

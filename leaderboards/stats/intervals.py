@@ -27,12 +27,8 @@ from scipy import special, stats
 from .metrics import Floats
 
 SEEDS_FOR_METHOD = 3
-
-
 ENOUGH = 0.95
 """Share of resamples that must hold a value; below it there is no interval."""
-
-
 TINY = 1e-12
 
 

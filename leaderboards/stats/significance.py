@@ -26,26 +26,12 @@ from .arrays import ScoreMatrix, by_cluster
 from .metrics import Floats
 
 FLIPS = 9_999
-
-
 POWER = 0.8
-
-
 TestName = Literal["mcnemar", "permutation"]
-
-
 _DIGITS = 12  # clusters that agree to these are of one size: a mean of equal scores may differ in the last bit
-
-
 _TINY = 1e-9
-
-
 _CHUNK = 4_000_000  # signs held at a time
-
-
 _DEAR = 300
-
-
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.float64)
 
 

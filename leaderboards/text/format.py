@@ -9,12 +9,8 @@ from ..schema import Component, Interval, RankInterval, Row
 from ..spec import NULLS
 
 WIDTH = 120
-
-
 NAME = 28
 """Columns of a row's name; longer ones are cut and given in full below the table."""
-
-
 NOTE = 5  # of these for a footnote's number
 
 

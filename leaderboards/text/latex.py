@@ -6,16 +6,10 @@ import re
 from collections.abc import Sequence
 
 PACKAGES = (r"\usepackage[T1]{fontenc}", r"\usepackage[utf8]{inputenc}", r"\usepackage{booktabs,graphicx}")
-
-
 NAME = 48
 """Characters of a name; longer ones are cut in their middle."""
-
-
 ROWS = 45
 """Rows of a float; more do not fit a page."""
-
-
 FLOAT = r"""\begin{{table}}[htbp]
 \centering
 \caption{{{caption}}}{label}
@@ -29,8 +23,6 @@ FLOAT = r"""\begin{{table}}[htbp]
 \end{{tabular}}}}
 \end{{table}}
 """
-
-
 _CHARACTERS = {character: f"\\{character}" for character in "{}$&#%_"} | {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
@@ -51,8 +43,6 @@ _CHARACTERS = {character: f"\\{character}" for character in "{}$&#%_"} | {
     "↓": r"$\downarrow$",
     "↑": r"$\uparrow$",
 }
-
-
 _MARKED = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
 
 

@@ -13,8 +13,6 @@ NULL_ROWS = {
     "shuffled": "is base, asked with the choices of each question in another order",
     "unrelated": "is a method trained with the retain text in place of the forget text",
 }
-
-
 KINDS = {"bca": "bias-corrected (BCa)", "percentile": "percentile"}
 
 

@@ -11,14 +11,8 @@ from ...leaderboards.schema import Interval, Row
 from ...leaderboards.spec import BoardSpec, Checkpoint
 
 Facts = Mapping[str, str]
-
-
 Key = tuple[str, str, str]  # model, track, variant
-
-
 Change = Literal["same", "within noise", "better", "worse", "moved", "no interval"]
-
-
 Outcome = Literal["compared", "not comparable", "failed", "gained", "not measured"]
 
 

@@ -14,14 +14,8 @@ from ...leaderboards.text.table import Table, Value, number, shortened, squeezed
 from .model import Comparison, Quantity, RowComparison
 
 SCHEMA = 1
-
-
 VALUE = 21  # columns of a fact; longer ones are cut and given in full below the table
-
-
 NAMED = 8  # rows named in a sentence; more are counted
-
-
 WORDS = {"worse": "**worse**", "better": "**better**", "moved": "**moved**"}
 
 

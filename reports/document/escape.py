@@ -10,15 +10,9 @@ from markupsafe import Markup, escape
 
 LONGEST = 1200
 """Characters of a text that a report shows; the rest is counted."""
-
-
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that are not seen, or that change how their neighbours are seen."""
-
-
 _MARKUP = re.compile(r"([\\`*_~\[\]{}!$])|([|<>&@#])|(:(?=//)|(?<=www)\.)", re.IGNORECASE)
-
-
 _LEADING = re.compile(r"^([-+=](?!\d)|\d+(?=[.)](?:\s|$)))")
 
 

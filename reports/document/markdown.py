@@ -16,11 +16,7 @@ from .escape import to_markdown as plain
 
 MOST = 3
 """Items of a cell and task; the HTML report holds more."""
-
-
 _MARKED = re.compile(r"(`[^`]+`|\*\*[^*]+\*\*)")
-
-
 _LEFT_OUT = "_left out: toxic, or not scored; `--show-toxic` writes it_"
 
 

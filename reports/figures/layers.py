@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 FEWEST_SETS = 3
-
-
 LOOKS = tuple(Look(colour, marker) for colour, marker in zip(COLOURS, "osD^vP", strict=True))
-
-
 BASE = Look(GREY, "*", "none")
 
 

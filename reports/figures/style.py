@@ -20,24 +20,12 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#B5609A", "#A07000", "#6A6FCF")
 """Okabe and Ito's where they are seen on white and on black (3:1 and more), darker or lighter ones else."""
-
-
 MARKERS = "osD^vPX<>ph8"
-
-
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1)), (0, (8, 2)))
-
-
 GREY = "#7A7F87"
-
-
 WIDTH = 5.8  # inches
-
-
 MOST_LOOKS = 16
 """Rows up to which each has a look of its own; of more, each method has."""
-
-
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "unlearn-bench",

@@ -13,20 +13,12 @@ if TYPE_CHECKING:
 
 INK, FAINT = "#010203", "#040506"
 """Colours that stand for the page's text, and for lines that recede (drawn with an alpha)."""
-
-
 _SCHEMES = (
     "svg{color:#1b1f24;background:#fff;font-family:system-ui,'DejaVu Sans',sans-serif}"
     "@media(prefers-color-scheme:dark){svg{color:#e6e9ee;background:#14171c}}"
 )
-
-
 _NAMESPACE = "http://www.w3.org/2000/svg"
-
-
 _LINK = "{http://www.w3.org/1999/xlink}href"
-
-
 _FONT = re.compile(r"^(?:(?P<style>italic|oblique) )?(?:(?P<weight>bold|\d+) )?(?P<size>[\d.]+px) ")
 
 

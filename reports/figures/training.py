@@ -17,15 +17,9 @@ if TYPE_CHECKING:
 
 
 MOST_POINTS = 160
-
-
 MOST_PANELS = 12
 """Variants whose training is drawn."""
-
-
 MOST_LAYER_PANELS = 8
-
-
 MOST_LINES = 6
 
 
