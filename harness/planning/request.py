@@ -35,7 +35,7 @@ class Request:
         chat_template: put prompts into the model's chat template.
         scorer: folder or hub id of a judge, in place of the suite's.
         noise: whether a row of noise is matched to the methods.
-        nulls: further null rows, of `cells.NULLS`.
+        nulls: further null rows, of `identity.NULLS`.
     """
 
     suite: str | SuiteSpec | None = None
