@@ -40,7 +40,7 @@ class LayerSet(NamedTuple):
         return squeeze(",".join(map(str, self.layers)), 24)
 
 
-class Study(NamedTuple):
+class LayerStudy(NamedTuple):
     """The layer sets of one method, ascending by number and place, and base."""
 
     method: str
@@ -48,7 +48,7 @@ class Study(NamedTuple):
     base: Row | None
 
 
-def studies(rows: Sequence[Row], cells: Sequence[Cell]) -> list[Study]:
+def studies(rows: Sequence[Row], cells: Sequence[Cell]) -> list[LayerStudy]:
     """Return those of a model's track: at least `FEWEST_SETS` measured variants that differ in nothing but layers."""
     by_variant = {row["variant"]: row for row in rows}
     base = next((row for row in rows if row["kind"] == "base" and row["forget"] and row["retain"]), None)
@@ -63,7 +63,7 @@ def studies(rows: Sequence[Row], cells: Sequence[Cell]) -> list[Study]:
             cell.layers, row, row["forget"], row["retain"]
         )
     return [
-        Study(next(iter(found.values())).row["method"], sorted(found.values(), key=_order), base)
+        LayerStudy(next(iter(found.values())).row["method"], sorted(found.values(), key=_order), base)
         for found in groups.values()
         if len(found) >= FEWEST_SETS
     ]
@@ -73,7 +73,7 @@ def _order(each: LayerSet) -> tuple[int, tuple[int, ...]]:
     return len(each.layers), each.layers
 
 
-def plane(key: str, spec: BoardSpec, study: Study, title: str) -> Plot:
+def plane(key: str, spec: BoardSpec, study: LayerStudy, title: str) -> Plot:
     """Return the forget against the retain metric over layer sets (figure 6); shapes are numbers of layers."""
     looks = _looks(study)
     task, other = study.sets[0].forget["task"], study.sets[0].retain["task"]
@@ -103,7 +103,7 @@ def plane(key: str, spec: BoardSpec, study: Study, title: str) -> Plot:
     return draw(key, caption, words, (WIDTH, 3.7), paint)
 
 
-def numbers(key: str, spec: BoardSpec, study: Study, title: str) -> Plot:
+def numbers(key: str, spec: BoardSpec, study: LayerStudy, title: str) -> Plot:
     """Return both metrics and S by the number of layers (figure 7)."""
     looks = _looks(study)
     forget, retain = study.sets[0].forget["task"], study.sets[0].retain["task"]
@@ -146,12 +146,12 @@ def _counted(layers: int) -> str:
     return "1 layer" if layers == 1 else f"{layers} layers"
 
 
-def _looks(study: Study) -> dict[int, Look]:
+def _looks(study: LayerStudy) -> dict[int, Look]:
     counts = sorted({len(each.layers) for each in study.sets})
     return {count: LOOKS[place % len(LOOKS)] for place, count in enumerate(counts)}
 
 
-def _side_by_side(study: Study, counts: Sequence[int]) -> list[tuple[float, LayerSet]]:
+def _side_by_side(study: LayerStudy, counts: Sequence[int]) -> list[tuple[float, LayerSet]]:
     """Return where each set stands: at its number of layers, beside others of that number."""
     placed = []
     for place, count in enumerate(counts):
