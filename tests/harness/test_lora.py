@@ -58,7 +58,7 @@ def test_a_run_equals_peft_and_its_merged_change_equals_the_unmerged_model(famil
     real = text.mask.bool()
     assert (before - ours)[real].abs().max() > 0.1, "training moved the model"
     assert (expected - ours)[real].abs().max() <= 1e-4
-    assert (after - ours)[real].abs().max() <= 1e-5
+    assert (after - ours)[real].abs().max() <= 1e-4
     assert trainer.delta().keys() == {f"{module}.weight" for module in modules}
 
 

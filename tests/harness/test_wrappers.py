@@ -140,7 +140,7 @@ def test_answers_do_not_depend_on_the_batch(wrapped, monkeypatch):
     )
     assert together[1] == alone[1]
     for ours, theirs in zip(together[0], alone[0], strict=True):
-        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-5)
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=TransformersEngine.tolerance)
 
 
 def test_the_base_is_never_changed_and_answers_alone_after_restore(engine, trained):
