@@ -92,7 +92,7 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
         if not store.plans():
             kind.prepare()
         plan = make_plan(request, store)
-        classes = b"" if kind.in_process else pack(plan)
+        classes = {} if kind.in_process else pack(plan)
         plan.save(store)
         console = console or Console(stderr=True, quiet=logger.getEffectiveLevel() > logging.WARNING)
         failures = _run_jobs(plan, store, kind, options, request.engine_options, classes, console)
@@ -115,7 +115,7 @@ def _run_jobs(
     kind: type[Executor],
     options: RunOptions,
     engine_options: Mapping[str, Any],
-    classes: bytes,
+    classes: Mapping[str, bytes],
     console: Console,
 ) -> dict[str, str]:
     """Make and evaluate what is not finished; return the cause of failure by the name of the cell."""

@@ -75,7 +75,7 @@ class RunConfig(RunOptions):
     threads: int
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
-    classes: bytes = field(default=b"", repr=False)
+    classes: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     log_level: int = logging.WARNING
 
 

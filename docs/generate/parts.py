@@ -30,14 +30,14 @@ API = {
         *("methods.base." + name for name in ("Method", "MethodSettings", "Context", "Batch", "Tokens")),
         *("methods.base." + name for name in ("Range", "Depth")),
     ],
-    "Its test kit": ["methods.contract." + name for name in ("check_method", "examine_method", "tiny_trainer")],
+    "Its test kit": ["methods.testing." + name for name in ("check_method", "examine_method", "tiny_trainer")],
     "A task": [
         *("tasks.base." + name for name in ("Task", "TaskSettings", "Decoding", "Metric", "ItemWorkload")),
         *("tasks.base." + name for name in ("ChoiceRequest", "GenerationRequest", "Scorer")),
     ],
     "What it makes": ["harness.records." + name for name in ("Item", "Choices", "Generations", "Record")],
     "What is shown of it": ["harness.records." + name for name in ("Preview", "Mark", "LogRole")],
-    "A task's test kit": ["tasks.contract.check_task", "tasks.contract.examine_task"],
+    "A task's test kit": ["tasks.testing.check_task", "tasks.testing.examine_task"],
     "Errors": ["harness.errors.UserError"],
 }
 """Public names by section, below `unlearn_bench`."""

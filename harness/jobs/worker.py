@@ -13,16 +13,17 @@ from ..runtime import OnEvent, recorded_facts
 from ..store.entries import DELTA, Entry, Store
 from ..store.files import atomic, file_sha256, write_jsonl
 from ..transforms.base import BuildJob
-from .job import Job
+from .job import EvalJob, Job
 
 logger = logging.getLogger(__name__)
 
 
 def run_job(job: Job, report: OnEvent) -> None:
-    """Run a job in this process with the threads that its place asks for."""
+    """Run a job in this process with the threads that its configuration asks for."""
     import torch
 
-    unpack(job.config.classes)
+    tasks = [task.spec.task for task in job.tasks] if isinstance(job, EvalJob) else []
+    unpack(job.config.classes, job.cell.settings.get("method"), tasks)
     torch.set_num_threads(job.config.threads)
     if job.config.device != "cpu":
         torch.cuda.reset_peak_memory_stats(job.config.device)

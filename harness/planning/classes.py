@@ -1,9 +1,12 @@
-"""Classes of a notebook or script: how workers get them, and what of them belongs to a result's identity."""
+"""Classes of a notebook or script: how workers get them, and what of them belongs to a result's identity.
+
+They travel as pickles from the process of the user to its own workers, with the jobs, and are never kept in a file.
+"""
 
 from __future__ import annotations
 
 import inspect
-import pickle
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cloudpickle
@@ -18,8 +21,8 @@ from .plan import Plan
 INSTEAD = "put it into a module that workers can import, or pass executor='inline'"
 
 
-def pack(plan: Plan) -> bytes:
-    """Return the classes of a plan's methods and tasks that are not built in, for workers; empty where there is none.
+def pack(plan: Plan) -> dict[str, bytes]:
+    """Return the classes of a plan's methods and tasks that are not built in, for workers, by kind and name.
 
     Those of an importable module go by name, others (a notebook's, a script's) as they are.
 
@@ -28,17 +31,16 @@ def pack(plan: Plan) -> bytes:
     """
     trained = {cell.spec.settings["method"] for cell in plan.cells if "method" in cell.spec.settings}
     asked = {task.spec.task for task in plan.tasks.values()}
-    packed = [*_packed(methods, trained), *_packed(tasks, asked)]
-    return pickle.dumps(packed) if packed else b""
+    return _packed(methods, trained) | _packed(tasks, asked)
 
 
-def _packed(registry: Registry[Any], names: set[str]) -> list[tuple[str, str, bytes]]:
-    packed = []
+def _packed(registry: Registry[Any], names: set[str]) -> dict[str, bytes]:
+    packed = {}
     for name in sorted(names):
         if registry.origin(name).startswith(f"{registry.package}."):
             continue
         try:
-            packed.append((registry.kind, name, cloudpickle.dumps(registry.get(name))))
+            packed[f"{registry.kind} {name}"] = cloudpickle.dumps(registry.get(name))
         except Exception as error:
             raise UserError(
                 f"The {registry.kind} {name!r} cannot be sent to workers: {first_line(error)} Have it hold less, or"
@@ -47,14 +49,22 @@ def _packed(registry: Registry[Any], names: set[str]) -> list[tuple[str, str, by
     return packed
 
 
-def unpack(packed: bytes) -> None:
-    """Register in this process what `pack` returned; raise a `UserError` where a class cannot be had here."""
-    for kind, name, thing in pickle.loads(packed) if packed else ():
-        registry: Registry[Any] = methods if kind == methods.kind else tasks
+def unpack(classes: Mapping[str, bytes], method: str | None, asked: Iterable[str] = ()) -> None:
+    """Register in this process what a job needs of `pack`'s classes: its method and its tasks, and no other's.
+
+    Raises:
+        UserError: a class cannot be had here.
+    """
+    needed: list[tuple[Registry[Any], str]] = [*((tasks, name) for name in asked)]
+    needed += [(methods, method)] if method else []
+    for registry, name in needed:
+        key = f"{registry.kind} {name}"
+        if key not in classes:
+            continue
         try:
-            registry.put(name, pickle.loads(thing))
+            registry.put(name, cloudpickle.loads(classes[key]))
         except Exception as error:
-            raise UserError(f"A worker cannot load the {kind} {name!r}: {first_line(error)} Or {INSTEAD}.") from error
+            raise UserError(f"A worker cannot load the {key!r}: {first_line(error)} Or {INSTEAD}.") from error
 
 
 def source_of(kind: type) -> dict[str, str]:
