@@ -1,11 +1,13 @@
-"""Record types: what stands in the store between a model and a number, and how it is shown. Free of torch."""
+"""Record types: what stands in the store between a model and a number, and how results are shown. Free of torch."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import isfinite
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 MANY = 0.10
 """Share of answers from which what they have in common is worth a warning."""
@@ -142,3 +144,23 @@ def to_row(value: Item | Choices | Generations | Record) -> dict[str, Any]:
         if row.get(name) is not None:
             row[name] = [number if isfinite(number) else None for number in row[name]]
     return row
+
+
+@dataclass(frozen=True)
+class Printable:
+    """What a command came to; both texts end with a newline."""
+
+    ascii: ClassVar[bool] = True
+    """Whether JSON escapes what is not ASCII."""
+
+    def facts(self) -> Any:
+        """Return it as plain JSON types: its fields, but for folders, which only the text names."""
+        return {name: value for name, value in asdict(self).items() if not isinstance(value, Path)}
+
+    def to_json(self) -> str:
+        """Return it for scripts."""
+        return json.dumps(self.facts(), indent=2, ensure_ascii=self.ascii) + "\n"
+
+    def to_text(self) -> str:
+        """Return it in words."""
+        raise NotImplementedError

@@ -1,10 +1,14 @@
-"""What there is: registered things, their descriptions, and the items behind a number."""
+"""What there is: registered things in lists, and descriptions of them, of suites and of cells."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from ...methods.base import methods
 from ...tasks.base import scorers, tasks
@@ -13,63 +17,175 @@ from ..errors import UserError, suggest
 from ..executors.base import executors
 from ..planning.plan import Plan
 from ..planning.status import entries, find_cell, status_of
+from ..records import Printable
 from ..registry import Registry
 from ..specs import Spec
 from ..store.entries import Store
 from ..store.files import read_json
-from ..suite import chosen_suite, load_suite, suites
+from ..suite import SuiteSpec, chosen_suite, load_suite, suites
 
 REGISTRIES: dict[str, Registry[Any]] = {
-    "methods": methods,
-    "tasks": tasks,
-    "scorers": scorers,
-    "engines": engines,
-    "executors": executors,
-    "suites": suites,
+    f"{registry.kind}s": registry for registry in (methods, tasks, scorers, engines, executors, suites)
 }
 
 
-def catalog(what: str, suite: str | None) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Return rows for `unlearn-bench list`, and what is broken with its cause."""
+@dataclass(frozen=True)
+class Registered:
+    """A registered class; its version is empty where it has none, only methods say what they change."""
+
+    name: str
+    version: int | str
+    changes: str | None
+    about: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class ListedSuite:
+    """A suite; its tracks and models are joined by commas."""
+
+    name: str
+    tracks: str
+    models: str
+    about: str
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A model of a suite; `source` is a folder or hub id."""
+
+    name: str
+    source: str | None
+    dtype: str
+    suite: str
+
+
+@dataclass(frozen=True)
+class Catalog(Printable):
+    """What there is of a kind, and what is broken with its cause."""
+
+    rows: Sequence[Registered | ListedSuite | ListedModel]
+    broken: dict[str, str]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the rows as `list --json` has them."""
+        return {"rows": [_facts(row) for row in self.rows], "broken": self.broken}
+
+    def to_text(self) -> str:
+        """Return the rows as a table."""
+        return tabulate(self.facts()["rows"], headers="keys", tablefmt="simple", disable_numparse=True) + "\n"
+
+
+def _facts(row: Any) -> dict[str, Any]:
+    """Return a dataclass as plain types: `changes` only where it has them, `origin` as `from`."""
+    facts = {key: value for key, value in asdict(row).items() if (key, value) != ("changes", None)}
+    return {"from" if key == "origin" else key: value for key, value in facts.items()}
+
+
+def catalog(what: str, suite: str | None) -> Catalog:
+    """Return what `unlearn-bench list` shows; `suite` is that of models."""
     if what == "models":
         loaded = chosen_suite(suite)
-        rows = [
-            {"name": name, "source": model.path or model.hub, "dtype": model.dtype, "suite": loaded.name}
-            for name, model in loaded.models.items()
-        ]
-        return rows, {}
-    registry = REGISTRIES[what]
-    return [_row(what, name, registry) for name in registry.names()], registry.broken
-
-
-def _row(what: str, name: str, registry: Registry[Any]) -> dict[str, Any]:
+        models = [ListedModel(key, m.path or m.hub, m.dtype, loaded.name) for key, m in loaded.models.items()]
+        return Catalog(models, {})
     if what == "suites":
-        spec = load_suite(name)
-        return {
-            "name": name,
-            "tracks": ", ".join(spec.tracks),
-            "models": ", ".join(spec.models) or "yours",
-            "about": spec.description.strip().split("\n")[0],
-        }
+        return Catalog([_suite(name, load_suite(name)) for name in suites.names()], suites.broken)
+    registry = REGISTRIES[what]
+    return Catalog([_registered(name, registry) for name in registry.names()], registry.broken)
+
+
+def _suite(name: str, spec: SuiteSpec) -> ListedSuite:
+    about = spec.description.strip().split("\n")[0]
+    return ListedSuite(name, ", ".join(spec.tracks), ", ".join(spec.models) or "yours", about)
+
+
+def _registered(name: str, registry: Registry[Any]) -> Registered:
     thing = registry.get(name)
-    return {
-        "name": name,
-        "version": getattr(thing, "version", ""),
-        **({"changes": thing.changes} if hasattr(thing, "changes") else {}),
-        "about": thing.summary,
-        "from": registry.origin(name),
-    }
+    version, changes = getattr(thing, "version", ""), getattr(thing, "changes", None)
+    return Registered(name, version, changes, thing.summary, registry.origin(name))
 
 
-def describe(name: str, output: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Description(Printable):
+    """What a name stands for: what a kind of it says is what is shown."""
+
+    ascii = False
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as `show --json` has it."""
+        return _facts(self)
+
+    def to_text(self) -> str:
+        """Return it as indented lines."""
+        return _lines(self.facts()) + "\n"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of a method or task, its default as plain JSON types."""
+
+    default: Any
+    about: str
+
+
+@dataclass(frozen=True)
+class ClassDescription(Description):
+    """A registered class: what its module says, and its settings."""
+
+    kind: str
+    name: str
+    about: str
+    citation: str
+    version: int | str
+    changes: str | None
+    origin: str
+    settings: dict[str, Setting]
+
+
+@dataclass(frozen=True)
+class SuiteDescription(Description):
+    """A suite: all that its file says."""
+
+    spec: SuiteSpec
+
+    def facts(self) -> dict[str, Any]:
+        """Return the suite as plain JSON types."""
+        return {"kind": "suite", "name": self.spec.name, **self.spec.model_dump(mode="json", exclude={"folder"})}
+
+
+@dataclass(frozen=True)
+class CellDescription(Description):
+    """A cell: what it is, what was done on it, and its ids in the store.
+
+    Attributes:
+        state: `finished`, `not finished` or why it failed.
+        delta, summary, recorded: of its manifest, None where it has none.
+        outcomes, records: task to id.
+        identity: what its id stands for.
+    """
+
+    kind: str = field(default="cell", init=False)
+    id: str
+    label: str
+    model: str
+    suite: str
+    state: str
+    delta: str | None
+    changes: str
+    summary: Any
+    recorded: Any
+    outcomes: dict[str, str]
+    records: dict[str, str]
+    identity: dict[str, Any]
+
+
+def describe(name: str, output: Path) -> Description:
     """Describe a method, task, scorer or suite by name, or a cell of the store by id or label."""
-    for what in ("methods", "tasks", "scorers", "engines"):
-        registry = REGISTRIES[what]
+    for registry in (methods, tasks, scorers, engines):
         if name in registry.names():
-            return _describe_class(what, name, registry)
+            return _describe_class(name, registry)
     if name in suites.names() or name.endswith((".yaml", ".yml")):
-        spec = load_suite(name)
-        return {"kind": "suite", "name": spec.name, **spec.model_dump(mode="json", exclude={"folder"})}
+        return SuiteDescription(load_suite(name))
     if not (output / "store.json").is_file():
         known = [known for registry in REGISTRIES.values() for known in registry.names()]
         raise UserError(
@@ -78,35 +194,29 @@ def describe(name: str, output: Path) -> dict[str, Any]:
     return _describe_cell(name, output)
 
 
-def _describe_class(what: str, name: str, registry: Registry[Any]) -> dict[str, Any]:
+def _describe_class(name: str, registry: Registry[Any]) -> ClassDescription:
     thing = registry.get(name)
     settings = thing.Settings.model_fields if hasattr(thing, "Settings") else {}
-    return {
-        "kind": what.rstrip("s"),
-        "name": name,
-        "about": inspect.cleandoc(inspect.getmodule(thing).__doc__ or thing.__doc__ or ""),
-        "citation": getattr(thing, "citation", ""),
-        "version": getattr(thing, "version", ""),
-        **({"changes": thing.changes} if hasattr(thing, "changes") else {}),
-        "from": registry.origin(name),
-        "settings": {
-            key: {"default": _plain(field), "about": field.description or ""} for key, field in settings.items()
-        },
-    }
+    return ClassDescription(
+        kind=registry.kind,
+        name=name,
+        about=inspect.cleandoc(inspect.getmodule(thing).__doc__ or thing.__doc__ or ""),
+        citation=getattr(thing, "citation", ""),
+        version=getattr(thing, "version", ""),
+        changes=getattr(thing, "changes", None),
+        origin=registry.origin(name),
+        settings={key: Setting(_plain(field), field.description or "") for key, field in settings.items()},
+    )
 
 
 def _plain(field: Any) -> Any:
     default = field.get_default(call_default_factory=True)
-    return (
-        default.model_dump(mode="json")
-        if isinstance(default, Spec)
-        else str(default)
-        if field.is_required()
-        else default
-    )
+    if isinstance(default, Spec):
+        return default.model_dump(mode="json")
+    return str(default) if field.is_required() else default
 
 
-def _describe_cell(name: str, output: Path) -> dict[str, Any]:
+def _describe_cell(name: str, output: Path) -> CellDescription:
     store = Store.open(output)
     for plan in (Plan.load(store, suite) for suite in store.plans()):
         try:
@@ -117,35 +227,33 @@ def _describe_cell(name: str, output: Path) -> dict[str, Any]:
         entry = store.entry("cells", cell.id)
         manifest = read_json(entry.file("manifest.json")) if entry.manifest() else {}
         wanted = entries(plan, cell, store)
-        return {
-            "kind": "cell",
-            "id": cell.id,
-            "label": cell.spec.label,
-            "model": cell.model,
-            "suite": plan.suite.name,
-            "state": "finished" if state.finished else state.failure or "not finished",
-            "delta": manifest.get("delta"),
-            "changes": cell.spec.changes,
-            "summary": manifest.get("summary"),
-            "recorded": manifest.get("recorded"),
-            "outcomes": {task: outcome.path.name for task, (outcome, _) in wanted.items()},
-            "records": {task: record.path.name for task, (_, record) in wanted.items()},
-            "identity": cell.spec.identity(),
-        }
+        return CellDescription(
+            id=cell.id,
+            label=cell.spec.label,
+            model=cell.model,
+            suite=plan.suite.name,
+            state="finished" if state.finished else state.failure or "not finished",
+            delta=manifest.get("delta"),
+            changes=cell.spec.changes,
+            summary=manifest.get("summary"),
+            recorded=manifest.get("recorded"),
+            outcomes={task: outcome.path.name for task, (outcome, _) in wanted.items()},
+            records={task: record.path.name for task, (_, record) in wanted.items()},
+            identity=cell.spec.identity(),
+        )
     raise UserError(
         f"{name!r} is no method, task, suite or single cell of {output}; see `unlearn-bench evaluate --dry-run`."
     )
 
 
-def render(described: dict[str, Any], indent: int = 0) -> str:
-    """Return a description as indented lines."""
+def _lines(described: dict[str, Any], indent: int = 0) -> str:
     lines = []
     for key, value in described.items():
         lead = " " * indent + f"{key}:"
         if isinstance(value, dict) and value.keys() == {"default", "about"}:
             lines.append(f"{' ' * indent}{key} = {value['default']}  ({value['about']})")
         elif isinstance(value, dict) and value:
-            lines += [lead, render(value, indent + 2)]
+            lines += [lead, _lines(value, indent + 2)]
         elif isinstance(value, str) and "\n" in value:
             lines += [lead, *(" " * (indent + 2) + line for line in value.split("\n"))]
         elif value not in ("", None, {}):

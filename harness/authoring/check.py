@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,21 +9,15 @@ from typing import Any
 from ...methods.base import methods
 from ...tasks.base import tasks
 from ..errors import UserError, suggest
+from ..records import Printable
 from .rules import Finding
 
 WORDS = {"ok": "ok", "broken": "BROKEN", "unchecked": "-"}
 
 
 @dataclass(frozen=True)
-class ContractCheck:
-    """A method or task held to its contract.
-
-    Attributes:
-        kind: `method` or `task`.
-        name: its registered name.
-        origin: where it stands.
-        rules: a finding a rule.
-    """
+class ContractCheck(Printable):
+    """A method or task held to its contract, and where it stands."""
 
     kind: str
     name: str
@@ -36,11 +29,10 @@ class ContractCheck:
         """Whether every rule is kept."""
         return all(finding.state == "ok" for finding in self.rules)
 
-    def to_json(self) -> str:
-        """Return it as JSON."""
+    def facts(self) -> dict[str, Any]:
+        """Return it as plain JSON types."""
         rules = [asdict(finding) for finding in self.rules]
-        facts = {"kind": self.kind, "name": self.name, "from": self.origin, "ok": self.ok, "rules": rules}
-        return json.dumps(facts, indent=2) + "\n"
+        return {"kind": self.kind, "name": self.name, "from": self.origin, "ok": self.ok, "rules": rules}
 
     def to_text(self) -> str:
         """Return it as lines: one a rule, below a broken one what is wrong and what to do."""
@@ -73,14 +65,8 @@ def check(name: str, settings: Mapping[str, Any] | None = None) -> ContractCheck
     kind = registry.get(name)
     if settings:
         kind.Settings.parse(settings, name)
-    return ContractCheck(registry.kind, name, registry.origin(name), _examine(name, settings))
-
-
-def _examine(name: str, settings: Mapping[str, Any] | None) -> list[Finding]:
-    if name in methods.names():
-        from ...methods.testing import examine_method
-
-        return list(examine_method(name, settings))
-    from ...tasks.testing import examine_task
-
-    return list(examine_task(name, settings))
+    if registry is methods:
+        from ...methods.testing import examine_method as examine
+    else:
+        from ...tasks.testing import examine_task as examine
+    return ContractCheck(registry.kind, name, registry.origin(name), list(examine(name, settings)))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -52,12 +50,6 @@ def check(ctx: click.Context, name: str, settings: dict[str, object], as_json: b
     ctx.exit(0 if result.ok else 1)
 
 
-def _table(rows: list[dict[str, Any]]) -> None:
-    from tabulate import tabulate
-
-    click.echo(tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True))
-
-
 @click.command(name="list")
 @click.argument("what", type=click.Choice(["methods", "tasks", "suites", "models", "engines", "executors", "scorers"]))
 @SUITE
@@ -66,12 +58,9 @@ def list_(what: str, suite: str | None, as_json: bool) -> None:
     """List what is registered, plugins included."""
     from ..authoring.catalog import catalog
 
-    rows, broken = catalog(what, suite)
-    if as_json:
-        click.echo(json.dumps({"rows": rows, "broken": broken}, indent=2))
-    else:
-        _table(rows)
-    for source, cause in broken.items():
+    listed = catalog(what, suite)
+    echo(listed, as_json)
+    for source, cause in listed.broken.items():
         click.echo(f"Broken: {source}: {cause}", err=True)
 
 
@@ -81,7 +70,6 @@ def list_(what: str, suite: str | None, as_json: bool) -> None:
 @JSON
 def show(name: str, output: Path, as_json: bool) -> None:
     """Show a method, task or suite by NAME, or a cell of the store by its id (or the start of it)."""
-    from ..authoring.catalog import describe, render
+    from ..authoring.catalog import describe
 
-    described = describe(name, output)
-    click.echo(json.dumps(described, indent=2, ensure_ascii=False) if as_json else render(described))
+    echo(describe(name, output), as_json)

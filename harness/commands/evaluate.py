@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,13 +125,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Print what is done and what remains; run nothing.")
 @JSON
 @click.pass_context
-def evaluate(
-    ctx: click.Context,
-    output: Path,
-    dry_run: bool,
-    as_json: bool,
-    **values: Any,
-) -> None:
+def evaluate(ctx: click.Context, output: Path, dry_run: bool, as_json: bool, **values: Any) -> None:
     """Train methods, measure checkpoints, write the leaderboard. What is finished is not done again."""
     from ..planning.request import Request
 
@@ -153,8 +148,7 @@ def evaluate(
     for cause in dict.fromkeys(result.failures.values()):
         labels = [label for label, other in result.failures.items() if other == cause]
         click.echo(f"Failed: {', '.join(labels)}: {cause}", err=True)
-    if result.failures:
-        ctx.exit(1)
+    ctx.exit(1 if result.failures else 0)
 
 
 def _report_beside(result: Result) -> str:
@@ -169,25 +163,9 @@ def _report_beside(result: Result) -> str:
 
 def _command(ctx: click.Context) -> str:
     """Return the command that makes the same board; folders of this machine stand as their kind in capitals."""
-    shown = {
-        "suite",
-        "methods",
-        "models",
-        "checkpoints",
-        "tracks",
-        "tasks",
-        "seeds",
-        "limit",
-        "settings",
-        "grid",
-        "stress",
-        "nulls",
-        "dtype",
-        "chat_template",
-        "engine",
-        "data_root",
-        "scorer",
-    }
+    from ..planning.request import Request
+
+    shown = {asked.name for asked in fields(Request)} - {"engine", "engine_options"}
     parts = ["unlearn-bench", "evaluate"]
     for param in ctx.command.params:
         if param.name not in shown or ctx.get_parameter_source(param.name) == ParameterSource.DEFAULT:

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 import yaml
 from click.core import ParameterSource
 
+from ..records import Printable
 from ..runtime import RunOptions
 
 
@@ -60,18 +61,6 @@ def say(text: str) -> None:
     """Write a line that is no result and no error to standard error, unless the user wants it quiet."""
     if not click.get_current_context().find_root().params.get("quiet"):
         click.echo(text, err=True)
-
-
-class Printable(Protocol):
-    """What a command came to; both texts end with a newline."""
-
-    def to_text(self) -> str:
-        """Return it in words."""
-        ...
-
-    def to_json(self) -> str:
-        """Return it for scripts."""
-        ...
 
 
 def echo(result: Printable, as_json: bool) -> None:

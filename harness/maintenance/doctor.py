@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,9 +9,11 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from ..data import hub_copy
 from ..errors import UserError
+from ..records import Printable
 from ..suite import SourceSpec, SuiteSpec, load_suite, suites
 
 PACKAGES = ("torch", "transformers", "lm-eval", "datasets", "scikit-learn", "scipy", "pandas")
@@ -29,7 +30,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Printable):
     """What works on a machine and what does not."""
 
     checks: list[Check]
@@ -39,9 +40,9 @@ class Diagnosis:
         """Whether all works that is needed."""
         return all(check.ok or not check.needed for check in self.checks)
 
-    def to_json(self) -> str:
-        """Return the checks as JSON."""
-        return json.dumps([asdict(check) for check in self.checks], indent=2) + "\n"
+    def facts(self) -> list[dict[str, Any]]:
+        """Return the checks as plain JSON types."""
+        return [asdict(check) for check in self.checks]
 
     def to_text(self) -> str:
         """Return the checks, a line each."""
@@ -52,7 +53,7 @@ class Diagnosis:
 def diagnose(output: Path, data_root: Path | None) -> Diagnosis:
     """Run every check of this machine, the output folder and the data."""
     checks = [
-        _check("python", True, lambda: f"{sys.version.split()[0]}"),
+        _check("python", True, lambda: sys.version.split()[0]),
         *(_check(name, True, lambda name=name: version(name)) for name in PACKAGES),
         _check("processor", True, _processor),
         _check("GPU", False, _gpu),
@@ -62,8 +63,9 @@ def diagnose(output: Path, data_root: Path | None) -> Diagnosis:
         *_engines(),
         _check("hub", False, _hub),
         *_reachable(data_root),
+        *_broken(),
     ]
-    return Diagnosis([*checks, *_broken()])
+    return Diagnosis(checks)
 
 
 def _check(what: str, needed: bool, look: Callable[[], str]) -> Check:
@@ -219,13 +221,10 @@ def _hub() -> str:
     return "reachable"
 
 
-def _broken() -> list[Check]:
+def _broken() -> Iterator[Check]:
     from ..authoring.catalog import REGISTRIES
 
-    checks = []
     for registry in REGISTRIES.values():
         registry.names()
-        checks += [
-            Check(source, False, False, f"cannot be loaded: {cause}") for source, cause in registry.broken.items()
-        ]
-    return checks
+        for source, cause in registry.broken.items():
+            yield Check(source, False, False, f"cannot be loaded: {cause}")

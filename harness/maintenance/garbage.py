@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import EntryLocked, UserError
 from ..planning.plan import Plan
 from ..planning.status import entries, settle
+from ..records import Printable
 from ..store.entries import PARTIAL_RESULT, SECTIONS, Entry, Store
 from ..store.files import PARTIAL
 
 
 @dataclass(frozen=True)
-class Garbage:
-    """What can go of a store, or went.
-
-    Attributes:
-        root: the store's folder.
-        sizes: files and folders with their bytes.
-        removed: whether they are gone.
-    """
+class Garbage(Printable):
+    """What can go of a store, or went: files and folders with their bytes."""
 
     root: Path
     sizes: dict[Path, int]
     removed: bool = False
 
-    @property
-    def rows(self) -> list[tuple[str, int]]:
-        """Paths below the store's folder, with their bytes."""
-        return [(path.relative_to(self.root).as_posix(), size) for path, size in self.sizes.items()]
-
-    def to_json(self) -> str:
-        """Return it as JSON."""
-        rows = [{"path": path, "bytes": size} for path, size in self.rows]
-        return json.dumps({"removed": self.removed, "bytes": sum(self.sizes.values()), "found": rows}, indent=2) + "\n"
+    def facts(self) -> dict[str, Any]:
+        """Return it as plain JSON types."""
+        rows = [{"path": path.relative_to(self.root).as_posix(), "bytes": size} for path, size in self.sizes.items()]
+        return {"removed": self.removed, "bytes": sum(self.sizes.values()), "found": rows}
 
     def to_text(self) -> str:
         """Return it as lines, and what to do."""
-        lines = [f"{path}  {size:,} bytes" for path, size in self.rows]
+        lines = [f"{row['path']}  {row['bytes']:,} bytes" for row in self.facts()["found"]]
         idle = "Nothing is removed yet; --delete does it." if lines else "Nothing to remove."
         total = f"{len(lines)} things, {sum(self.sizes.values()):,} bytes."
         return "\n".join([*lines, f"{total} {'Removed.' if self.removed else idle}"]) + "\n"

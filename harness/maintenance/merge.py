@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..planning.plan import Plan, PlannedCell
+from ..records import Printable
 from ..store.entries import SECTIONS, Entry, Store, StoreSection
 from ..store.files import atomic
 
 
 @dataclass(frozen=True)
-class MergeResult:
+class MergeResult(Printable):
     """What a merge came to.
 
     Attributes:
-        output: folder of the merged store.
-        copied: entries by section.
+        copied: numbers of entries.
         plans: suites whose plans were joined.
         apart: suites whose plans ask different things, so that `output` keeps none of them (or its own).
     """
@@ -30,12 +29,6 @@ class MergeResult:
     copied: dict[StoreSection, int]
     plans: list[str]
     apart: list[str]
-
-    def to_json(self) -> str:
-        """Return it as JSON."""
-        facts = asdict(self)
-        del facts["output"]
-        return json.dumps(facts, indent=2) + "\n"
 
     def to_text(self) -> str:
         """Return it in words, with what to do next."""

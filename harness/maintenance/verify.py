@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from ..errors import UserError, first_line
 from ..planning.plan import Plan
 from ..planning.status import status_of
-from ..records import Choices, Generations, Record
+from ..records import Choices, Generations, Printable, Record
 from ..results.board import board_of
 from ..store.entries import DELTA, SECTIONS, Entry, Store, StoreSection
 from ..store.files import PARTIAL, read_jsonl, read_sealed
@@ -49,17 +48,14 @@ class Lack:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Printable):
     """What a store was found to be.
 
     Attributes:
-        root: the store's folder.
-        damaged, lacking: what there is to mend.
         unneeded: whole entries that no plan names.
         unfinished: entries without a manifest.
         partial: temporary files that a killed process left.
-        checked: entries that are whole, by section.
-        plans: suites whose plans were read.
+        checked: entries that are whole.
     """
 
     root: Path
@@ -75,12 +71,6 @@ class Verification:
     def whole(self) -> bool:
         """Whether nothing is damaged and nothing is lacking."""
         return not self.damaged and not self.lacking
-
-    def to_json(self) -> str:
-        """Return it as JSON."""
-        facts = asdict(self)
-        del facts["root"]
-        return json.dumps(facts, indent=2) + "\n"
 
     def to_text(self) -> str:
         """Return it in words."""

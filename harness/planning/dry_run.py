@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tabulate import tabulate
+
+from ..records import Printable
 from ..store.entries import Store
 from .build import make_plan
 from .devices import A100
@@ -18,7 +19,6 @@ from .status import CellStatus, statuses
 
 if TYPE_CHECKING:
     from .cost import CostEstimate
-    from .estimate import PlanEstimate
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,8 @@ class RoundedCost:
         """Round an estimate, where there is one."""
         if estimate is None:
             return None
-        return cls(
-            gpu_gib=round(estimate.memory_bytes / 2**30, 1),
-            hours=round(estimate.seconds / 3600, 2),
-            disk_gib=round(estimate.disk_bytes / 2**30, 2),
-        )
+        gpu, disk = estimate.memory_bytes / 2**30, estimate.disk_bytes / 2**30
+        return cls(round(gpu, 1), round(estimate.seconds / 3600, 2), round(disk, 2))
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,7 @@ class CellOutlook:
 
     Attributes:
         cell: its id, None where its model or text cannot be reached.
-        model, name: the model's name and the cell's label.
-        state: whether anything remains, and whether that failed before.
+        name: its label.
         remains: `make` and `measure TASK`, as far as they are not done.
         cost: of all that is done on it; None in an embedded suite, and where nobody knows the model's architecture.
     """
@@ -65,13 +61,18 @@ class CellOutlook:
         facts = asdict(self)
         return facts | (facts.pop("cost") or {})
 
+    def remains_in_words(self) -> str:
+        """Return what remains, tasks as a number."""
+        tasks = sum(job != "make" for job in self.remains)
+        measured = f"measure {tasks} task{'s' * (tasks > 1)}" if tasks else ""
+        return ", ".join(filter(None, ("make" if "make" in self.remains else "", measured))) or "nothing"
+
 
 @dataclass(frozen=True)
-class DryRun:
+class DryRun(Printable):
     """What a request would do.
 
     Attributes:
-        suite: its name.
         cells: in the plan's order.
         total, assumptions: of the estimates; None for an embedded suite.
         unreached: what could not be reached and what to do.
@@ -83,15 +84,13 @@ class DryRun:
     assumptions: str | None
     unreached: list[str]
 
-    def to_json(self) -> str:
-        """Return it as JSON."""
-        return json.dumps({**asdict(self), "cells": [cell.facts() for cell in self.cells]}, indent=2) + "\n"
+    def facts(self) -> dict[str, Any]:
+        """Return it as plain JSON types."""
+        return {**asdict(self), "cells": [cell.facts() for cell in self.cells]}
 
     def to_text(self) -> str:
         """Return it as a table and what follows from it."""
-        from tabulate import tabulate
-
-        rows = [{**cell.facts(), "cell": cell.cell or "–", "remains": _words(cell.remains)} for cell in self.cells]
+        rows = [{**cell.facts(), "cell": cell.cell or "–", "remains": cell.remains_in_words()} for cell in self.cells]
         lines = [tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True), ""]
         finished = sum(cell.state == "finished" for cell in self.cells)
         lines.append(f"{len(rows)} cells on suite {self.suite}: {finished} finished, {len(rows) - finished} remain.")
@@ -111,24 +110,20 @@ def dry_run(request: Request, output: Path, batch_size: int) -> DryRun:
     reader = SourceReader(lenient=True)
     plan = make_plan(request, None, reader)
     store = Store.open(output) if (output / "store.json").is_file() else Store(output)
-    costs = None if plan.suite.embedded else _estimates(plan, batch_size, reader)
+    costs = None
+    if not plan.suite.embedded:
+        from .estimate import estimates
+
+        costs = estimates(plan, batch_size, reader.rows)
     by_cell = {id(row.cell): row.estimate for row in costs.rows} if costs else {}
+    cells = zip(plan.cells, statuses(plan, store), strict=True)
     return DryRun(
         suite=plan.suite.name,
-        cells=[
-            _outlook(plan, cell, status, by_cell.get(id(cell)))
-            for cell, status in zip(plan.cells, statuses(plan, store), strict=True)
-        ],
+        cells=[_outlook(plan, cell, status, by_cell.get(id(cell))) for cell, status in cells],
         total=RoundedCost.of(costs.total) if costs else None,
         assumptions=costs.assumptions if costs else None,
         unreached=list(plan.unreached),
     )
-
-
-def _estimates(plan: Plan, batch_size: int, reader: SourceReader) -> PlanEstimate:
-    from .estimate import estimates
-
-    return estimates(plan, batch_size, reader.rows)
 
 
 def _outlook(plan: Plan, cell: PlannedCell, status: CellStatus, estimate: CostEstimate | None) -> CellOutlook:
@@ -154,9 +149,3 @@ def _reached(plan: Plan, cell: PlannedCell) -> bool:
     topics = {**data.get("forget", {}), **data.get("relearn", {})}
     digests = [plan.models[cell.model].digest, *topics.values(), data.get("retain"), data.get("probe")]
     return "" not in digests and all(_reached(plan, plan.by_id[parent]) for parent in cell.spec.parents)
-
-
-def _words(remains: Sequence[str]) -> str:
-    tasks = sum(job != "make" for job in remains)
-    parts = [*(["make"] if "make" in remains else []), *([f"measure {tasks} task{'s' * (tasks > 1)}"] if tasks else [])]
-    return ", ".join(parts) or "nothing"

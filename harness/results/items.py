@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import UserError, suggest
 from ..planning.plan import Plan
 from ..planning.status import entries, find_cell
+from ..records import Printable
 from ..store.entries import Store
 from ..store.files import read_jsonl
 
@@ -19,10 +20,7 @@ class ScoredItem:
     """An item of a task on a cell.
 
     Attributes:
-        item: its id.
         asked: its row of the data.
-        answer: the raw outcome.
-        scores, missing, marks: of its record.
         base: the base model's scores, None where it has none.
     """
 
@@ -32,22 +30,23 @@ class ScoredItem:
     scores: dict[str, float] | None
     base: dict[str, float] | None
     missing: str | None
-    marks: list[str]
+    marks: dict[str, float]
 
 
 @dataclass(frozen=True)
-class CellItems:
+class CellItems(Printable):
     """The items behind a number."""
 
+    ascii = False
     items: list[ScoredItem]
 
-    def to_json(self) -> str:
-        """Return the items as one list."""
-        return json.dumps([asdict(item) for item in self.items], indent=2, ensure_ascii=False) + "\n"
+    def facts(self) -> list[dict[str, Any]]:
+        """Return the items as plain JSON types."""
+        return [asdict(item) for item in self.items]
 
     def to_text(self) -> str:
         """Return the items as JSON, a line each."""
-        return "".join(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in self.items)
+        return "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in self.facts())
 
 
 def cell_items(

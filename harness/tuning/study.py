@@ -8,11 +8,12 @@ best trial has the highest S-unlearning of those with at most a tenth of broken 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from ...leaderboards.rows.row_warnings import degenerate_share
 from ...leaderboards.schema import Row
@@ -25,7 +26,7 @@ from ..planning.build import make_plan
 from ..planning.plan import Plan, build_task
 from ..planning.request import Request
 from ..planning.variants import TRAINING, Values, overrides
-from ..records import MANY
+from ..records import MANY, Printable
 from ..runtime import BOARD_SEED, TUNING_SEED, RunOptions
 from ..specs import canonical
 from ..store.entries import Store
@@ -35,17 +36,15 @@ from .trial import Trial
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Printable):
     """A search: what is asked, for which methods, within which budget.
 
     Attributes:
         request: suite, model, tracks, limit and so on, as for `evaluate`; `settings` are kept out of the search.
         suite: the suite, with what the user set of `training`.
-        methods, tracks: what is searched.
         spaces: method to where its settings are looked for.
         budget: trials a method and track.
         seed: of the search.
-        model: name of the model.
     """
 
     request: Request
@@ -62,7 +61,7 @@ class Study:
         """Trainings that the whole search takes, finished ones included."""
         return self.budget * len(self.methods) * len(self.tracks) * len(self.request.training_seeds)
 
-    def facts(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Return what the search is, as plain JSON types."""
         return {
             "suite": self.suite.name,
@@ -79,14 +78,12 @@ class Study:
             "space": {method: described(space) for method, space in self.spaces.items()},
         }
 
-    def to_json(self) -> str:
-        """Return what the search would do, as JSON."""
-        return json.dumps({**self.facts(), "trainings": self.trainings}, indent=2) + "\n"
+    def facts(self) -> dict[str, Any]:
+        """Return what the search would do."""
+        return {**self.identity(), "trainings": self.trainings}
 
     def to_text(self) -> str:
         """Return what the search would do: the ranges of each method's settings, and the number of trainings."""
-        from tabulate import tabulate
-
         rows = [
             {"method": method, "setting": key, "from": ends["low"], "to": ends["high"], "log": ends["log"]}
             for method, space in self.spaces.items()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from tabulate import tabulate
 
 from ..errors import UserError
 from ..planning.variants import TRAINING, overrides
+from ..records import Printable
 from ..specs import Spec
 from ..store.files import write_json, write_text
 from ..suite import SuiteSpec, suites
@@ -65,7 +67,7 @@ def write_tuned(out: Path, tuning: Study, trials: Sequence[Trial], best: Mapping
         "variants": variants,
     }
     head = f"# Written by `unlearn-bench tune`; all its trials stand in {out.stem}.json.\n"
-    write_json(out.with_suffix(".json"), {"schema": SCHEMA, **tuning.facts(), "trials": [vars(t) for t in trials]})
+    write_json(out.with_suffix(".json"), {"schema": SCHEMA, **tuning.identity(), "trials": [vars(t) for t in trials]})
     write_text(out, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
 
 
@@ -113,10 +115,9 @@ class MethodSummary:
     """A method's best trial on a track beside the first, which has the defaults; None: none finished.
 
     Attributes:
-        trial: name of the best one.
+        trial, forget, retain, broken: of the best one.
         s_default, s_best: S-unlearning of the first and of the best trial.
-        forget, retain, broken: the best trial's.
-        failed: trials that failed.
+        failed: number of trials that failed.
     """
 
     track: str
@@ -131,10 +132,10 @@ class MethodSummary:
 
 
 @dataclass(frozen=True)
-class StudySummary:
+class StudySummary(Printable):
     """What a study came to: the suite file that it wrote, and a row a track and method."""
 
-    suite: Path
+    suite: str
     rows: list[MethodSummary]
 
     @property
@@ -142,14 +143,8 @@ class StudySummary:
         """Whether every method has a trial that finished."""
         return all(row.trial for row in self.rows)
 
-    def to_json(self) -> str:
-        """Return it as JSON."""
-        return json.dumps({"suite": str(self.suite), "rows": [asdict(row) for row in self.rows]}, indent=2) + "\n"
-
     def to_text(self) -> str:
         """Return the rows as a table."""
-        from tabulate import tabulate
-
         rows = [{**asdict(row), "trial": row.trial or "none finished"} for row in self.rows]
         return tabulate(rows, headers="keys", floatfmt=".3f") + "\n"
 
@@ -158,23 +153,11 @@ def summary(
     place: Path, tuning: Study, trials: Sequence[Trial], best: Mapping[str, Mapping[str, Trial]]
 ) -> StudySummary:
     """Set each method's best trial beside its first; `place` is that of the suite file."""
-    first = {(trial.track, trial.method): trial for trial in reversed(trials)}
+    first = {(trial.track, trial.method): trial.s_unlearning for trial in reversed(trials)}
     failed = Counter((trial.track, trial.method) for trial in trials if trial.s_unlearning is None)
     rows = []
-    for track in tuning.tracks:
-        for method in tuning.methods:
-            top = best.get(track, {}).get(method)
-            rows.append(
-                MethodSummary(
-                    track=track,
-                    method=method,
-                    trial=top and top.trial,
-                    s_default=first[track, method].s_unlearning,
-                    s_best=top and top.s_unlearning,
-                    forget=top and top.forget,
-                    retain=top and top.retain,
-                    broken=top and top.broken,
-                    failed=failed[track, method],
-                )
-            )
-    return StudySummary(place, rows)
+    for key in product(tuning.tracks, tuning.methods):
+        top = best.get(key[0], {}).get(key[1])
+        values = (top.s_unlearning, top.forget, top.retain, top.broken) if top else (None,) * 4
+        rows.append(MethodSummary(*key, top and top.trial, first[key], *values, failed[key]))
+    return StudySummary(str(place), rows)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import groupby
 
+from ...harness.records import Printable
 from ...leaderboards.schema import encode, rounded
 from ...leaderboards.spec import NULLS
 from ...leaderboards.text.format import bullets, shorten, squeeze, wrapped
@@ -20,7 +21,7 @@ WORDS = {"worse": "**worse**", "better": "**better**", "moved": "**moved**"}
 
 
 @dataclass(frozen=True)
-class ComparisonReport:
+class ComparisonReport(Printable):
     """All that two sides have in common, suite by suite.
 
     Attributes:

@@ -259,10 +259,9 @@ def test_the_file_says_what_its_tensors_are(tmp_path):
 
 
 def test_list_and_show_say_what_a_method_changes(tmp_path):
-    rows, _ = catalog("methods", None)
-    changes = {row["name"]: row["changes"] for row in rows}
+    changes = {row.name: row.changes for row in catalog("methods", None).rows}
     assert (changes["uld"], changes["rmu"]) == ("decoding", "weights")
-    assert describe("uld", tmp_path)["changes"] == "decoding"
+    assert describe("uld", tmp_path).changes == "decoding"
 
 
 class Here(Executor):
@@ -319,4 +318,4 @@ def test_its_cell_is_not_exported_and_its_tensors_are_not_weights(run, tmp_path)
     with pytest.raises(UserError, match="works at decoding time"):
         export_cell(cell.id, tmp_path / "new", run)
     assert not (tmp_path / "new").exists()
-    assert describe(cell.id, run)["changes"] == "decoding"
+    assert describe(cell.id, run).changes == "decoding"
