@@ -158,6 +158,6 @@ def summary(
     rows = []
     for key in product(tuning.tracks, tuning.methods):
         top = best.get(key[0], {}).get(key[1])
-        values = (top.s_unlearning, top.forget, top.retain, top.broken) if top else (None,) * 4
-        rows.append(MethodSummary(*key, top and top.trial, first[key], *values, failed[key]))
+        values = [top.s_unlearning, top.forget, top.retain, top.broken] if top else [None] * 4
+        rows.append(MethodSummary(*key, top and top.trial, first[key], *values, failed=failed[key]))
     return StudySummary(str(place), rows)
