@@ -10,7 +10,6 @@ import contextlib
 import io
 import logging
 import math
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import permutations
@@ -84,9 +83,14 @@ class MultipleChoice(Task):
     continuation: ClassVar[str] = CONTINUATION_PROMPT
     """What the continuation form asks, as a template of lm-eval."""
 
-    @abstractmethod
+    names: ClassVar[Mapping[str, str]] = {}
+    """Subjects to what lm-eval calls them, where that is not their name with spaces."""
+
     def description(self, subject: str) -> str:
-        """Return what lm-eval puts before the questions of a subject."""
+        """Return lm-eval's description of a subject, which `mmlu` and `wmdp` have in common, by form."""
+        kind = "multiple choice questions" if self.settings.form == "letters" else "questions"
+        name = self.names.get(subject, subject.replace("_", " "))
+        return f"The following are {kind} (with answers) about {name}.\n\n"
 
     def preview(self, item: Item) -> Preview:
         """Return the question, its choices and the right one."""
@@ -258,6 +262,11 @@ class MultipleChoice(Task):
             "truncated": float(outcome.truncated > 0),
         }
         return Record(*place, scores, None, marks)
+
+
+def question_row(question: str, choices: Sequence[str], answer: int, subject: str) -> dict[str, Any]:
+    """Return a data row in the schema that these tasks share."""
+    return {"question": question, "choices": list(choices), "answer": answer, "subject": subject}
 
 
 def _columns(doc: Mapping[str, Any]) -> dict[str, Any]:
