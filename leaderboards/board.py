@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from .rows.verdicts import build_verdicts
 from .schema import SCHEMA, BoardData, Row, decode, encode, rounded
 from .spec import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
 from .text.details import to_details
+from .text.latex import PACKAGES
+from .text.legend import components_line
 from .text.markdown import to_markdown
-from .text.paper import to_latex
+from .text.tables import component_table, main_table
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,22 @@ class Board(BoardData):
         return to_markdown(self) + ("\n" + to_details(self) if details else "")
 
     def to_latex(self) -> str:
-        """Return the tables of every model and track as LaTeX; the packages that they need stand in its head."""
-        return to_latex(self)
+        """Return the two tables of every model and track as LaTeX; what packages they need stands in its head."""
+        spec = self.spec
+        suite = " ".join(f"{spec.suite} (revision {spec.revision})".split())
+        blocks = ["\n".join((f"% Leaderboard: {suite}. Needs", *(f"% {package}" for package in PACKAGES)))]
+        sentences = {(verdict["model"], verdict["track"]): verdict["sentence"] for verdict in self.verdicts}
+        for (model, track), rows in self.tables():
+            where, label = f"{model}, {track}", f"{spec.suite}-{model}-{track}"
+            verdict = sentences.get((model, track), "")
+            lead = (
+                f"{where}: S-unlearning and its differences from base and noise with {spec.confidence:.0%} intervals; "
+                f"base and noise are not ranked. {verdict}"
+            )
+            blocks.append(replace(main_table(rows), caption=lead.strip()).to_latex(label))
+            parts = f"{where}: the two metrics behind S. {components_line(spec, track)}"
+            blocks.append(replace(component_table(spec, rows), caption=parts).to_latex(f"{label}-metrics"))
+        return "\n".join(block.rstrip("\n") + "\n" for block in blocks)
 
     def to_csv(self) -> str:
         """Return one line a row, nested keys joined by `_`, lists by `; `."""

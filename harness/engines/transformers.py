@@ -7,7 +7,8 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import islice
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch
 from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
+from ..models.layers import decoder_layers, first_layers
 from ..models.load import ModelSpec, load_model, load_tokenizer
 from ..models.patch import apply_delta, check_delta, put_tensors, shapes_of
 from ..records import Choices, Generations
@@ -22,8 +24,10 @@ from ..rng import sampling_noise
 from ._requests import Draw, Generation, ScoredSequence, Scoring
 from ._sampling import sample
 from ._tokens import Encoder
-from ._wrapped import Caches, Wrapped
 from .base import Engine, Progress, register
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Unit = TypeVar("Unit")
 
@@ -31,6 +35,50 @@ BUSY = {"cpu": 512, "cuda": 16384}
 """Tokens that keep a device busy: a batch of as many is rather closed than padded."""
 MOST = 8
 """Sequences of a batch of short ones, as a multiple of the batch size."""
+
+
+class Caches(tuple[Any, Any]):
+    """The caches of keys and values of the model and of its assistant, as one."""
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows of both."""
+        for cache in self:
+            cache.batch_select_indices(indices)
+
+
+class Wrapped:
+    """A model whose logits a method changes, called like the model.
+
+    The assistant is the model's first layers under its norm and head, with a checkpoint's tensors in place of its own
+    while it runs; all other tensors are shared, and the model's own never change.
+
+    Raises:
+        UserError: the assistant has more layers than the model.
+    """
+
+    def __init__(self, model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], method: DecodingMethod) -> None:
+        own = model.state_dict()
+        self._model, self._method = model, method
+        self._tensors = {name: tensor.to(own[name].device, own[name].dtype) for name, tensor in tensors.items()}
+        _, self._layers = decoder_layers(model)
+        if not 1 <= method.depth <= len(self._layers):
+            raise UserError(
+                f"The checkpoint's assistant has {method.depth} layers, {type(model).__name__} {len(self._layers)};"
+                " pass the model it was made for with --models."
+            )
+
+    def __call__(self, *, past_key_values: Caches | None = None, **inputs: Any) -> SimpleNamespace:
+        """Return `logits`, float32, and `past_key_values`: the caches of both, None where there are none."""
+        own, assistants = past_key_values or (None, None)
+        base = self._model(past_key_values=own, **inputs)
+        with first_layers(self._layers, self._method.depth):
+            inputs["past_key_values"] = assistants
+            assistant = torch.func.functional_call(self._model, self._tensors, (), inputs)
+        caches = [getattr(out, "past_key_values", None) for out in (base, assistant)]
+        return SimpleNamespace(
+            logits=self._method.decode(base.logits.float(), assistant.logits.float()),
+            past_key_values=None if None in caches else Caches(caches),
+        )
 
 
 @register("transformers")

@@ -15,11 +15,11 @@ from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.records import Record
 from unlearn_bench.harness.store.files import read_sealed, write_sealed
-from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, build_board
+from unlearn_bench.leaderboards.board import build_board
+from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.leaderboards.stats.simultaneous import simultaneous
-from unlearn_bench.reports.comparison.compare import compare_sides, identity_changes
+from unlearn_bench.reports.comparison.compare import Boards, Draft, compare_sides, identity_changes
 from unlearn_bench.reports.comparison.model import Quantity, RowComparison, Side
-from unlearn_bench.reports.comparison.paired import Boards, Draft
 from unlearn_bench.reports.comparison.report import ComparisonReport
 
 SPEC = BoardSpec(
