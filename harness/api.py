@@ -29,7 +29,7 @@ from .store.files import read_jsonl
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..leaderboards import Board
+    from ..leaderboards.board import Board
 
 logger = logging.getLogger(__name__)
 

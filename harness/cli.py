@@ -68,21 +68,8 @@ def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
         logger.removeHandler(handler)
 
 
-for command in (
-    evaluate,
-    leaderboard,
-    report,
-    compare,
-    items,
-    list_,
-    show,
-    new,
-    check,
-    tune,
-    export,
-    merge,
-    verify,
-    gc,
-    doctor,
-):
+RUNS = (evaluate, leaderboard, report, compare, items, tune)
+CONTRIBUTIONS = (list_, show, new, check)
+STORES = (export, merge, verify, gc, doctor)
+for command in (*RUNS, *CONTRIBUTIONS, *STORES):
     main.add_command(command)

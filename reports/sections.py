@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..leaderboards.rows.frontier import reading
 from ..leaderboards.schema import Row
 from ..leaderboards.text.footnotes import at_decoding
 from ..leaderboards.text.legend import how_to_read
-from ..leaderboards.text.tables import cross_table
+from ..leaderboards.text.tables import cross_table, goals_table
 from . import tables
 from .data import Cell, Content, Run
 from .document.blocks import Block, Bullets, Document, Listing, Pairs, Section, Words
@@ -91,7 +92,11 @@ def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
         yield Section(f"{key}-cross", "Effect on the other track", 3, [cross])
     goals = [found for found in board.goals if found["model"] == model]
     if goals:
-        blocks = [block for found in goals for block in (tables.goals(found), Words(found["sentence"]))]
+        blocks = [
+            block
+            for found in goals
+            for block in (replace(goals_table(found), caption="S by goal."), Words(found["sentence"]))
+        ]
         yield Section(f"{key}-goals", "Does the best method depend on the goal?", 3, blocks)
     published = tables.published(spec, rows)
     if published.rows and spec.published:

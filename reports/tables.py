@@ -6,20 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..leaderboards.board import Board
-from ..leaderboards.schema import Frontier, Goals, Row
+from ..leaderboards.schema import Frontier, Row
 from ..leaderboards.spec import BoardSpec
+from ..leaderboards.text import tables as boards
 from ..leaderboards.text.table import Table, Value, count, method, number
-from ..leaderboards.text.tables import (
-    component_table,
-    control_table,
-    frontier_table,
-    gains_table,
-    goals_table,
-    main_table,
-    published_table,
-    selectivity_table,
-    strata_table,
-)
 from .data import Cell, Run
 
 
@@ -77,8 +67,8 @@ def failures(run: Run) -> Table:
 
 def board(spec: BoardSpec, rows: Sequence[Row], cells: Sequence[Cell]) -> Table:
     """Return the board of a model and track, its two tables as one; a row that failed says why."""
-    main = main_table(rows, {cell.id: cell.cause for cell in cells if cell.cause})
-    parts = component_table(spec, rows)
+    main = boards.main_table(rows, {cell.id: cell.cause for cell in cells if cell.cause})
+    parts = boards.component_table(spec, rows)
     caption = (
         f"{rows[0]['model']}, {rows[0]['track']}: S-unlearning with {spec.confidence:.0%} intervals; "
         "base and noise are not ranked. ↓ less means more forgotten, ↑ more is better."
@@ -87,15 +77,10 @@ def board(spec: BoardSpec, rows: Sequence[Row], cells: Sequence[Cell]) -> Table:
     return Table(caption, [*main.headers, *parts.headers[1:]], body, main.faint)
 
 
-def goals(found: Goals) -> Table:
-    """Return S of every method by track."""
-    return replace(goals_table(found), caption="S by goal.")
-
-
 def published(spec: BoardSpec, rows: Sequence[Row]) -> Table:
     """Return S and alpha beside what was published."""
     caption = "Ours with intervals; published values are marked so and have none."
-    return replace(published_table(spec, rows), caption=caption)
+    return replace(boards.published_table(spec, rows), caption=caption)
 
 
 def frontier(found: Frontier, confidence: float) -> Iterator[Table]:
@@ -104,22 +89,22 @@ def frontier(found: Frontier, confidence: float) -> Iterator[Table]:
         f"Forgetting (Ubar) on each frontier where {found['tolerance']:g} of the retain metric is lost against base, "
         f"with {confidence:.0%} intervals; noise stands beside."
     )
-    yield replace(frontier_table(found), caption=caption)
+    yield replace(boards.frontier_table(found), caption=caption)
     caption = f"How much more one forgets there than another; the intervals hold together at {confidence:.0%}."
-    yield replace(gains_table(found), caption=caption)
+    yield replace(boards.gains_table(found), caption=caption)
 
 
 def beside(rows: Sequence[Row]) -> Iterator[Table]:
     """Yield the tables beside a board: strata, selectivity, controls; without rows where there is nothing."""
     task = next((row["forget"]["task"] for row in rows if row["forget"]), "")
-    yield replace(strata_table(rows), caption=f"The forget task ({task}) by stratum.")
+    yield replace(boards.strata_table(rows), caption=f"The forget task ({task}) by stratum.")
     task = next((row["selectivity"]["task"] for row in rows if row["selectivity"]), "")
     caption = (
         f"Selectivity: what {task} lost against base on the subjects next to the forget topic and on the others. A gap "
         "below zero: the topic's neighbours lost more."
     )
-    yield replace(selectivity_table(rows), caption=caption)
-    yield replace(control_table(rows), caption="Control tasks: no say in S, rank or verdict.")
+    yield replace(boards.selectivity_table(rows), caption=caption)
+    yield replace(boards.control_table(rows), caption="Control tasks: no say in S, rank or verdict.")
 
 
 def costs(cells: Sequence[Cell]) -> Table:

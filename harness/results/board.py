@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ...leaderboards import Board, build_board
+from ...leaderboards.board import Board, build_board
 from ...leaderboards.rows.audit import audit_texts
 from ...leaderboards.spec import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
 from ...leaderboards.stats.arrays import Answers

@@ -9,20 +9,10 @@ from itertools import groupby
 from ..rows.row_warnings import at_chance
 from ..schema import BoardData, Row
 from ..spec import BoardSpec
+from . import tables
 from .footnotes import at_decoding, footnotes
 from .format import bullets, wrapped
 from .legend import components_line, facts, how_to_read
-from .tables import (
-    component_table,
-    control_table,
-    cross_table,
-    goals_table,
-    main_table,
-    published_table,
-    selectivity_table,
-    strata_table,
-    stress_table,
-)
 
 STRATA = 3
 """Strata, or tracks, side by side in a table."""
@@ -38,19 +28,19 @@ def to_markdown(board: BoardData) -> str:
     for (model, track), rows in board.tables():
         measured = any(row["forget"] and row["retain"] for row in rows)
         blocks.append(f"## {model} · {track}")
-        blocks.append(main_table(rows).to_markdown())
-        blocks.append(component_table(spec, rows).to_markdown() if measured else "_No row has been measured._")
+        blocks.append(tables.main_table(rows).to_markdown())
+        blocks.append(tables.component_table(spec, rows).to_markdown() if measured else "_No row has been measured._")
         blocks.append(wrapped(components_line(spec, track)))
         if (model, track) in sentences:
             blocks.append(wrapped(f"**Verdict.** {sentences[model, track]}"))
         blocks += filter(None, (footnotes(rows), wrapped(at_decoding(rows)), *_beside(spec, rows)))
     for model, group in groupby(board.rows, key=lambda row: row["model"]):
-        cross = cross_table(list(group))
+        cross = tables.cross_table(list(group))
         if cross.rows:
             blocks += [f"## {model} · effect on the other track", replace(cross, caption="").to_markdown()]
     for goals in board.goals:
         blocks.append(f"## {goals['model']} · does the best method depend on the goal?")
-        blocks += [table.to_markdown() for table in goals_table(goals).split(STRATA)]
+        blocks += [table.to_markdown() for table in tables.goals_table(goals).split(STRATA)]
         blocks.append(wrapped(f"**Goal.** {goals['sentence']}"))
     blocks += ["## How to read this", bullets(how_to_read(spec, board.rows))]
     blocks += ["## Facts", bullets(facts(spec, board.rows))]
@@ -59,8 +49,9 @@ def to_markdown(board: BoardData) -> str:
 
 def _beside(spec: BoardSpec, rows: Sequence[Row]) -> Iterator[str]:
     """Yield what stands below the tables of a (model, track); empty where there is nothing."""
-    strata, selectivity, controls = strata_table(rows), selectivity_table(rows), control_table(rows)
-    stress, published = stress_table(spec, rows), published_table(spec, rows)
+    strata, selectivity = tables.strata_table(rows), tables.selectivity_table(rows)
+    controls, stress = tables.control_table(rows), tables.stress_table(spec, rows)
+    published = tables.published_table(spec, rows)
     if strata.rows:
         yield from (table.to_markdown() for table in strata.split(STRATA))
     if selectivity.rows:

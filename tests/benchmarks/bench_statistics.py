@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from simulated import Simulated
 from unlearn_bench.harness.results.board import board_of
-from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.leaderboards.rows.resampling import Resamples
+from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.leaderboards.stats.arrays import ScoreMatrix
 from unlearn_bench.leaderboards.stats.simultaneous import against, rank_intervals
 

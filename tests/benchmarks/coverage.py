@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 from tabulate import tabulate
-from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.leaderboards.rows.resampling import Resamples
+from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.leaderboards.stats.arrays import ScoreMatrix
 from unlearn_bench.leaderboards.stats.intervals import estimate
 from unlearn_bench.leaderboards.stats.metrics import forget_part, retain_part

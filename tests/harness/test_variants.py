@@ -10,7 +10,7 @@ from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.planning.variants import choose_variants
 from unlearn_bench.harness.suite import SuiteSpec, VariantSpec, load_suite
-from unlearn_bench.leaderboards import load_board
+from unlearn_bench.leaderboards.board import load_board
 
 
 @pytest.fixture(scope="module")

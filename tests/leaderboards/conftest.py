@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from unlearn_bench.harness.records import Record
-from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles
+from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.tasks.realtoxicityprompts import RealToxicityPrompts
 
 TASKS = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from unlearn_bench.harness.records import Record
-from unlearn_bench.leaderboards import build_board
+from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.rows.audit import Audit, audit_texts, below_chance, mean_numbers
 from unlearn_bench.leaderboards.stats.arrays import Answers, collect
 

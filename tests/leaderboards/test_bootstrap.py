@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Record
-from unlearn_bench.leaderboards import bootstrap_means, bootstrap_weights, estimate
 from unlearn_bench.leaderboards.stats.arrays import Answers, collect
-from unlearn_bench.leaderboards.stats.bootstrap import collapse_strata
+from unlearn_bench.leaderboards.stats.bootstrap import bootstrap_means, bootstrap_weights, collapse_strata
+from unlearn_bench.leaderboards.stats.intervals import estimate
 
 
 def generator(seed=0):

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from unlearn_bench.leaderboards import bootstrap_weights, estimate, rank_intervals
-from unlearn_bench.leaderboards.stats.intervals import noise_shares, wilson
+from unlearn_bench.leaderboards.stats.bootstrap import bootstrap_weights
+from unlearn_bench.leaderboards.stats.intervals import estimate, noise_shares, wilson
+from unlearn_bench.leaderboards.stats.simultaneous import rank_intervals
 
 
 def draws(value, spread=0.02, *, seeds=(0.0,), resamples=2000, key=0):

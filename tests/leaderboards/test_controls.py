@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Record
-from unlearn_bench.leaderboards import TrackRoles, build_board
+from unlearn_bench.leaderboards.board import build_board
+from unlearn_bench.leaderboards.spec import TrackRoles
 from unlearn_bench.leaderboards.stats.arrays import Answers, answer_shares, collect
 
 CONTROLLED = {"knowledge": TrackRoles("wmdp", "mmlu", ("rtp",), ("chem",)), "toxicity": TrackRoles("rtp", "mmlu")}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unlearn_bench.leaderboards import build_board, load_board
+from unlearn_bench.leaderboards.board import build_board, load_board
 from unlearn_bench.leaderboards.rows.frontier import TOLERANCE, chosen_at, forgetting_at, hull
 
 PLACES = st.lists(st.tuples(*[st.floats(0, 1).map(lambda x: round(x, 3))] * 2), min_size=1, max_size=7, unique=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from unlearn_bench.leaderboards import build_board, load_board
+from unlearn_bench.leaderboards.board import build_board, load_board
 
 
 def cells_of(toy, values, seeds=(0,)):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 from unlearn_bench.harness.records import Record
-from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, bootstrap_means, s_unlearning
 from unlearn_bench.leaderboards.rows.resampling import Resamples
+from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.leaderboards.stats.arrays import Answers, collect
-from unlearn_bench.leaderboards.stats.bootstrap import jackknife_means
+from unlearn_bench.leaderboards.stats.bootstrap import bootstrap_means, jackknife_means
 from unlearn_bench.leaderboards.stats.intervals import SeedNoise, acceleration, estimate
+from unlearn_bench.leaderboards.stats.metrics import s_unlearning
 
 
 def records(values, strata=None):
@@ -104,7 +105,7 @@ def test_degenerate_data_fall_back_to_percentiles():
 
 
 def test_a_board_says_where_bca_does_not_exist(toy):
-    from unlearn_bench.leaderboards import build_board
+    from unlearn_bench.leaderboards.board import build_board
 
     cells = [toy.base(), toy.checkpoint("low", mmlu=0.22), toy.checkpoint("rmu", wmdp=0.3)]
     told = {

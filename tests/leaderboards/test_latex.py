@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from unlearn_bench.leaderboards import Board, build_board, load_board
+from unlearn_bench.leaderboards.board import Board, build_board, load_board
 from unlearn_bench.leaderboards.text.latex import PACKAGES, ROWS, escape, number, words
 from unlearn_bench.leaderboards.text.table import Table, Value
 from unlearn_bench.leaderboards.text.tables import main_table

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from unlearn_bench.leaderboards import forget_part, retain_part, s_unlearning
+from unlearn_bench.leaderboards.stats.metrics import forget_part, retain_part, s_unlearning
 
 
 @pytest.mark.parametrize(

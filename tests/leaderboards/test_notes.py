@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unlearn_bench.leaderboards import build_board
+from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.text.footnotes import merged, pattern, runs
 
 

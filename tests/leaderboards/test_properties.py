@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unlearn_bench.harness.records import Record
-from unlearn_bench.leaderboards import BoardSpec, Checkpoint, TaskInfo, TrackRoles, build_board
+from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.rows.resampling import Resamples
-from unlearn_bench.leaderboards.spec import IntervalKind
+from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, IntervalKind, TaskInfo, TrackRoles
 from unlearn_bench.leaderboards.stats.simultaneous import rank_intervals
 
 TASKS = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from unlearn_bench.leaderboards import Published, build_board, load_board
+from unlearn_bench.leaderboards.board import build_board, load_board
+from unlearn_bench.leaderboards.spec import Published
 
 PUBLISHED = Published(
     "a paper's table",

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.leaderboards import TaskInfo, TrackRoles, build_board, s_unlearning
+from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.rows.verdicts import shortfall
+from unlearn_bench.leaderboards.spec import TaskInfo, TrackRoles
+from unlearn_bench.leaderboards.stats.metrics import s_unlearning
 
 
 def board_of(toy, *checkpoints, **changes):

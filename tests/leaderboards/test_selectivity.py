@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from unlearn_bench.leaderboards import TrackRoles, build_board
+from unlearn_bench.leaderboards.board import build_board
+from unlearn_bench.leaderboards.spec import TrackRoles
 
 TRACKS = {"knowledge": TrackRoles("wmdp", "mmlu", neighbours=("s1", "s3"))}
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from unlearn_bench.harness.records import Record
-from unlearn_bench.leaderboards import build_board
+from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.stats import significance
 from unlearn_bench.leaderboards.stats.arrays import Answers, collect
 from unlearn_bench.leaderboards.stats.significance import (

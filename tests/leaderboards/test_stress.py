@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from unlearn_bench.harness.records import Record
-from unlearn_bench.leaderboards import build_board, load_board
+from unlearn_bench.leaderboards.board import build_board, load_board
 
 STRESS = {"quantise4": "weights of four bits", "relearn": "twenty steps"}
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from unlearn_bench.harness.records import Record
-from unlearn_bench.leaderboards import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles, build_board
+from unlearn_bench.leaderboards.board import build_board
+from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
 from unlearn_bench.reports.data import Cell, Content, Continuation, Items, MeasuredCost, PromptSample, Question, Run
 
 NASTY = (

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from unlearn_bench.leaderboards import build_board
+from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.reports.data import Content, Run
 from unlearn_bench.reports.document.blocks import Words
 from unlearn_bench.reports.figures import layers, probes, training

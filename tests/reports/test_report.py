@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.leaderboards import build_board
+from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.schema import Row
 from unlearn_bench.reports.data import Content, Run
 from unlearn_bench.reports.document.escape import visible
