@@ -1,4 +1,4 @@
-"""Null rows on request, beside base and noise: what nothing scores. They are shown and never ranked.
+"""Null rows (baselines) on request, beside base and noise: what nothing scores. They are shown and never ranked.
 
 `constant` looks at nothing: it answers every question with its first choice and continues every prompt with `TEXT`; a
 text whose probability is asked for has none. `shuffled` is the base, asked with the choices of every question in

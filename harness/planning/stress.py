@@ -1,4 +1,4 @@
-"""Stress: what checkpoints are put through once they are made, to see what remains of the forgetting.
+"""Stress (attacks): what checkpoints are put through once they are made, to see what remains of the forgetting.
 
 A stress makes a derived cell of every cell of a plan, nulls and imports too: what it does to the base is what it does
 by itself. Derived cells are asked what S is made of. They are never rows of a board: they stand by their parents.

@@ -1,1 +1,1 @@
-"""Training: the trainer's loop, batches, forward passes and hooks, trainable parameters (full or LoRA), tracing."""
+"""Training: the trainer's loop, batches, forward passes and hooks, trainable parameters (full or LoRA), trace."""

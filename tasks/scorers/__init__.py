@@ -1,1 +1,1 @@
-"""Judges of texts."""
+"""Scorers: judges (classifiers) of texts, by kind."""
