@@ -32,7 +32,7 @@ def test_four_processes_share_the_work_and_do_nothing_twice(warm, tmp_path: Path
 
 def test_those_beside_a_killed_process_finish_its_work(warm, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    statuses = warm.together(store, beside=1, seconds=warm.seconds(tmp_path / "timed") / 3)
+    statuses = warm.together(store, beside=1, primitive="any", at=30, how="KILL")
     assert statuses == [-signal.SIGKILL, 0], warm.said(store)
     assert warm.boards(store) == warm.boards(warm.calm)
     sound(store)

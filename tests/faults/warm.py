@@ -92,7 +92,7 @@ def fork(order: dict, number: int = 0) -> int:
     try:
         os.dup2(os.open(f"{order['store']}.said{number}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         os.dup2(2, 1)
-        inject(calls, order.get("primitive"), order.get("at", 0), order.get("how", "EIO"))
+        inject(calls, None if number else order.get("primitive"), order.get("at", 0), order.get("how", "EIO"))
         if "largest" in order:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest"], order["largest"]))
         with bound() if order.get("bound") else nullcontext():
