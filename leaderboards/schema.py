@@ -303,13 +303,13 @@ def comparisons(row: Row) -> list[tuple[Component, PairedTest]]:
     tests, forget, retain = row["tests"], row["forget"], row["retain"]
     if tests is None or forget is None or retain is None:
         return []
-    found = [
+    pairs = [
         (forget, tests["forget"]),
         (retain, tests["retain"]),
         (forget, tests["forget_noise"]),
         (retain, tests["retain_noise"]),
     ]
-    return [(part, comparison) for part, comparison in found if comparison is not None]
+    return [(part, comparison) for part, comparison in pairs if comparison is not None]
 
 
 def rounded(value: Any) -> Any:
@@ -362,7 +362,7 @@ def decode(text: str, where: str) -> dict[str, Any]:
 
 
 def _require(value: Any, keys: tuple[str, ...], where: str) -> None:
-    found = value if isinstance(value, dict) else {}
-    missing = [key for key in keys if key not in found]
+    mapping = value if isinstance(value, dict) else {}
+    missing = [key for key in keys if key not in mapping]
     if missing:
         raise UserError(f"{where} lacks {', '.join(missing)}; build the board again from its store.")

@@ -27,21 +27,21 @@ def spread(rows: Sequence[Any], most: int, group: Callable[[Any], Any]) -> list[
     places: dict[Any, list[int]] = {}
     for place, row in enumerate(rows):
         places.setdefault(group(row), []).append(place)
-    turns = sorted((turn, found[turn]) for found in places.values() for turn in range(min(most, len(found))))
+    turns = sorted((turn, members[turn]) for members in places.values() for turn in range(min(most, len(members))))
     return [rows[place] for place in sorted(place for _, place in turns[:most])]
 
 
 def flipped(records: Sequence[StoredRow], base: Mapping[str, StoredRow], metric: str) -> list[tuple[StoredRow, bool]]:
     """Return the records whose metric crossed one half against base's, with whether it rose."""
-    found = []
+    flips = []
     for row in records:
         was = (base.get(row["item"]) or {}).get("scores")
         if row["scores"] is None or was is None:
             continue
         before, after = was[metric] >= 0.5, row["scores"][metric] >= 0.5
         if before != after:
-            found.append((row, after))
-    return found
+            flips.append((row, after))
+    return flips
 
 
 def question(row: StoredRow, gained: bool, base: StoredRow, shown: Preview | None, chosen: str | None) -> Question:
@@ -49,7 +49,7 @@ def question(row: StoredRow, gained: bool, base: StoredRow, shown: Preview | Non
 
     `chosen` is the score that is the place of the choice that was taken.
     """
-    before, after = ((found["scores"] or {}).get(chosen) for found in (base, row))
+    before, after = ((record["scores"] or {}).get(chosen) for record in (base, row))
     return Question(
         row["item"],
         row["stratum"],

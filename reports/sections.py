@@ -43,20 +43,20 @@ def _summary(content: Content) -> Section:
         if len(content.runs) > 1:
             blocks.append(Words(f"**{run.name}**"))
         models = {row["model"] for row in board.rows}
-        found = []
+        lines = []
         for verdict in board.verdicts:
             where = f"{verdict['model']} · {verdict['track']}" if len(models) > 1 else verdict["track"]
-            found.append(f"**{where}:** {verdict['sentence']}")
+            lines.append(f"**{where}:** {verdict['sentence']}")
         measured = any(row["s_unlearning"] for row in board.rows)
-        if found and measured:
-            blocks.append(Bullets(found))
+        if lines and measured:
+            blocks.append(Bullets(lines))
         if not measured:
             again = board.spec.command or "unlearn-bench evaluate"
             blocks.append(Words(f"Nothing is measured yet. Go on with `{again} --output {run.store}`.", "alert"))
         for goals in board.goals:
             of = f" ({goals['model']})" if len(models) > 1 else ""
             blocks.append(Words(f"**Does the best method depend on the goal{of}?** {goals['sentence']}"))
-        for frontier in filter(lambda found: found["sentence"], board.frontiers):
+        for frontier in filter(lambda frontier: frontier["sentence"], board.frontiers):
             blocks.append(
                 Words(f"**At equal utility, {frontier['model']} · {frontier['track']}.** {frontier['sentence']}")
             )
@@ -90,12 +90,12 @@ def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
     cross = cross_table(rows)
     if cross.rows:
         yield Section(f"{key}-cross", "Effect on the other track", 3, [cross])
-    goals = [found for found in board.goals if found["model"] == model]
+    goals = [goal for goal in board.goals if goal["model"] == model]
     if goals:
         blocks = [
             block
-            for found in goals
-            for block in (replace(goals_table(found), caption="S by goal."), Words(found["sentence"]))
+            for goal in goals
+            for block in (replace(goals_table(goal), caption="S by goal."), Words(goal["sentence"]))
         ]
         yield Section(f"{key}-goals", "Does the best method depend on the goal?", 3, blocks)
     published = tables.published(spec, rows)
@@ -131,7 +131,7 @@ def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
     ]
     if warned:
         yield Section(f"{key}-warnings", "Warnings", 3, [Bullets(warned)])
-    items = [found for found in run.items if found.model == model]
+    items = [entry for entry in run.items if entry.model == model]
     if items:
         lead = (
             "For questions, those whose answer is right here and wrong in base or the other way; for prompts, sampled "

@@ -41,13 +41,13 @@ class Audit:
 
     def numbers(self) -> dict[str, float]:
         """Return every number by name."""
-        found = dict(self.texts)
+        numbers = dict(self.texts)
         if self.answers:
-            found["answer_entropy"] = -sum(share * math.log2(share) for share in self.answers.values()) + 0.0
-            found["most_answered"] = max(self.answers.values())
+            numbers["answer_entropy"] = -sum(share * math.log2(share) for share in self.answers.values()) + 0.0
+            numbers["most_answered"] = max(self.answers.values())
         if self.below is not None:
-            found["p_below_chance"] = self.below
-        return found
+            numbers["p_below_chance"] = self.below
+        return numbers
 
 
 def audit(resamples: Resamples, index: int, task: str) -> Audit:
@@ -60,13 +60,13 @@ def audit(resamples: Resamples, index: int, task: str) -> Audit:
 
 def mean_numbers(audits: Sequence[Audit]) -> dict[str, float]:
     """Return the mean of every number over the seeds that have it; of p the largest."""
-    found: dict[str, list[float]] = {}
-    for each in audits:
-        for name, value in each.numbers().items():
-            found.setdefault(name, []).append(value)
+    by_name: dict[str, list[float]] = {}
+    for checkpoint_audit in audits:
+        for name, value in checkpoint_audit.numbers().items():
+            by_name.setdefault(name, []).append(value)
     return {
         name: max(values) if name.startswith("p_") else math.fsum(values) / len(values)
-        for name, values in sorted(found.items())
+        for name, values in sorted(by_name.items())
     }
 
 
@@ -94,8 +94,8 @@ def audit_texts(prompts: Sequence[Sequence[str]]) -> dict[str, float]:
 
     Empty continuations are left out (they are counted as `empty` marks).
     """
-    said = [{text.strip() for text in texts} - {""} for texts in prompts]
+    continuations = [{text.strip() for text in texts} - {""} for texts in prompts]
     pairs = [pair for texts in prompts if texts for pair in pairwise(texts[0].split())]
-    given = Counter(text for texts in said for text in texts)
-    found = {"distinct_2": len(set(pairs)) / len(pairs)} if pairs else {}
-    return {**found, "same_text": max(given.values()) / len(said)} if given else found
+    given = Counter(text for texts in continuations for text in texts)
+    shares = {"distinct_2": len(set(pairs)) / len(pairs)} if pairs else {}
+    return {**shares, "same_text": max(given.values()) / len(continuations)} if given else shares

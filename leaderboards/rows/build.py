@@ -40,14 +40,14 @@ def build_rows(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> tuple[list
     for model in sorted({checkpoint.model for checkpoint in checkpoints}):
         resamples = Resamples(spec, [checkpoint for checkpoint in checkpoints if checkpoint.model == model])
         groups = {track: groups_of(resamples, track) for track in sorted(spec.tracks)}
-        for track, found in groups.items():
-            rows += _track_rows(resamples, model, track, found)
+        for track, track_groups in groups.items():
+            rows += _track_rows(resamples, model, track, track_groups)
         goals += build_goals(resamples, model, groups)
         frontiers += build_frontiers(resamples, model, groups)
     return (
         [cast(Row, rounded(row)) for row in rows],
-        [cast(Goals, rounded(each)) for each in goals],
-        [cast(Frontier, rounded(each)) for each in frontiers],
+        [cast(Goals, rounded(table)) for table in goals],
+        [cast(Frontier, rounded(frontier)) for frontier in frontiers],
     )
 
 
@@ -75,10 +75,10 @@ def _track_rows(resamples: Resamples, model: str, track: str, groups: Sequence[G
     return sorted(rows, key=_position)
 
 
-def _claims(ranked: Sequence[Group], found: Sequence[Sequence[Estimate]], names: Sequence[str]) -> dict[str, Claims]:
+def _claims(ranked: Sequence[Group], by_row: Sequence[Sequence[Estimate]], names: Sequence[str]) -> dict[str, Claims]:
     """Return what the verdict goes by: differences from base and noise that hold for all ranked rows together."""
     claims: dict[str, Claims] = {}
-    for group, differences in zip(ranked, found, strict=True):
+    for group, differences in zip(ranked, by_row, strict=True):
         by_name = dict(zip(names, map(interval, differences), strict=True))
         claims[group.variant] = {"base": by_name.get("base"), "noise": by_name.get("noise")}
     return claims
@@ -86,9 +86,9 @@ def _claims(ranked: Sequence[Group], found: Sequence[Sequence[Estimate]], names:
 
 def _correct(rows: Sequence[Row]) -> None:
     """Fill in Holm's p of every comparison of a table: they are one family."""
-    family = [each for row in rows for _, each in comparisons(row)]
-    for each, p in zip(family, holm([each["p"] for each in family]), strict=True):
-        each["p_holm"] = p
+    family = [test for row in rows for _, test in comparisons(row)]
+    for test, p in zip(family, holm([test["p"] for test in family]), strict=True):
+        test["p_holm"] = p
 
 
 def _position(row: Row) -> tuple:
@@ -146,7 +146,7 @@ def _row(
     audits = {k: {task: audit(resamples, k, task) for task in tasks} for k in group.columns}
     s = _fill(resamples, row, track, group, rivals) if finished else None
     for task in tasks:
-        numbers = mean_numbers([found[task] for found in audits.values()])
+        numbers = mean_numbers([by_task[task] for by_task in audits.values()])
         if numbers:
             row["audit"][task] = numbers
     row["warnings"] = row_warnings(resamples.spec, row, _known(resamples, track, group, audits, s))
@@ -178,9 +178,9 @@ def _fill(resamples: Resamples, row: Row, track: str, group: Group, rivals: Riva
             "retain_noise": comparison(resamples, roles.retain_task, group, rivals.noise),
         }
     cross = [component(resamples, task, group, rivals, strata=True) for task in roles.cross_tasks]
-    row["cross"] = [found for found in cross if found is not None]
+    row["cross"] = [number for number in cross if number is not None]
     controls = [component(resamples, task, group, rivals) for task in roles.controls]
-    row["controls"] = [found for found in controls if found is not None]
+    row["controls"] = [number for number in controls if number is not None]
     forget, retain = (interval(resamples.estimate(part, group.columns)) for part in resamples.unclipped(track))
     row["unclipped"] = {"forget": forget, "retain": retain}
     for task in roles.tasks:
@@ -206,7 +206,7 @@ def _known(
         if (unscored := [task for task in resamples.spec.tracks[track].controls if not resamples.scored(task, [k])])
     }
     return Known(
-        members, lacking, uncontrolled, {resamples.checkpoints[k].cell: found for k, found in audits.items()}, s
+        members, lacking, uncontrolled, {resamples.checkpoints[k].cell: by_task for k, by_task in audits.items()}, s
     )
 
 

@@ -31,18 +31,18 @@ def component(
     """Return a task's number of a row, None where it has none."""
     spec, info, table = resamples.spec, resamples.spec.tasks[task], resamples.tables[task]
     columns, metric = resamples.scored(task, group.columns), resamples.metric(task)
-    found = resamples.estimate(metric, columns)
-    if found is None:
+    mean = resamples.estimate(metric, columns)
+    if mean is None:
         return None
     n, clusters, missing = table.complete(columns)
-    counted = found.constant and n > 1 and found.value in (0.0, 1.0) and table.binary and table.single
-    low, high = wilson(found.value, n, spec.confidence) if counted else (found.low, found.high)
+    counted = mean.constant and n > 1 and mean.value in (0.0, 1.0) and table.binary and table.single
+    low, high = wilson(mean.value, n, spec.confidence) if counted else (mean.low, mean.high)
     also = mean_scores([resamples.answers[task][k] for k in columns])
     also.pop(info.metric, None)
     return {
         "task": task,
         "metric": info.metric,
-        "value": found.value,
+        "value": mean.value,
         "low": low,
         "high": high,
         "interval": "wilson" if counted else "bootstrap",
@@ -58,32 +58,32 @@ def component(
 
 
 def _strata(resamples: Resamples, task: str, columns: Sequence[int]) -> dict[str, Interval]:
-    found = {
+    means = {
         name: interval(resamples.estimate(resamples.metric(task, name), columns)) for name in resamples.strata(task)
     }
-    return {name: mean for name, mean in found.items() if mean is not None}
+    return {name: mean for name, mean in means.items() if mean is not None}
 
 
 def comparison(resamples: Resamples, task: str, group: Group, other: Group | None) -> PairedTest | None:
     """Return the test that a row's metric is that of another row, before Holm's correction."""
-    found = resamples.compare(task, group.columns, other.columns) if other else None
-    if other is None or found is None:
+    test = resamples.compare(task, group.columns, other.columns) if other else None
+    if other is None or test is None:
         return None
-    p = max(found.p, SMALLEST)
+    p = max(test.p, SMALLEST)
     return {
         "against": other.variant,
-        "test": found.test,
-        "n": found.n,
+        "test": test.test,
+        "n": test.n,
         "p": p,
         "p_holm": p,
-        "minimum_detectable": found.detectable,
+        "minimum_detectable": test.detectable,
     }
 
 
 def shares(draws: Floats) -> NoiseShares | None:
     """Return what of the variance of S comes from items and from seeds."""
-    found = noise_shares(draws)
-    return {"items": found[0], "seeds": found[1]} if found else None
+    parts = noise_shares(draws)
+    return {"items": parts[0], "seeds": parts[1]} if parts else None
 
 
 def selectivity(resamples: Resamples, track: str, group: Group, base: Group | None) -> Selectivity | None:

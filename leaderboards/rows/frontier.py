@@ -72,13 +72,13 @@ def forgetting_at(forget: Floats, retain: Floats, level: Floats) -> Floats:
 
 def chosen_at(forget: Floats, retain: Floats, level: float) -> list[int]:
     """Return the one or two points [n] that make F(u)."""
-    best, found = -np.inf, []
+    best, mixture = -np.inf, []
     points = sorted(hull(forget, retain))
     for pair in [*((i,) for i in points), *combinations(points, 2)]:
         value = forgetting_at(forget[None, pair], retain[None, pair], np.array([level]))[0]
         if value > best + 1e-12:
-            best, found = value, list(pair)
-    return found
+            best, mixture = value, list(pair)
+    return mixture
 
 
 def hull(forget: Floats, retain: Floats) -> list[int]:
@@ -106,7 +106,7 @@ def build_frontiers(resamples: Resamples, model: str, groups: Mapping[str, Seque
         model: its name.
         groups: the rows of every track.
     """
-    found = []
+    frontiers = []
     for track, rows in groups.items():
         base = next((group for group in rows if group.first.kind == "base" and group.columns), None)
         by_method: dict[str, list[Group]] = {}
@@ -114,12 +114,12 @@ def build_frontiers(resamples: Resamples, model: str, groups: Mapping[str, Seque
             if group.first.kind in ("method", "noise") and group.columns:
                 by_method.setdefault(group.first.method, []).append(group)
         sweeps = [_sweep(resamples, track, name, own) for name, own in by_method.items() if len(own) >= SWEEP]
-        sweeps = [each for each in sweeps if each is not None]
+        sweeps = [sweep for sweep in sweeps if sweep is not None]
         if base is None or not sweeps:
             continue
         noise = _sweep(resamples, track, "noise", by_method.get("noise", []))
-        found.append(_frontier(resamples, model, track, base, [*sweeps, *([noise] if noise else [])]))
-    return found
+        frontiers.append(_frontier(resamples, model, track, base, [*sweeps, *([noise] if noise else [])]))
+    return frontiers
 
 
 def reading(frontier: Frontier) -> str:
@@ -161,7 +161,7 @@ def _frontier(resamples: Resamples, model: str, track: str, base: Group, sweeps:
     sides = []
     for sweep in sweeps:
         drawn = [_of_seed(sweep, seed, own, level) for seed in range(sweep.seeds)]
-        values = np.stack([each for each, _ in drawn], axis=1)
+        values = np.stack([draws for draws, _ in drawn], axis=1)
         at = {k for _, chosen in drawn for k in chosen}
         value = interval(estimate(values, confidence=confidence, freedom=freedom))
         if value is None:
@@ -181,15 +181,15 @@ def _frontier(resamples: Resamples, model: str, track: str, base: Group, sweeps:
     pairs = list(combinations(sides, 2))
     gains = family((contrast([(1.0, a), (-1.0, b)]) for (_, a), (_, b) in pairs), confidence, freedom)
     listed = [
-        Gain(method=a, other=b, value=each.value, low=each.low, high=each.high)
-        for ((a, _), (b, _)), each in zip(pairs, gains, strict=True)
+        Gain(method=a, other=b, value=gain.value, low=gain.low, high=gain.high)
+        for ((a, _), (b, _)), gain in zip(pairs, gains, strict=True)
     ]
     return Frontier(
         model=model,
         track=track,
         tolerance=TOLERANCE,
         utility=float(level[0]),
-        methods=sorted(methods, key=lambda each: (-each["forgetting"]["value"], each["method"])),
+        methods=sorted(methods, key=lambda method: (-method["forgetting"]["value"], method["method"])),
         gains=listed,
         sentence=_sentence(methods, listed, confidence),
     )
@@ -205,21 +205,21 @@ def _of_seed(sweep: Sweep, seed: int, base: Sequence[Floats], level: Floats) -> 
 
 
 def _sentence(methods: Sequence[Swept], gains: Sequence[Gain], confidence: float) -> str:
-    swept = [each for each in methods if each["method"] != "noise"]
-    told = [
-        (each["method"], each["other"], each) if each["value"] > 0 else (each["other"], each["method"], each)
-        for each in gains
-        if each["low"] is not None and each["high"] is not None and not each["low"] <= 0 <= each["high"]
+    swept = [method for method in methods if method["method"] != "noise"]
+    wins = [
+        (gain["method"], gain["other"], gain) if gain["value"] > 0 else (gain["other"], gain["method"], gain)
+        for gain in gains
+        if gain["low"] is not None and gain["high"] is not None and not gain["low"] <= 0 <= gain["high"]
     ]
     lead = f"Where each may lose {TOLERANCE:g} of the retain metric against base, "
     sure = f"at {confidence:.0%} confidence for all comparisons together"
-    if not told:
+    if not wins:
         who = f"`{swept[0]['method']}` is not" if len(swept) == 1 else "no swept method is"
         others = [*(["another"] if len(swept) > 1 else []), *(["noise"] if len(methods) > len(swept) else [])]
         return f"{lead}{who} shown to forget more than {' or '.join(others)}, {sure}." if others else ""
     parts = []
-    for winner, _, _ in told:
-        beaten = [other for first, other, _ in told if first == winner]
+    for winner, _, _ in wins:
+        beaten = [other for first, other, _ in wins if first == winner]
         text = f"`{winner}` forgets more than {', '.join(f'`{name}`' if name != 'noise' else name for name in beaten)}"
         if text not in parts:
             parts.append(text)

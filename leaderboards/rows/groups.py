@@ -55,15 +55,15 @@ def groups_of(resamples: Resamples, track: str) -> list[Group]:
             members.setdefault(checkpoint.variant, []).append(index)
     groups = []
     for variant, indices in sorted(members.items()):
-        found = [resamples.checkpoints[index] for index in indices]
-        if len({checkpoint.kind for checkpoint in found}) > 1:
+        checkpoints = [resamples.checkpoints[index] for index in indices]
+        if len({checkpoint.kind for checkpoint in checkpoints}) > 1:
             raise UserError(f"{variant!r} is the name of rows of different kinds; rename the imported checkpoint.")
-        seeds = [checkpoint.seed for checkpoint in found]
+        seeds = [checkpoint.seed for checkpoint in checkpoints]
         if len(set(seeds)) < len(seeds):
-            cells = ", ".join(checkpoint.cell for checkpoint in found)
-            raise UserError(f"Row {variant!r} ({found[0].model}, {track}) has two cells for one seed: {cells}.")
+            cells = ", ".join(checkpoint.cell for checkpoint in checkpoints)
+            raise UserError(f"Row {variant!r} ({checkpoints[0].model}, {track}) has two cells for one seed: {cells}.")
         measured = [k for k in indices if resamples.checkpoints[k].status == "ok" and not resamples.lacking(track, k)]
-        groups.append(Group(variant, tuple(indices), tuple(measured), found[0]))
+        groups.append(Group(variant, tuple(indices), tuple(measured), checkpoints[0]))
     return groups
 
 

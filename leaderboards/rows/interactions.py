@@ -35,26 +35,26 @@ def build_goals(resamples: Resamples, model: str, groups: Mapping[str, Sequence[
         model: its name.
         groups: the rows of every track.
     """
-    found = {
+    table = {
         track: {group.variant: group for group in rows if group.first.kind == "method" and group.columns}
         for track, rows in groups.items()
     }
-    found = {track: rows for track, rows in found.items() if rows}
-    if len(found) < 2:
+    table = {track: rows for track, rows in table.items() if rows}
+    if len(table) < 2:
         return []
-    variants = sorted(set.intersection(*(set(rows) for rows in found.values())))
+    variants = sorted(set.intersection(*(set(rows) for rows in table.values())))
     if len(variants) < 2:
         return []
     draws = {
-        track: [resamples.s_unbounded(track, rows[name].columns) for name in variants] for track, rows in found.items()
+        track: [resamples.s_unbounded(track, rows[name].columns) for name in variants] for track, rows in table.items()
     }
     s: dict[str, dict[str, Interval | None]] = {
         name: {
-            track: interval(resamples.estimate(resamples.s(track), rows[name].columns)) for track, rows in found.items()
+            track: interval(resamples.estimate(resamples.s(track), rows[name].columns)) for track, rows in table.items()
         }
         for name in variants
     }
-    sure = resamples.spec.confidence, min(resamples.freedom(resamples.s(track)) for track in found)
+    sure = resamples.spec.confidence, min(resamples.freedom(resamples.s(track)) for track in table)
     best = _may_be_best(draws, variants, *sure)
     interactions = _interactions(draws, variants, *sure)
     answer = _answer(list(best.values()))
@@ -64,11 +64,11 @@ def build_goals(resamples: Resamples, model: str, groups: Mapping[str, Sequence[
     return [
         {
             "model": model,
-            "tracks": list(found),
+            "tracks": list(table),
             "s": s,
             "interactions": interactions,
             "best": best,
-            "differs": _differs(draws, resamples.generator([*found, "best by goal"])),
+            "differs": _differs(draws, resamples.generator([*table, "best by goal"])),
             "answer": answer,
             "sentence": _sentence(answer, best, interactions, resamples.spec.confidence) + omitted,
         }
@@ -78,12 +78,12 @@ def build_goals(resamples: Resamples, model: str, groups: Mapping[str, Sequence[
 def _may_be_best(
     draws: Mapping[str, Sequence[Floats]], names: Sequence[str], confidence: float, freedom: float
 ) -> dict[str, list[str]]:
-    each = 1 - (1 - confidence) / len(draws)
-    found = {}
+    level = 1 - (1 - confidence) / len(draws)
+    candidates = {}
     for track, rows in draws.items():
-        above = separations(rows, each, freedom)
-        found[track] = [name for place, name in enumerate(names) if not above[:, place].any()]
-    return found
+        above = separations(rows, level, freedom)
+        candidates[track] = [name for place, name in enumerate(names) if not above[:, place].any()]
+    return candidates
 
 
 def _interactions(
@@ -101,11 +101,11 @@ def _interactions(
             "other": names[b],
             "track": t,
             "other_track": u,
-            "value": each.value,
-            "low": each.low,
-            "high": each.high,
+            "value": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
         }
-        for (a, b, t, u), each in zip(keys, family(contrasts, confidence, freedom), strict=True)
+        for (a, b, t, u), estimate in zip(keys, family(contrasts, confidence, freedom), strict=True)
     ]
 
 
@@ -115,10 +115,10 @@ def _differs(draws: Mapping[str, Sequence[Floats]], rng: np.random.Generator) ->
     for rows in draws.values():
         means = [row[1:][np.arange(len(row) - 1)[:, None], _seeds(row, rng)].mean(axis=1) for row in rows]
         firsts.append(np.stack(means, axis=1))
-    valid = ~np.any([np.isnan(each).any(axis=1) for each in firsts], axis=0)
+    valid = ~np.any([np.isnan(values).any(axis=1) for values in firsts], axis=0)
     if not valid.any():
         return None
-    winners = np.stack([each[valid].argmax(axis=1) for each in firsts], axis=1)
+    winners = np.stack([values[valid].argmax(axis=1) for values in firsts], axis=1)
     return float((winners != winners[:, :1]).any(axis=1).mean())
 
 
@@ -129,14 +129,14 @@ def _seeds(row: Floats, rng: np.random.Generator) -> np.ndarray:
 def _answer(best: Sequence[Sequence[str]]) -> Literal["differs", "same", "cannot tell"]:
     if any(not set(one) & set(other) for one, other in combinations(best, 2)):
         return "differs"
-    return "same" if all(len(each) == 1 for each in best) else "cannot tell"
+    return "same" if all(len(names) == 1 for names in best) else "cannot tell"
 
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _sentence(answer: str, best: Mapping[str, Sequence[str]], found: Sequence[Interaction], confidence: float) -> str:
+def _sentence(answer: str, best: Mapping[str, Sequence[str]], pairs: Sequence[Interaction], confidence: float) -> str:
     listed = "; ".join(f"{track}: {_names(names)}" for track, names in best.items())
     sure = f"at {confidence:.0%} confidence for all comparisons together"
     lead = {
@@ -144,13 +144,13 @@ def _sentence(answer: str, best: Mapping[str, Sequence[str]], found: Sequence[In
         "same": f"The same method is the best for every goal, {sure}: {listed}.",
         "cannot tell": f"Whether the best method differs by goal cannot be told {sure}. May be the best of {listed}.",
     }[answer]
-    apart = [each for each in found if each["low"] is not None and each["high"] is not None]
-    apart = [each for each in apart if (each["low"] or 0.0) > 0 or (each["high"] or 0.0) < 0]
+    apart = [pair for pair in pairs if pair["low"] is not None and pair["high"] is not None]
+    apart = [pair for pair in apart if (pair["low"] or 0.0) > 0 or (pair["high"] or 0.0) < 0]
     if not apart:
         return f"{lead} No pair of methods is shown to differ more on one track than on the other."
-    most = max(apart, key=lambda each: abs(each["value"]))
+    most = max(apart, key=lambda pair: abs(pair["value"]))
     return (
-        f"{lead} The difference of two methods depends on the goal for {len(apart)} of {len(found)} pairs, most for "
+        f"{lead} The difference of two methods depends on the goal for {len(apart)} of {len(pairs)} pairs, most for "
         f"`{most['method']}` less `{most['other']}`: {most['value']:+.3f} [{most['low']:.3f}, {most['high']:.3f}] "
         f"higher in S on {most['track']} than on {most['other_track']}."
     )

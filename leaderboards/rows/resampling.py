@@ -55,7 +55,7 @@ class Resamples:
         tables = {}
         self.answers: dict[str, list[Answers]] = {}
         for name, info in sorted(spec.tasks.items()):
-            records = [each.records.get(name, ()) if each.status == "ok" else () for each in ordered]
+            records = [checkpoint.records.get(name, ()) if checkpoint.status == "ok" else () for checkpoint in ordered]
             self.answers[name] = [Answers.of(rows) for rows in records]
             try:
                 tables[name] = collect(self.answers[name], info.metric)
@@ -125,8 +125,8 @@ class Resamples:
     def values(self, statistic: Statistic, columns: Sequence[int]) -> Floats:
         """Return a statistic of some checkpoints [B + 1, k]; those without a value are left out."""
         draws = statistic.of(*(self.part(part)[:, list(columns)] for part in statistic.parts))
-        held = ~np.isnan(draws[0])
-        return draws if held.all() else draws[:, held]
+        valid = ~np.isnan(draws[0])
+        return draws if valid.all() else draws[:, valid]
 
     def draws(self, task: str, columns: Sequence[int]) -> Floats:
         """Return the means of some checkpoints on a task [B + 1, k]; those without any score of it are left out."""
@@ -168,14 +168,14 @@ class Resamples:
     def _jackknife(self, statistic: Statistic, columns: Sequence[int]) -> tuple[Floats, NDArray[np.intp]]:
         """Return the mean of a statistic over some checkpoints without each cluster of each part in turn [C]."""
         data = [self.part(part)[0, list(columns)] for part in statistic.parts]
-        held = ~np.isnan(statistic.of(*data))
+        valid = ~np.isnan(statistic.of(*data))
         values, groups, first = [], [], 0
         for place, part in enumerate(statistic.parts):
             if part not in self._left_out:
                 self._left_out[part] = jackknife_means(self._table(part))
             means, strata = self._left_out[part]
             given = [*data[:place], means[:, list(columns)], *data[place + 1 :]]
-            values.append(statistic.of(*given)[:, held].mean(axis=1))
+            values.append(statistic.of(*given)[:, valid].mean(axis=1))
             groups.append(strata + first)
             first += int(strata.max(initial=-1)) + 1
         return np.concatenate(values), np.concatenate(groups)

@@ -62,40 +62,40 @@ class Known:
 def row_warnings(spec: BoardSpec, row: Row, known: Known) -> list[str]:
     """Return the warnings of a row whose numbers are filled in."""
     members = known.members
-    found = [*_unfinished(row, members, known.lacking), *_uncontrolled(members, known.uncontrolled)]
+    warnings = [*_unfinished(row, members, known.lacking), *_uncontrolled(members, known.uncontrolled)]
     for component in components(row):
-        found += _component_warnings(spec, row, component)
+        warnings += _component_warnings(spec, row, component)
         for checkpoint in members:
             audit = known.audits.get(checkpoint.cell, {}).get(component["task"])
             if audit is not None:
-                found += _audit_warnings(row, component, _who(checkpoint, members), audit)
+                warnings += _audit_warnings(row, component, _who(checkpoint, members), audit)
     if row["s_unlearning"] is not None:
-        found += _utility_warnings(spec, row)
+        warnings += _utility_warnings(spec, row)
         if row["s_unlearning"]["low"] is None:
-            found.append("no interval: too few items or clusters with a score to resample")
+            warnings.append("no interval: too few items or clusters with a score to resample")
         elif known.s is not None and known.s.constant:
-            found.append("all resamples agree, so the interval has no width and says too little")
+            warnings.append("all resamples agree, so the interval has no width and says too little")
         elif known.s is not None and spec.interval == "bca" and not known.s.bca:
-            found.append("BCa does not exist for S on these data: its interval is of percentiles")
+            warnings.append("BCa does not exist for S on these data: its interval is of percentiles")
         if row["finished"] == 2:
-            found.append("two training seeds: the interval holds items only, a method's needs three seeds")
-    return found + _said(members)
+            warnings.append("two training seeds: the interval holds items only, a method's needs three seeds")
+    return warnings + _said(members)
 
 
 def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, str]) -> list[str]:
-    found = []
+    warnings = []
     for checkpoint in members:
         who = _who(checkpoint, members)
         if checkpoint.status == "failed":
-            found.append(f"{who}failed: {checkpoint.failure or 'no cause was recorded'}")
+            warnings.append(f"{who}failed: {checkpoint.failure or 'no cause was recorded'}")
         elif checkpoint.cell in lacking:
-            found.append(f"{who}has no score of {lacking[checkpoint.cell]}")
+            warnings.append(f"{who}has no score of {lacking[checkpoint.cell]}")
     pending = sum(checkpoint.status == "pending" for checkpoint in members)
     if pending:
-        found.append("not run yet" if pending == len(members) else f"{pending} of {len(members)} seeds not run yet")
+        warnings.append("not run yet" if pending == len(members) else f"{pending} of {len(members)} seeds not run yet")
     if 0 < row["finished"] < row["planned"]:
-        found.append(f"fewer seeds than planned: {row['finished']} of {row['planned']}")
-    return found
+        warnings.append(f"fewer seeds than planned: {row['finished']} of {row['planned']}")
+    return warnings
 
 
 def _who(checkpoint: Checkpoint, members: Sequence[Checkpoint]) -> str:
@@ -103,69 +103,69 @@ def _who(checkpoint: Checkpoint, members: Sequence[Checkpoint]) -> str:
 
 
 def _uncontrolled(members: Sequence[Checkpoint], uncontrolled: Mapping[str, Sequence[str]]) -> list[str]:
-    found = []
+    warnings = []
     for checkpoint in members:
         if checkpoint.cell in uncontrolled:
             tasks = ", ".join(uncontrolled[checkpoint.cell])
             cause = f" ({checkpoint.failure})" if checkpoint.failure else ""
-            found.append(f"{_who(checkpoint, members)}has no score of the control task {tasks}{cause}")
-    return found
+            warnings.append(f"{_who(checkpoint, members)}has no score of the control task {tasks}{cause}")
+    return warnings
 
 
 def _audit_warnings(row: Row, component: Component, who: str, audit: Audit) -> list[str]:
     """Return what makes a checkpoint's answers to a task no evidence of what it knows or would say."""
     task = component["task"]
-    found = [
+    warnings = [
         f"{who}answers {chr(ord('A') + place)!r} to {share:.0%} of the questions of {task}"
         for place, share in audit.answers.items()
         if share >= ALIKE
     ]
     is_retain = row["retain"] is not None and task == row["retain"]["task"]
     if audit.below is not None and audit.below < BELOW and not is_retain:
-        found.append(f"{who}scores below chance on {task} (p < {BELOW:g}): answers are avoided or follow their form")
+        warnings.append(f"{who}scores below chance on {task} (p < {BELOW:g}): answers are avoided or follow their form")
     if audit.texts.get("same_text", 0.0) >= SAME:
-        found.append(
+        warnings.append(
             f"{who}continues {audit.texts['same_text']:.0%} of the prompts of {task} with one and the same text"
         )
-    return found
+    return warnings
 
 
 def _component_warnings(spec: BoardSpec, row: Row, component: Component) -> list[str]:
-    task, found = component["task"], []
+    task, warnings = component["task"], []
     for name, share in row["marks"].get(task, {}).items():
         mark = spec.tasks[task].marks.get(name, Mark())
         if share > mark.above:
-            found.append(mark.warning.format(share=f"{share:.0%}", task=task, mark=name))
+            warnings.append(mark.warning.format(share=f"{share:.0%}", task=task, mark=name))
     if component["interval"] == "wilson":
-        found.append(
+        warnings.append(
             f"all {component['n']} items of {task} score {component['value']:g}, so resamples cannot differ: "
             "its interval is Wilson's for a count"
         )
     if component["missing"]:
-        asked = component["n"] + component["missing"]
-        found.append(f"{component['missing']} of {asked} items of {task} have no score and are left out of its mean")
-    return found
+        total = component["n"] + component["missing"]
+        warnings.append(f"{component['missing']} of {total} items of {task} have no score and are left out of its mean")
+    return warnings
 
 
 def _utility_warnings(spec: BoardSpec, row: Row) -> list[str]:
-    retain, found = row["retain"], []
+    retain, warnings = row["retain"], []
     if retain is None:
-        return found
+        return warnings
     chance = spec.tasks[retain["task"]].chance
     if chance > 0 and at_chance(spec, retain):
         below = retain["high"] is not None and retain["high"] < chance
         where = f"lies below {chance:g}" if below else f"includes {chance:g}"
-        found.append(
+        warnings.append(
             f"{'below' if below else 'at'} chance: the interval of {retain['task']} {where}, what no knowledge scores; "
             "S is then near 0 whatever was forgotten, and its interval one-sided"
         )
     noise = retain["delta_noise"]
     if noise is not None and noise["high"] is not None and noise["high"] < 0:
-        found.append(
+        warnings.append(
             f"utility ({retain['task']}) is {-noise['value']:.3f} below that of {row['noise']}: "
             "S is not evidence of unlearning here, it may be damage"
         )
-    return found
+    return warnings
 
 
 def _said(members: Sequence[Checkpoint]) -> list[str]:
@@ -174,8 +174,8 @@ def _said(members: Sequence[Checkpoint]) -> list[str]:
     for checkpoint in members:
         for text in dict.fromkeys(checkpoint.warnings):
             texts.setdefault(text, []).append(checkpoint)
-    found = []
+    warnings = []
     for text, of in sorted(texts.items()):
         seeds = ", ".join(str(checkpoint.seed) for checkpoint in of)
-        found.append(text if len(of) == len(members) else f"seed {seeds}: {text}")
-    return found
+        warnings.append(text if len(of) == len(members) else f"seed {seeds}: {text}")
+    return warnings

@@ -68,11 +68,11 @@ def _unmeasured(resamples: Resamples, planned: Sequence[int]) -> str:
     """Say why nothing is known of a row under a stress, empty where all of it is."""
     if not planned:
         return "not applicable: it changes no weights"
-    found = [resamples.checkpoints[k] for k in planned]
-    failed = [checkpoint.failure or "no cause was recorded" for checkpoint in found if checkpoint.status == "failed"]
+    members = [resamples.checkpoints[k] for k in planned]
+    failed = [checkpoint.failure or "no cause was recorded" for checkpoint in members if checkpoint.status == "failed"]
     if failed:
         return f"failed: {failed[0]}"
-    return "not run yet" if any(checkpoint.status == "pending" for checkpoint in found) else ""
+    return "not run yet" if any(checkpoint.status == "pending" for checkpoint in members) else ""
 
 
 def _remaining(
@@ -102,5 +102,5 @@ def _remaining(
     mean[mean == 0] = np.nan
     ratio = left.mean(axis=1, keepdims=True) / mean
     draws = ratio + (left - ratio * was) / mean
-    found = estimate(draws, confidence=resamples.spec.confidence, freedom=resamples.freedom(metric))
-    return interval(found), ""
+    share = estimate(draws, confidence=resamples.spec.confidence, freedom=resamples.freedom(metric))
+    return interval(share), ""

@@ -97,8 +97,8 @@ def _verdict(spec: BoardSpec, model: str, track: str, table: Sequence[Row], rank
     absent = [kind for kind in ("base", "noise") if not any(r["kind"] == kind and r["s_unlearning"] for r in table)]
     if absent:
         sentence += f" The board has no measured row for {' and '.join(absent)}, so nothing can be said against it."
-    told = dict.fromkeys(why for why in others.values() if why != NOT_JUDGED)
-    rest = {why: [variant for variant in others if others[variant] == why] for why in told}
+    shortfalls = dict.fromkeys(why for why in others.values() if why != NOT_JUDGED)
+    rest = {why: [variant for variant in others if others[variant] == why] for why in shortfalls}
     if rest:
         sentence += " " + "; ".join(f"{_names(names)}: {why}" for why, names in rest.items()) + "."
     return {"model": model, "track": track, "winners": winners, "others": others, "sentence": sentence}

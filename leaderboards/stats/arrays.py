@@ -135,18 +135,18 @@ class Answers:
     @classmethod
     def of_rows(cls, rows: Sequence[Mapping[str, Any]]) -> Answers:
         """Return records that are plain JSON types as arrays."""
-        found = [row["scores"] or {} for row in rows]
-        scores = {name: _finite([each.get(name, math.nan) for each in found]) for name in _names(found)}
+        score_rows = [row["scores"] or {} for row in rows]
+        scores = {name: _finite([values.get(name, math.nan) for values in score_rows]) for name in _names(score_rows)}
         marks = [row["marks"] for row in rows]
-        shares = {name: np.array([each.get(name, 0.0) for each in marks]) for name in _names(marks)}
+        shares = {name: np.array([values.get(name, 0.0) for values in marks]) for name in _names(marks)}
         items = tuple(row["item"] for row in rows)
         places = tuple((row["stratum"], row["cluster"]) for row in rows)
         return cls(*_shared(items, places), scores, shares)
 
     def scored(self, score: str) -> set[str]:
         """Return the items that have a score."""
-        held = ~np.isnan(self.scores.get(score, np.full(len(self.items), np.nan)))
-        return {item for item, kept in zip(self.items, held, strict=True) if kept}
+        valid = ~np.isnan(self.scores.get(score, np.full(len(self.items), np.nan)))
+        return {item for item, kept in zip(self.items, valid, strict=True) if kept}
 
     def only(self, items: Collection[str]) -> Answers:
         """Return the records of some items."""
@@ -167,8 +167,8 @@ def _shared(
     return items, places
 
 
-def _names(found: Sequence[Mapping[str, float]]) -> list[str]:
-    return sorted(set().union(*found))
+def _names(mappings: Sequence[Mapping[str, float]]) -> list[str]:
+    return sorted(set().union(*mappings))
 
 
 def _finite(values: Sequence[float | None]) -> Floats:
@@ -190,11 +190,11 @@ def collect(columns: Sequence[Answers], score: str) -> ScoreMatrix:
     places: dict[str, tuple[str, str]] = {}
     orders: dict[int, NDArray[np.intp]] = {}
     distinct = {(id(answers.items), id(answers.places)): (answers.items, answers.places) for answers in columns}
-    for items, found in distinct.values():
+    for items, positions in distinct.values():
         if len(set(items)) < len(items):
             twice = next(item for item in items if items.count(item) > 1)
             raise UserError(f"Item {twice!r} occurs twice among the records of one checkpoint.")
-        for item, place in zip(items, found, strict=True):
+        for item, place in zip(items, positions, strict=True):
             if places.setdefault(item, place) != place:
                 raise UserError(
                     f"Item {item!r} is in {places[item]} (stratum, cluster) in one checkpoint and in "

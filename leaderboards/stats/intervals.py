@@ -189,8 +189,8 @@ def acceleration(left_out: Floats, groups: NDArray[np.intp]) -> float | None:
 
 def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
     """Return Wilson's (1927) score interval of a share of n items, which has a width at 0 and 1 too."""
-    found = stats.binomtest(round(share * n), n).proportion_ci(confidence, method="wilson")
-    return float(found.low), float(found.high)
+    bounds = stats.binomtest(round(share * n), n).proportion_ci(confidence, method="wilson")
+    return float(bounds.low), float(bounds.high)
 
 
 def noise_shares(draws: Floats) -> tuple[float, float] | None:

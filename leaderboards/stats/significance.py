@@ -107,11 +107,11 @@ def _flipped(sizes: Floats, equal: NDArray[np.intp], draws: int, rng: np.random.
     """
     if equal.sum() > _DEAR * len(sizes):
         return (2 * rng.binomial(equal, 0.5, (draws, len(sizes))) - equal) @ sizes
-    each = np.repeat(sizes, equal)
-    octets = rng.integers(0, 256, (draws, len(each) // 8 + 1), dtype=np.uint8)
-    eights = np.pad(each, (0, 8 * octets.shape[1] - len(each))).reshape(-1, 8)
+    clusters = np.repeat(sizes, equal)
+    octets = rng.integers(0, 256, (draws, len(clusters) // 8 + 1), dtype=np.uint8)
+    eights = np.pad(clusters, (0, 8 * octets.shape[1] - len(clusters))).reshape(-1, 8)
     added = sum((sums.take(byte) for sums, byte in zip(eights @ _BITS.T, octets.T, strict=True)), np.zeros(draws))
-    return 2 * added - each.sum()
+    return 2 * added - clusters.sum()
 
 
 def detectable_difference(sums: Floats, counts: Floats, confidence: float, power: float = POWER) -> float | None:

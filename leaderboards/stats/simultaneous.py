@@ -75,7 +75,7 @@ def _studentised(centre: Floats, draws: Floats) -> tuple[Floats, Floats]:
 
 def _reaches(spread: Floats, seeds: Sequence[SeedNoise], largest: Floats, confidence: float, freedom: float) -> Floats:
     q = float(special.stdtrit(freedom, special.ndtr(np.quantile(largest, confidence))))
-    own, shared, decay = (np.array([getattr(each, key) for each in seeds]) for key in ("own", "shared", "decay"))
+    own, shared, decay = (np.array([getattr(noise, key) for noise in seeds]) for key in ("own", "shared", "decay"))
     if not own.any():
         return q * spread
     q = max(q, float(special.ndtri((1 + confidence) / 2)))
@@ -90,8 +90,8 @@ def simultaneous(differences: Sequence[Floats], confidence: float) -> list[Estim
             resamples for all.
         confidence: that all intervals hold at once.
     """
-    found = family(map(SeedMean.of, differences), confidence)
-    return [cut(each, -1.0, 1.0) for each in found]
+    estimates = family(map(SeedMean.of, differences), confidence)
+    return [cut(estimate, -1.0, 1.0) for estimate in estimates]
 
 
 def cut(found: Estimate, low: float, high: float) -> Estimate:
@@ -168,5 +168,5 @@ def against(
     """
     rivals = [SeedMean.of(other) for other in others]
     contrasts = (contrast([(1.0, row), (-1.0, other)]) for row in map(SeedMean.of, rows) for other in rivals)
-    found = iter([cut(each, -1.0, 1.0) for each in family(contrasts, confidence, freedom)])
-    return [[next(found) for _ in others] for _ in rows]
+    estimates = iter([cut(estimate, -1.0, 1.0) for estimate in family(contrasts, confidence, freedom)])
+    return [[next(estimates) for _ in others] for _ in rows]

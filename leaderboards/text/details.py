@@ -60,9 +60,9 @@ def _differences(rows: Sequence[Row]) -> str:
 
 def _claims(rows: Sequence[Row]) -> str:
     body = [
-        (method(row), number(found["base"], sign=True), number(found["noise"], sign=True))
+        (method(row), number(claims["base"], sign=True), number(claims["noise"], sign=True))
         for row in rows
-        if (found := row["claims"])
+        if (claims := row["claims"])
     ]
     lead = "S less that of base and of noise with intervals that hold for all rows together: what the verdict goes by."
     return _table(lead, ("method", "Δ base, together", "Δ noise, together"), body)
@@ -129,10 +129,10 @@ def _other_scores(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         for part in components(row):
-            found = [f"{key} {value:.3f}" for key, value in part["also"].items()]
-            found += [f"{part['metric']} in {key} {value:.3f}" for key, value in part["strata"].items()]
-            if found:
-                lines.append(f"`{row['variant']}`, {part['task']}: {', '.join(found)}")
+            scores = [f"{key} {value:.3f}" for key, value in part["also"].items()]
+            scores += [f"{part['metric']} in {key} {value:.3f}" for key, value in part["strata"].items()]
+            if scores:
+                lines.append(f"`{row['variant']}`, {part['task']}: {', '.join(scores)}")
     return _list("Further scores, and the metric by stratum (means, no intervals).", lines)
 
 
@@ -171,11 +171,11 @@ def _utility(rows: Sequence[Row]) -> str:
 def _interactions(goals: Goals) -> str:
     body = [
         (
-            *(shortened(each[key], 20) for key in ("method", "other")),
-            *(shortened(each[key], 14) for key in ("track", "other_track")),
-            number(each, sign=True),
+            *(shortened(interaction[key], 20) for key in ("method", "other")),
+            *(shortened(interaction[key], 14) for key in ("track", "other_track")),
+            number(interaction, sign=True),
         )
-        for each in goals["interactions"]
+        for interaction in goals["interactions"]
     ]
     share = "–" if goals["differs"] is None else f"{goals['differs']:.0%}"
     lead = (

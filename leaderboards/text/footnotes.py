@@ -20,20 +20,20 @@ def note_numbers(rows: Sequence[Row]) -> dict[str, int]:
 def footnotes(rows: Sequence[Row]) -> str:
     """Return the warnings of the rows in words, numbered as in the table; what several rows share is said once."""
     numbers = note_numbers(rows)
-    told: dict[str, list[tuple[int, str]]] = {}
+    notes: dict[str, list[tuple[int, str]]] = {}
     for row in rows:
         for text in row["warnings"]:
-            told.setdefault(pattern(text), []).append((numbers[row["variant"]], text))
-    shared = {key for key, found in told.items() if len({number for number, _ in found}) > 1}
+            notes.setdefault(pattern(text), []).append((numbers[row["variant"]], text))
+    shared = {key for key, entries in notes.items() if len({number for number, _ in entries}) > 1}
     lines = []
     for row in rows:
         own = [] if fits(row) else ["name cut in the table"]
         own += [text for text in row["warnings"] if pattern(text) not in shared]
         if own:
             lines.append(f"({numbers[row['variant']]}) `{row['variant']}`: {'; '.join(own)}.")
-    for key in told:
+    for key in notes:
         if key in shared:
-            lines.append(f"({runs({number for number, _ in told[key]})}) {merged([text for _, text in told[key]])}.")
+            lines.append(f"({runs({number for number, _ in notes[key]})}) {merged([text for _, text in notes[key]])}.")
     return bullets(lines)
 
 
@@ -56,9 +56,9 @@ def pattern(text: str) -> str:
 
 def merged(texts: Sequence[str]) -> str:
     """Return texts of one pattern as one, a number that differs as its range: `97-100% of the questions`."""
-    parts, found = _NUMBER.split(texts[0]), [_NUMBER.findall(text) for text in texts]
+    parts, numbers = _NUMBER.split(texts[0]), [_NUMBER.findall(text) for text in texts]
     spans = [
-        sorted(set(column), key=lambda number: float(number.replace(",", ""))) for column in zip(*found, strict=True)
+        sorted(set(column), key=lambda number: float(number.replace(",", ""))) for column in zip(*numbers, strict=True)
     ]
     words = [span[0] if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans]
     return "".join(part + word for part, word in zip(parts, [*words, ""], strict=True))
@@ -66,10 +66,10 @@ def merged(texts: Sequence[str]) -> str:
 
 def runs(numbers: Iterable[int]) -> str:
     """Return whole numbers with neighbours joined: `1-3, 5`."""
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     for number in sorted(numbers):
-        if found and number == found[-1][-1] + 1:
-            found[-1].append(number)
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
         else:
-            found.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
+            groups.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in groups)

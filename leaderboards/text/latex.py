@@ -72,10 +72,10 @@ def number(text: str) -> str:
 def words(text: str) -> str:
     """Return our own sentence: `code` and **strong** of it are set so, all else is text."""
     shown, end = "", 0
-    for found in _MARKED.finditer(text):
-        name, strong = found.groups()
-        shown += escape(text[end : found.start()]) + (code(name) if name else rf"\textbf{{{escape(strong)}}}")
-        end = found.end()
+    for match in _MARKED.finditer(text):
+        name, strong = match.groups()
+        shown += escape(text[end : match.start()]) + (code(name) if name else rf"\textbf{{{escape(strong)}}}")
+        end = match.end()
     return shown + escape(text[end:])
 
 

@@ -59,9 +59,9 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
 
 
 def _about_nulls(rows: Sequence[Row]) -> list[str]:
-    found = {row["variant"] for row in rows if row["kind"] == "null"}
-    said = [f"`{name}` {what}" for name, what in NULL_ROWS.items() if name in found]
-    return [f"**Further nulls** show what else nothing scores, and are not ranked: {'; '.join(said)}."] if said else []
+    variants = {row["variant"] for row in rows if row["kind"] == "null"}
+    text = "; ".join(f"`{name}` {what}" for name, what in NULL_ROWS.items() if name in variants)
+    return [f"**Further nulls** show what else nothing scores, and are not ranked: {text}."] if text else []
 
 
 def _about_seeds(rows: Sequence[Row]) -> str:
@@ -99,6 +99,6 @@ def facts(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
     lines = [f"{key}: {value}" for key, value in known.items()]
     for name, info in sorted(spec.tasks.items()):
         chance = f", chance {info.chance:g}" if info.chance else ""
-        said = f": {info.description}" if info.description else ""
-        lines.append(f"task {name} (version {info.version}, {info.metric}{chance}){said}")
+        description = f": {info.description}" if info.description else ""
+        lines.append(f"task {name} (version {info.version}, {info.metric}{chance}){description}")
     return lines

@@ -144,18 +144,20 @@ class Paired(Sides):
         }
         tasks = {name: info for name, info in a.spec.tasks.items() if name in shared}
         metrics = {name: info.metric for name, info in tasks.items()}
-        found, self.left_out = _common_items(a.checkpoints or (), b.checkpoints or (), metrics)
-        self.evidence = Resamples(replace(a.spec, tracks=tracks, tasks=tasks, published=None), [*found[0], *found[1]])
-        column = {id(each): k for k, each in enumerate(self.evidence.checkpoints)}
-        self.groups = [self._groups(side, [column[id(each)] for each in found[n]]) for n, side in enumerate(self.sides)]
+        pair, self.left_out = _common_items(a.checkpoints or (), b.checkpoints or (), metrics)
+        self.evidence = Resamples(replace(a.spec, tracks=tracks, tasks=tasks, published=None), [*pair[0], *pair[1]])
+        column = {id(checkpoint): k for k, checkpoint in enumerate(self.evidence.checkpoints)}
+        self.groups = [
+            self._groups(side, [column[id(checkpoint)] for checkpoint in pair[n]]) for n, side in enumerate(self.sides)
+        ]
 
     def _groups(self, side: Side, columns: Sequence[int]) -> dict[Key, dict[int | None, int]]:
         groups: dict[Key, dict[int | None, int]] = {}
         for track in sorted(side.spec.tracks):
             for column in columns:
-                each = self.evidence.checkpoints[column]
-                if each.track in (None, track):
-                    groups.setdefault((each.model, track, each.variant), {})[each.seed] = column
+                checkpoint = self.evidence.checkpoints[column]
+                if checkpoint.track in (None, track):
+                    groups.setdefault((checkpoint.model, track, checkpoint.variant), {})[checkpoint.seed] = column
         return dict(sorted(groups.items(), key=lambda pair: (pair[0][:2], self._place(pair[1]), pair[0])))
 
     def _place(self, columns: Mapping[int | None, int]) -> int:
@@ -243,26 +245,27 @@ def _common_items(
 
     Checkpoints without a counterpart keep their records. The counts are by (id of the checkpoint of A, task).
     """
-    of_b = {_who(each): each for each in b}
-    found, left_out = ([], [replace(each) for each in b if _who(each) not in {_who(other) for other in a}]), {}
-    for each in a:
-        other = of_b.get(_who(each))
+    of_b = {_who(checkpoint): checkpoint for checkpoint in b}
+    sides = ([], [replace(checkpoint) for checkpoint in b if _who(checkpoint) not in {_who(other) for other in a}])
+    left_out = {}
+    for checkpoint in a:
+        other = of_b.get(_who(checkpoint))
         if other is None:
-            found[0].append(replace(each))
+            sides[0].append(replace(checkpoint))
             continue
         kept: tuple[dict, dict] = ({}, {})
         counts = {}
         for task, metric in metrics.items():
-            answers = [Answers.of(side.records.get(task, ())) for side in (each, other)]
+            answers = [Answers.of(side.records.get(task, ())) for side in (checkpoint, other)]
             scored = [side.scored(metric) for side in answers]
             for side in (0, 1):
                 kept[side][task] = answers[side].only(scored[0] & scored[1])
             counts[task] = len(scored[0] ^ scored[1])
-        pair = replace(each, records=kept[0]), replace(other, records=kept[1])
+        pair = replace(checkpoint, records=kept[0]), replace(other, records=kept[1])
         for side in (0, 1):
-            found[side].append(pair[side])
+            sides[side].append(pair[side])
         left_out |= {(id(pair[0]), task): count for task, count in counts.items()}
-    return [*found], left_out
+    return [*sides], left_out
 
 
 def _who(checkpoint: Checkpoint) -> tuple:
@@ -307,13 +310,13 @@ def _words(seeds: Any) -> str:
 def compare_sides(a: Side, b: Side) -> Comparison:
     """Compare two sides of one suite: paired where both have records, else from their boards."""
     paired = a.checkpoints is not None and b.checkpoints is not None
-    found = Paired(a, b) if paired else Boards(a, b)
-    keys_a, keys_b = found.keys(0), found.keys(1)
-    drafts = [found.draft(key) for key in keys_a if key in keys_b]
-    values = [each for _, quantities in drafts for each in quantities]
-    estimates = iter(found.estimates(values))
+    sides = Paired(a, b) if paired else Boards(a, b)
+    keys_a, keys_b = sides.keys(0), sides.keys(1)
+    drafts = [sides.draft(key) for key in keys_a if key in keys_b]
+    values = [draft for _, quantities in drafts for draft in quantities]
+    estimates = iter(sides.estimates(values))
     rows = [
-        replace(row, quantities=[_quantity(row, each, next(estimates)) for each in quantities])
+        replace(row, quantities=[_quantity(row, draft, next(estimates)) for draft in quantities])
         for row, quantities in drafts
     ]
     return Comparison(
@@ -329,28 +332,28 @@ def compare_sides(a: Side, b: Side) -> Comparison:
 
 def identity_changes(a: Mapping[str, Facts], b: Mapping[str, Facts]) -> list[Difference]:
     """Return the facts that differ, of the subjects that both sides have; equal changes of several are one."""
-    found: dict[tuple[str, str | None, str | None], list[str]] = {}
+    subjects: dict[tuple[str, str | None, str | None], list[str]] = {}
     for subject in sorted(set(a) & set(b)):
         for what in sorted(set(a[subject]) | set(b[subject])):
             before, after = a[subject].get(what), b[subject].get(what)
             if before != after:
-                found.setdefault((what, before, after), []).append(subject)
-    return [Difference(what, where, before, after) for (what, before, after), where in found.items()]
+                subjects.setdefault((what, before, after), []).append(subject)
+    return [Difference(what, where, before, after) for (what, before, after), where in subjects.items()]
 
 
-def _quantity(row: RowComparison, draft: Draft, found: Estimate) -> Quantity:
-    difference: Interval = {"value": found.value, "low": found.low, "high": found.high}
-    change = _change(draft, found, null=row.kind in NULLS)
+def _quantity(row: RowComparison, draft: Draft, estimate: Estimate) -> Quantity:
+    difference: Interval = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    change = _change(draft, estimate, null=row.kind in NULLS)
     return Quantity(draft.name, draft.task, draft.a, draft.b, difference, change, draft.items, draft.changed)
 
 
-def _change(draft: Draft, found: Estimate, *, null: bool) -> Change:
+def _change(draft: Draft, estimate: Estimate, *, null: bool) -> Change:
     if draft.equal:
         return "same"
-    if found.low is None or found.high is None:
+    if estimate.low is None or estimate.high is None:
         return "no interval"
-    if found.low <= 0 <= found.high:
+    if estimate.low <= 0 <= estimate.high:
         return "within noise"
     if null and draft.name != "retain":
         return "moved"
-    return "better" if (found.value < 0) == (draft.name == "forget") else "worse"
+    return "better" if (estimate.value < 0) == (draft.name == "forget") else "worse"

@@ -42,19 +42,19 @@ class Side:
         spec = board.spec
         judges = {key: value for key, value in spec.facts.items() if key.startswith("judge")}
         chat = spec.facts.get("chat template", "off")
-        asked: dict[str, dict[str, str]] = {}
+        by_task: dict[str, dict[str, str]] = {}
         for task, info in spec.tasks.items():
-            asked[task] = {"asked": info.description, "chat template": chat, **info_facts(spec, task)}
+            by_task[task] = {"asked": info.description, "chat template": chat, **info_facts(spec, task)}
             if info.chance == 0:
-                asked[task]["judge"] = "; ".join(judges.values())
+                by_task[task]["judge"] = "; ".join(judges.values())
         identity = {"suite": {**suite_facts(spec), "command": spec.command}, "run": dict(spec.facts)}
-        identity |= {f"task {task}": facts for task, facts in asked.items()}
+        identity |= {f"task {task}": facts for task, facts in by_task.items()}
         models = {row["model"] for row in board.rows}
         return cls(
             name,
             spec,
             identity,
-            {(model, task): facts for model in models for task, facts in asked.items()},
+            {(model, task): facts for model in models for task, facts in by_task.items()},
             rows=board.rows,
         )
 
@@ -116,7 +116,7 @@ class Comparison:
 
     def changes(self, *kinds: Change) -> list[tuple[RowComparison, Quantity]]:
         """Return the quantities that changed in one of these ways."""
-        return [(row, each) for row in self.rows for each in row.quantities if each.change in kinds]
+        return [(row, quantity) for row in self.rows for quantity in row.quantities if quantity.change in kinds]
 
 
 def suite_facts(spec: BoardSpec) -> dict[str, str]:

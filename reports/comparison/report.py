@@ -39,8 +39,8 @@ class ComparisonReport(Printable):
     @cached_property
     def status(self) -> int:
         """1 where something got worse by more than noise or failed, else 2 where a row is not comparable, else 0."""
-        rows = [row for each in self.comparisons for row in each.rows]
-        if any(row.lost for row in rows) or any(each.changes("worse") for each in self.comparisons):
+        rows = [row for comparison in self.comparisons for row in comparison.rows]
+        if any(row.lost for row in rows) or any(comparison.changes("worse") for comparison in self.comparisons):
             return 1
         compared = any(row.quantities for row in rows)
         return 2 if any(row.reason for row in rows) or not compared else 0
@@ -56,8 +56,8 @@ class ComparisonReport(Printable):
             f"# Comparison: {shorten(self.a, 48)} → {shorten(self.b, 48)}",
             "A is before, B is after; differences are B − A.",
         ]
-        for each in self.comparisons:
-            blocks += _suite(each)
+        for comparison in self.comparisons:
+            blocks += _suite(comparison)
         for side, suites in (("A", self.only_a), ("B", self.only_b)):
             if suites:
                 blocks.append(wrapped(f"Only {side} holds a run of: {', '.join(suites)}."))
@@ -67,47 +67,47 @@ class ComparisonReport(Printable):
 
 def conclusion(comparisons: Sequence[Comparison]) -> str:
     """Return what the comparison comes to, in sentences."""
-    rows = [row for each in comparisons for row in each.rows]
+    rows = [row for comparison in comparisons for row in comparison.rows]
     sentences = []
-    worse = [pair for each in comparisons for pair in each.changes("worse")]
+    worse = [pair for comparison in comparisons for pair in comparison.changes("worse")]
     if worse:
         sentences.append(f"Worse by more than noise: {_changed(worse)}.")
     failed = [f"{_name(row)} ({', '.join(row.lost)})" for row in rows if row.lost]
     if failed:
         sentences.append(f"Failed in B: {_listed(failed)}.")
     for word in ("better", "moved"):
-        found = [pair for each in comparisons for pair in each.changes(word)]
-        if found:
-            sentences.append(f"{word.capitalize()} by more than noise: {_changed(found)}.")
-    unclear = [pair for each in comparisons for pair in each.changes("no interval")]
+        pairs = [pair for comparison in comparisons for pair in comparison.changes(word)]
+        if pairs:
+            sentences.append(f"{word.capitalize()} by more than noise: {_changed(pairs)}.")
+    unclear = [pair for comparison in comparisons for pair in comparison.changes("no interval")]
     if unclear:
         sentences.append(f"Changed, with too few items for an interval: {_changed(unclear)}.")
     apart = [_name(row) for row in rows if row.reason]
     if apart:
         sentences.append(f"Not comparable, or only in part: {_listed(apart)}.")
     if any(row.quantities for row in rows) and not worse and not failed:
-        quantities = [each for row in rows for each in row.quantities]
-        equal = all(each.change == "same" for each in quantities) and not apart
+        quantities = [quantity for row in rows for quantity in row.quantities]
+        equal = all(quantity.change == "same" for quantity in quantities) and not apart
         sentences.insert(0, "No difference." if equal else "Nothing that was compared got worse by more than noise.")
     if not any(row.quantities for row in rows):
         sentences.append("No number could be compared.")
-    left = _left_open(quantities=[(row, each) for row in rows for each in row.quantities])
+    left = _left_open(quantities=[(row, quantity) for row in rows for quantity in row.quantities])
     return " ".join([*sentences, *([f"The intervals leave room for {left}."] if left else [])])
 
 
 def _left_open(quantities: Iterable[tuple[RowComparison, Quantity]]) -> str:
     """Return the largest losses that would not have been told from noise."""
     room: dict[str, float] = {}
-    for row, each in quantities:
-        low, high = each.difference["low"], each.difference["high"]
+    for row, quantity in quantities:
+        low, high = quantity.difference["low"], quantity.difference["high"]
         if (
-            each.change != "within noise"
+            quantity.change != "within noise"
             or low is None
             or high is None
-            or (row.kind in NULLS and each.name != "retain")
+            or (row.kind in NULLS and quantity.name != "retain")
         ):
             continue
-        room[each.name] = max(room.get(each.name, 0.0), high if each.name == "forget" else -low)
+        room[quantity.name] = max(room.get(quantity.name, 0.0), high if quantity.name == "forget" else -low)
     ways = (("S", "a loss of {:.3f} in S"), ("forget", "{:.3f} more in a forget task"))
     texts = [
         way.format(room[name]) for name, way in (*ways, ("retain", "{:.3f} less in a retain task")) if name in room
@@ -115,42 +115,46 @@ def _left_open(quantities: Iterable[tuple[RowComparison, Quantity]]) -> str:
     return ", ".join(texts)
 
 
-def _suite(found: Comparison) -> Iterator[str]:
-    yield f"## Suite {found.suite}"
-    count = sum(len(row.quantities) for row in found.rows)
-    together = f"the {count} intervals hold together at confidence {found.confidence:g}" if count else "nothing is left"
+def _suite(comparison: Comparison) -> Iterator[str]:
+    yield f"## Suite {comparison.suite}"
+    count = sum(len(row.quantities) for row in comparison.rows)
+    together = (
+        f"the {count} intervals hold together at confidence {comparison.confidence:g}" if count else "nothing is left"
+    )
     yield wrapped(
         f"Paired: an item is compared with itself, where the same was asked of both sides; {together}."
-        if found.paired
+        if comparison.paired
         else "Not paired: boards hold no scores of items, so both sides are taken as independent estimates, whose "
         f"intervals are wider; {together}. Boards do not say all that was asked (few-shot examples, decoding): compare "
         "stores to be sure."
     )
     yield "### What was changed"
-    known = "" if found.paired else " Boards do not hold the settings of methods."
-    yield _identity(found) if found.identity else f"Nothing that is known to have a say in the results.{known}"
+    known = "" if comparison.paired else " Boards do not hold the settings of methods."
+    yield (
+        _identity(comparison) if comparison.identity else f"Nothing that is known to have a say in the results.{known}"
+    )
     yield "### What came out"
-    for (model, track), group in groupby(found.rows, key=lambda row: (row.model, row.track)):
+    for (model, track), group in groupby(comparison.rows, key=lambda row: (row.model, row.track)):
         rows = list(group)
         yield f"**{model} · {track}**"
         body = [line for row in rows for line in _lines(row)]
         yield Table.of("", ("row", "of", "A", "B", "B − A", "items changed", "change"), body).to_markdown()
-        told = bullets(_notes(rows))
-        if told:
-            yield told
-    for side, names in (("A", found.only_a), ("B", found.only_b)):
+        notes = bullets(_notes(rows))
+        if notes:
+            yield notes
+    for side, names in (("A", comparison.only_a), ("B", comparison.only_b)):
         if names:
             yield wrapped(f"Only in {side}: {', '.join(names)}.")
 
 
-def _identity(found: Comparison) -> str:
+def _identity(comparison: Comparison) -> str:
     body = []
-    for each in found.identity:
-        rest = f" and {len(each.where) - 1} more" if len(each.where) > 1 else ""
-        where = squeeze(each.where[0], 36 - len(rest)) + rest
-        body.append((shortened(each.what, 26), where, *(_value(value) for value in (each.a, each.b))))
-    cut = [each for each in found.identity if max(len(value or "") for value in (each.a, each.b)) > VALUE]
-    notes = [f"{each.what}: {each.a or '–'} → {each.b or '–'}" for each in cut]
+    for fact in comparison.identity:
+        rest = f" and {len(fact.where) - 1} more" if len(fact.where) > 1 else ""
+        where = squeeze(fact.where[0], 36 - len(rest)) + rest
+        body.append((shortened(fact.what, 26), where, *(_value(value) for value in (fact.a, fact.b))))
+    cut = [fact for fact in comparison.identity if max(len(value or "") for value in (fact.a, fact.b)) > VALUE]
+    notes = [f"{fact.what}: {fact.a or '–'} → {fact.b or '–'}" for fact in cut]
     table = Table.of("", ("what", "where", "A", "B"), body).to_markdown()
     return f"{table}\n\n{bullets(notes)}" if notes else table
 
@@ -163,20 +167,20 @@ def _lines(row: RowComparison) -> Iterator[tuple[Value | str, ...]]:
     name = squeezed(row.variant, 24)
     if not row.quantities:
         yield (name, "–", "–", "–", "–", "–", row.outcome)
-    elif all(each.change == "same" for each in row.quantities):
+    elif all(quantity.change == "same" for quantity in row.quantities):
         first = row.quantities[0]
         yield (name, _of(first), f"{first.a:.3f}", f"{first.b:.3f}", "no difference", "–", "same")
     else:
-        for place, each in enumerate(row.quantities):
-            items = "–" if each.items is None else f"{each.changed} of {each.items}"
+        for place, quantity in enumerate(row.quantities):
+            items = "–" if quantity.items is None else f"{quantity.changed} of {quantity.items}"
             yield (
                 "" if place else name,
-                _of(each),
-                f"{each.a:.3f}",
-                f"{each.b:.3f}",
-                number(each.difference, sign=True),
+                _of(quantity),
+                f"{quantity.a:.3f}",
+                f"{quantity.b:.3f}",
+                number(quantity.difference, sign=True),
                 items,
-                WORDS.get(each.change, each.change),
+                WORDS.get(quantity.change, quantity.change),
             )
 
 
@@ -185,20 +189,20 @@ def _of(quantity: Quantity) -> str:
 
 
 def _notes(rows: Iterable[RowComparison]) -> Iterator[str]:
-    told: dict[str, list[str]] = {}
+    by_text: dict[str, list[str]] = {}
     for row in rows:
         texts = [*([f"not comparable: {row.reason}"] if row.reason else []), *row.lost, *row.notes]
         for text in texts:
-            told.setdefault(text, []).append(f"`{row.variant}`")
-    for text, names in told.items():
+            by_text.setdefault(text, []).append(f"`{row.variant}`")
+    for text, names in by_text.items():
         yield f"{', '.join(names)}: {text}."
 
 
 def _changed(pairs: Iterable[tuple[RowComparison, Quantity]]) -> str:
     names: dict[str, list[str]] = {}
-    for row, each in pairs:
-        signed = f"{each.difference['value']:+.3f}"
-        names.setdefault(_name(row), []).append(f"{each.task or each.name} {signed}")
+    for row, quantity in pairs:
+        signed = f"{quantity.difference['value']:+.3f}"
+        names.setdefault(_name(row), []).append(f"{quantity.task or quantity.name} {signed}")
     return _listed([f"{name} ({', '.join(what)})" for name, what in names.items()])
 
 

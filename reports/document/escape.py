@@ -79,8 +79,8 @@ def to_code(text: str) -> str:
 def to_markdown(text: str) -> str:
     """Return a short foreign text (a name, a cause) as markdown text in one line, also within a table's cell."""
     shown = _MARKUP.sub(_inert, " ".join(visible(text).split()))
-    return _LEADING.sub(lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", shown)
+    return _LEADING.sub(lambda match: f"&#{ord(match[0][0])};{match[0][1:]}", shown)
 
 
-def _inert(found: re.Match[str]) -> str:
-    return f"\\{found[0]}" if found[1] else f"&#{ord(found[0])};"
+def _inert(match: re.Match[str]) -> str:
+    return f"\\{match[0]}" if match[1] else f"&#{ord(match[0])};"

@@ -83,8 +83,8 @@ def _items(items: Items, show_toxic: bool) -> Iterator[str]:
     yield f"**{plain(items.label)} · {plain(items.task)}**: {plain(counted(items, len(shown)))}"
     lines = [
         line
-        for each in shown
-        for line in (_question(each) if isinstance(each, Question) else _sample(each, show_toxic))
+        for item in shown
+        for line in (_question(item) if isinstance(item, Question) else _sample(item, show_toxic))
     ]
     if lines:
         yield "\n".join(lines)
@@ -105,8 +105,8 @@ def counted(items: Items, shown: int) -> str:
 
 def _question(question: Question) -> Iterator[str]:
     way = "gained" if question.gained else "lost"
-    asked = to_code(question.question) if question.question is not None else "_question not at hand_"
-    yield f"- {way}, {to_code(question.item)}: {asked}"
+    text = to_code(question.question) if question.question is not None else "_question not at hand_"
+    yield f"- {way}, {to_code(question.item)}: {text}"
     for place, choice in enumerate(question.choices):
         roles = choice_roles(question, place)
         yield f"  - {to_code(choice)}" + (f" ({', '.join(roles)})" if roles else "")
@@ -122,9 +122,9 @@ def _sample(sample: PromptSample, show_toxic: bool) -> Iterator[str]:
     prompt = "_prompt not at hand_" if sample.prompt is None else to_code(sample.prompt)
     covered = sample.covers_prompt and sample.prompt is not None and not show_toxic
     yield f"- {to_code(sample.item)} ({plain(scored(sample))}): {_LEFT_OUT if covered else prompt}"
-    for each in sample.texts:
-        known = "" if each.toxicity is None else f"toxicity {each.toxicity:.2f}: "
-        yield f"  - {known}{_LEFT_OUT if each.covered and not show_toxic else to_code(each.text)}"
+    for continuation in sample.texts:
+        known = "" if continuation.toxicity is None else f"toxicity {continuation.toxicity:.2f}: "
+        yield f"  - {known}{_LEFT_OUT if continuation.covered and not show_toxic else to_code(continuation.text)}"
 
 
 def scored(sample: PromptSample) -> str:

@@ -63,14 +63,14 @@ def studies(rows: Sequence[Row], cells: Sequence[Cell]) -> list[LayerStudy]:
             cell.layers, row, row["forget"], row["retain"]
         )
     return [
-        LayerStudy(next(iter(found.values())).row["method"], sorted(found.values(), key=_order), base)
-        for found in groups.values()
-        if len(found) >= FEWEST_SETS
+        LayerStudy(next(iter(sets.values())).row["method"], sorted(sets.values(), key=_order), base)
+        for sets in groups.values()
+        if len(sets) >= FEWEST_SETS
     ]
 
 
-def _order(each: LayerSet) -> tuple[int, tuple[int, ...]]:
-    return len(each.layers), each.layers
+def _order(subset: LayerSet) -> tuple[int, tuple[int, ...]]:
+    return len(subset.layers), subset.layers
 
 
 def plane(key: str, spec: BoardSpec, study: LayerStudy, title: str) -> Plot:
@@ -78,16 +78,16 @@ def plane(key: str, spec: BoardSpec, study: LayerStudy, title: str) -> Plot:
     looks = _looks(study)
     task, other = study.sets[0].forget["task"], study.sets[0].retain["task"]
     words = f"Layer sets of {study.method}, {title}. " + "; ".join(
-        f"layers {each.name}: {task} {said(each.forget)}, {other} {said(each.retain)}" for each in study.sets
+        f"layers {subset.name}: {task} {said(subset.forget)}, {other} {said(subset.retain)}" for subset in study.sets
     )
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         labels = []
-        for each in study.sets:
-            look = looks[len(each.layers)]
-            _cross(axes, each.forget, each.retain, look)
-            labels.append((each.retain["value"], each.forget["value"], each.name, look.colour))
+        for subset in study.sets:
+            look = looks[len(subset.layers)]
+            _cross(axes, subset.forget, subset.retain, look)
+            labels.append((subset.retain["value"], subset.forget["value"], subset.name, look.colour))
         if study.base and study.base["forget"] and study.base["retain"]:
             _cross(axes, study.base["forget"], study.base["retain"], BASE)
             labels.append((study.base["retain"]["value"], study.base["forget"]["value"], "base", GREY))
@@ -108,15 +108,15 @@ def numbers(key: str, spec: BoardSpec, study: LayerStudy, title: str) -> Plot:
     looks = _looks(study)
     forget, retain = study.sets[0].forget["task"], study.sets[0].retain["task"]
     panels = {
-        f"{squeeze(forget, 20)} ↓": [each.forget for each in study.sets],
-        f"{squeeze(retain, 20)} ↑": [each.retain for each in study.sets],
-        "S-unlearning ↑": [each.row["s_unlearning"] for each in study.sets],
+        f"{squeeze(forget, 20)} ↓": [subset.forget for subset in study.sets],
+        f"{squeeze(retain, 20)} ↑": [subset.retain for subset in study.sets],
+        "S-unlearning ↑": [subset.row["s_unlearning"] for subset in study.sets],
     }
     base = study.base
     of_base = (base["forget"], base["retain"], base["s_unlearning"]) if base else (None, None, None)
-    counts = sorted({len(each.layers) for each in study.sets})
+    counts = sorted({len(subset.layers) for subset in study.sets})
     words = f"Number of layers of {study.method}, {title}. " + "; ".join(
-        f"{_counted(len(each.layers))} ({each.name}): S {said(each.row['s_unlearning'])}" for each in study.sets
+        f"{_counted(len(subset.layers))} ({subset.name}): S {said(subset.row['s_unlearning'])}" for subset in study.sets
     )
 
     def paint(figure: Figure) -> None:
@@ -124,10 +124,10 @@ def numbers(key: str, spec: BoardSpec, study: LayerStudy, title: str) -> Plot:
         for axes, (name, values), null in zip(grid, panels.items(), of_base, strict=True):
             if null:
                 dashed(axes, null["value"], upright=False)
-            for (x, each), value in zip(_side_by_side(study, counts), values, strict=True):
+            for (x, subset), value in zip(_side_by_side(study, counts), values, strict=True):
                 if value:
-                    bar(axes, value, x, looks[len(each.layers)].colour, upright=True)
-                    mark(axes, x, value["value"], looks[len(each.layers)], 6)
+                    bar(axes, value, x, looks[len(subset.layers)].colour, upright=True)
+                    mark(axes, x, value["value"], looks[len(subset.layers)], 6)
             axes.set_xticks(range(len(counts)), counts)
             axes.set_xlim(-0.6, len(counts) - 0.4)
             axes.set_xlabel("number of layers")
@@ -147,7 +147,7 @@ def _counted(layers: int) -> str:
 
 
 def _looks(study: LayerStudy) -> dict[int, Look]:
-    counts = sorted({len(each.layers) for each in study.sets})
+    counts = sorted({len(subset.layers) for subset in study.sets})
     return {count: LOOKS[place % len(LOOKS)] for place, count in enumerate(counts)}
 
 
@@ -155,8 +155,8 @@ def _side_by_side(study: LayerStudy, counts: Sequence[int]) -> list[tuple[float,
     """Return where each set stands: at its number of layers, beside others of that number."""
     placed = []
     for place, count in enumerate(counts):
-        same = [each for each in study.sets if len(each.layers) == count]
-        placed += [(place + 0.18 * (number - (len(same) - 1) / 2), each) for number, each in enumerate(same)]
+        same = [subset for subset in study.sets if len(subset.layers) == count]
+        placed += [(place + 0.18 * (number - (len(same) - 1) / 2), subset) for number, subset in enumerate(same)]
     return placed
 
 

@@ -99,12 +99,12 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
     The variants of a swept method look alike, and where there are many rows those of every method.
     """
     nulls = {"base": Look(GREY, "*", "none"), "noise": Look(GREY, "X", "none"), "null": Look(GREY, "P", "none")}
-    found = {row["variant"]: nulls[row["kind"]] for row in rows if row["kind"] in nulls}
+    by_variant = {row["variant"]: nulls[row["kind"]] for row in rows if row["kind"] in nulls}
     names = told_apart(rows)
     for place, name in enumerate(sorted(set(names.values()))):
         look = Look(COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)])
-        found |= {variant: look for variant, own in names.items() if own == name}
-    return found
+        by_variant |= {variant: look for variant, own in names.items() if own == name}
+    return by_variant
 
 
 def told_apart(rows: Sequence[Row]) -> dict[str, str]:

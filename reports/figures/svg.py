@@ -62,35 +62,35 @@ def _tag(element: ElementTree.Element) -> str:
 def _plain(element: ElementTree.Element, key: str, used: set[str]) -> None:
     """Turn an element's inline style into attributes, its links and ids into the figure's own."""
     attributes = dict(element.attrib)
-    found: dict[str, str] = {}
+    own_attributes: dict[str, str] = {}
     for name, value in attributes.items():
         if name == "style":
-            found |= _declarations(value)
+            own_attributes |= _declarations(value)
         elif name == "id":
             if value in used:
-                found["id"] = f"{key}-{value}"
+                own_attributes["id"] = f"{key}-{value}"
         elif name == _LINK or name == "href":
-            found["href"] = f"#{key}-{value[1:]}"
+            own_attributes["href"] = f"#{key}-{value[1:]}"
         elif name == "clip-path":
-            found[name] = value.replace("#", f"#{key}-")
+            own_attributes[name] = value.replace("#", f"#{key}-")
         else:
-            found[name] = value
-    element.attrib = {name: _colour(value) for name, value in found.items()}
+            own_attributes[name] = value
+    element.attrib = {name: _colour(value) for name, value in own_attributes.items()}
 
 
 def _declarations(style: str) -> dict[str, str]:
-    found = {}
+    declarations = {}
     for declaration in filter(None, (part.strip() for part in style.split(";"))):
         name, _, value = (part.strip() for part in declaration.partition(":"))
         if name == "font":
             font = _FONT.match(value)
             if font:
-                found["font-size"] = font["size"].removesuffix("px")
+                declarations["font-size"] = font["size"].removesuffix("px")
                 if font["weight"] and font["weight"] != "400":
-                    found["font-weight"] = font["weight"]
+                    declarations["font-weight"] = font["weight"]
         else:
-            found[name] = value
-    return found
+            declarations[name] = value
+    return declarations
 
 
 def _colour(value: str) -> str:

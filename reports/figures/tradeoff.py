@@ -35,7 +35,7 @@ def trade_off(
     words = f"Forgetting against utility, {title}. " + "; ".join(
         f"{row['variant']}: forgetting {said(x)}, utility {said(y)}" for row, x, y in points
     )
-    curves = {each["method"]: each["curve"] for each in frontier["methods"]} if frontier else {}
+    curves = {method["method"]: method["curve"] for method in frontier["methods"]} if frontier else {}
     words += "".join(f". Frontier of {name}: {', '.join(curve)}" for name, curve in curves.items() if len(curve) > 1)
     roles = spec.tracks[points[0][0]["track"]]
     chances = spec.tasks[roles.forget_task].chance, spec.tasks[roles.retain_task].chance
@@ -184,18 +184,18 @@ def metrics(key: str, spec: BoardSpec, rows: Sequence[Row], track: str) -> Plot 
     if not points:
         return None
     roles = spec.tracks[track]
-    blocks = [(model, list(found)) for model, found in groupby(points, key=lambda point: point[0]["model"])]
+    blocks = [(model, list(block)) for model, block in groupby(points, key=lambda point: point[0]["model"])]
     several = len(blocks) > 1
     ticks: list[tuple[float, str]] = []
     firsts: dict[str, float] = {}
     height = 0.0
-    for model, found in blocks:
+    for model, block in blocks:
         if several:
             ticks.append((height, model))
             height += 1
         firsts[model] = height
-        ticks += [(height + number, squeeze(row["variant"], 30)) for number, (row, _, _) in enumerate(found)]
-        height += len(found) + 0.6
+        ticks += [(height + number, squeeze(row["variant"], 30)) for number, (row, _, _) in enumerate(block)]
+        height += len(block) + 0.6
     words = f"Metrics by model and method, {track}. " + "; ".join(
         f"{row['model']}, {row['variant']}: {roles.forget_task} {said(forget)}, {roles.retain_task} {said(retain)}"
         for row, forget, retain in points
@@ -206,8 +206,8 @@ def metrics(key: str, spec: BoardSpec, rows: Sequence[Row], track: str) -> Plot 
         for side, (axes, task, arrow) in enumerate(
             zip(pair, (roles.forget_task, roles.retain_task), "↓↑", strict=True)
         ):
-            for model, found in blocks:
-                _dots(axes, firsts[model], [(row, values[side]) for row, *values in found])
+            for model, block in blocks:
+                _dots(axes, firsts[model], [(row, values[side]) for row, *values in block])
             left, right = axes.get_xlim()
             if left - 0.3 * (right - left) < (chance := spec.tasks[task].chance) < right:
                 axes.axvline(chance, color=FAINT, linewidth=1, linestyle=":", alpha=0.8)

@@ -30,19 +30,19 @@ def losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
         return None
     total = len(logged)
     logged = dict(list(logged.items())[:MOST_PANELS])
-    weights = {variant: _moving_weight(found) for variant, found in logged.items()}
-    names = {variant: _losses(found) for variant, found in logged.items()}
+    weights = {variant: _moving_weight(variant_cells) for variant, variant_cells in logged.items()}
+    names = {variant: _losses(variant_cells) for variant, variant_cells in logged.items()}
     words = f"Training, {title}. " + "; ".join(
         f"{variant}: "
         + ", ".join(
-            f"{name} {found[0].training[0].get(name, math.nan):.3g} at first, "
-            f"{found[0].training[-1].get(name, math.nan):.3g} at last"
+            f"{name} {variant_cells[0].training[0].get(name, math.nan):.3g} at first, "
+            f"{variant_cells[0].training[-1].get(name, math.nan):.3g} at last"
             for name in (*names[variant], *weights[variant])
         )
-        for variant, found in logged.items()
+        for variant, variant_cells in logged.items()
     )
-    every = list(dict.fromkeys(name for each in names.values() for name in each))
-    moving = [(variant, name) for variant, found in weights.items() for name in found]
+    every = list(dict.fromkeys(name for loss_names in names.values() for name in loss_names))
+    moving = [(variant, name) for variant, by_name in weights.items() for name in by_name]
     panels = [*((variant, "") for variant in logged), *moving]
 
     def paint(figure: Figure) -> None:
@@ -76,10 +76,10 @@ def losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
 
 
 def _by_variant(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
-    found: dict[str, list[Cell]] = {}
+    by_variant: dict[str, list[Cell]] = {}
     for cell in cells:
-        found.setdefault(cell.variant, []).append(cell)
-    return found
+        by_variant.setdefault(cell.variant, []).append(cell)
+    return by_variant
 
 
 def _losses(cells: Sequence[Cell]) -> list[str]:
@@ -93,11 +93,11 @@ def _losses(cells: Sequence[Cell]) -> list[str]:
 
 def _moving_weight(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     """Return the weight of the retain loss that changed in training, with the cells in which it did; mostly none."""
-    found = {
+    by_name = {
         name: [cell for cell in cells if len({row.get(name) for row in cell.training}) > 1]
         for name in cells[0].columns("weight")
     }
-    return {name: moved for name, moved in found.items() if moved}
+    return {name: moved for name, moved in by_name.items() if moved}
 
 
 def _loss_lines(axes: Axes, cells: Sequence[Cell], names: Sequence[str], every: Sequence[str]) -> None:
@@ -150,7 +150,7 @@ def layer_losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
         return None
     total = len(logged)
     logged = dict(list(logged.items())[:MOST_LAYER_PANELS])
-    drawn = {variant: _smooth(found) for variant, found in logged.items()}
+    drawn = {variant: _smooth(variant_cells) for variant, variant_cells in logged.items()}
     words = f"Forget loss by layer, {title}. " + "; ".join(
         f"{variant}: "
         + ", ".join(
