@@ -163,10 +163,10 @@ def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> lis
     rows: list[DataRow] = []
     for config in configs:
         try:
-            found: Any = load_dataset(**place, name=config, split=source.split)
+            dataset: Any = load_dataset(**place, name=config, split=source.split)
         except Exception as error:
             raise UserError(_unreachable(source, folder, copy, error)) from error
-        rows += [{FILE: config or "", **row} for row in found]
+        rows += [{FILE: config or "", **row} for row in dataset]
     return rows
 
 
@@ -204,11 +204,11 @@ def _map(row: DataRow, source: SourceSpec) -> list[DataRow]:
 def _column(wanted: str, row: DataRow, source: SourceSpec) -> list[str]:
     """Return the columns of a row that `a|b,c` names: `a`, or where it has none `b` and `c`."""
     choices = [[name.strip() for name in choice.split(",")] for choice in wanted.split("|")]
-    found = next((names for names in choices if all(name in row for name in names)), None)
-    if found is None:
+    columns = next((names for names in choices if all(name in row for name in names)), None)
+    if columns is None:
         has = ", ".join(repr(name) for name in row if name != FILE)
         raise UserError(f"{_name(source)} has no column {wanted!r}; it has {has}. Name one of them under `columns:`.")
-    return found
+    return columns
 
 
 def _kept(row: DataRow, source: SourceSpec) -> bool:

@@ -29,8 +29,8 @@ def redacted(text: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of a library's error as a sentence with one full stop, its type where it says nothing."""
-    said = str(error).strip() or type(error).__name__
-    return said.splitlines()[0].rstrip(".: ") + "."
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".: ") + "."
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:

@@ -161,8 +161,8 @@ class Runner:
 
     def _fail(self, cell: PlannedCell, spec: CellSpec, error: BaseException) -> None:
         """Keep why a cell failed, in the store under the id that it has as far as its parents are known."""
-        told = isinstance(error, UserError | JobError)
-        cause = redacted(str(error) if told else f"{type(error).__name__}: {error}")
+        known = isinstance(error, UserError | JobError)
+        cause = redacted(str(error) if known else f"{type(error).__name__}: {error}")
         if isinstance(error, WorkerLost) and cell.id in self._retried:
             cause += " (it was tried twice, the second time alone)"
         trace = "".join(traceback.format_exception(error))

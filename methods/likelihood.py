@@ -71,10 +71,10 @@ class RetainMethod(LikelihoodMethod):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return L_F and, where the retain text is held, L_R."""
         s: RetainSettings = self.settings
-        found = {"forget": self.forget_loss(batch.forget)}
+        losses = {"forget": self.forget_loss(batch.forget)}
         if s.retain != "none":
-            found["retain"] = (nll if s.retain == "nll" else kl)(self.context, batch.retain)
-        return found
+            losses["retain"] = (nll if s.retain == "nll" else kl)(self.context, batch.retain)
+        return losses
 
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return L_F + lambda * L_R."""

@@ -282,12 +282,12 @@ RULES = (_declares, _validates, _trains, _logs, _changes, _restores, _is_seeded,
 
 def _attributes(method: Method) -> dict[str, Any]:
     """Return copies of what a method keeps on itself, where it can be copied."""
-    found = {}
+    attributes = {}
     for key, value in vars(method).items():
         if key not in ("context", "settings"):
             with suppress(Exception):
-                found[key] = copy.deepcopy(value)
-    return found
+                attributes[key] = copy.deepcopy(value)
+    return attributes
 
 
 def _alike(one: Any, other: Any) -> bool:

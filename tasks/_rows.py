@@ -28,15 +28,15 @@ def identities(rows: Sequence[Mapping[str, Any]], contents: Sequence[Any], task:
             " own, or none."
         )
     seen: Counter[str] = Counter()
-    found = []
+    pairs = []
     for row, content in zip(rows, contents, strict=True):
         if row.get("id") is not None:
-            found.append((str(row["id"]), str(row["id"])))
+            pairs.append((str(row["id"]), str(row["id"])))
             continue
         name = hashlib.sha256(canonical(content)).hexdigest()[:16]
         seen[name] += 1
-        found.append((name if seen[name] == 1 else f"{name}-{seen[name]}", name))
-    return found
+        pairs.append((name if seen[name] == 1 else f"{name}-{seen[name]}", name))
+    return pairs
 
 
 def field(row: Mapping[str, Any], name: str, number: int, task: str) -> Any:

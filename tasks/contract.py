@@ -11,6 +11,6 @@ from . import testing
 def __getattr__(name: str) -> Any:
     value = getattr(testing, name)
     if not name.startswith("__"):
-        said = f"{__name__} is now {testing.__name__}; import {name} from there."
-        warnings.warn(said, DeprecationWarning, stacklevel=2)
+        message = f"{__name__} is now {testing.__name__}; import {name} from there."
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
     return value

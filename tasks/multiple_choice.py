@@ -115,15 +115,15 @@ class MultipleChoice(Task):
         """
         docs = [self._doc(row, number) for number, row in enumerate(rows)]
         names = identities(rows, [[doc["question"], doc["choices"]] for doc in docs], self.name)
-        found = []
+        items = []
         for number, (row, doc, (name, shared)) in enumerate(zip(rows, docs, names, strict=True)):
             subject = self.subject(row, number)
             if subject is not None:
                 if self.settings.choice_order == "permuted":
                     doc = _permuted(doc, name)
-                found.append(Item(name, str(row.get("fact") or shared), subject, {**doc, "subject": subject}))
-        self._check_examples(found)
-        return found
+                items.append(Item(name, str(row.get("fact") or shared), subject, {**doc, "subject": subject}))
+        self._check_examples(items)
+        return items
 
     @cached_property
     def _shown(self) -> dict[str, list[dict[str, Any]]]:
@@ -139,17 +139,17 @@ class MultipleChoice(Task):
         return {subject: docs[: self.settings.num_fewshot] for subject, docs in shown.items()}
 
     def _check_examples(self, items: Sequence[Item]) -> None:
-        asked = self.settings.num_fewshot
-        if asked and not self.examples:
+        shots = self.settings.num_fewshot
+        if shots and not self.examples:
             raise UserError(
-                f"{self.name}: num_fewshot is {asked}, but there are no examples: name their data as `fewshot:` beside"
+                f"{self.name}: num_fewshot is {shots}, but there are no examples: name their data as `fewshot:` beside"
                 " the task's `data:` in the suite, or set num_fewshot to 0."
             )
-        for item in items if asked else ():
+        for item in items if shots else ():
             shown = self._shown.get(item.stratum, [])
-            if len(shown) < asked:
+            if len(shown) < shots:
                 raise UserError(
-                    f"{self.name}: num_fewshot is {asked}, but `fewshot:` has {len(shown)} examples of"
+                    f"{self.name}: num_fewshot is {shots}, but `fewshot:` has {len(shown)} examples of"
                     f" {item.stratum!r}. Lower num_fewshot or add examples."
                 )
             if _question(item.doc) in map(_question, shown):
@@ -184,18 +184,18 @@ class MultipleChoice(Task):
         subjects: dict[str, list[Item]] = {}
         for item in items:
             subjects.setdefault(item.stratum, []).append(item)
-        asked: dict[str, list[tuple[str, str]]] = {item.id: [] for item in items}
+        arguments: dict[str, list[tuple[str, str]]] = {item.id: [] for item in items}
         for members in subjects.values():
             task = self.lm_eval_task(members)
             with _quiet():
                 task.build_all_requests()
             for instance in task.instances:
-                asked[members[instance.doc_id].id].append(instance.args)
+                arguments[members[instance.doc_id].id].append(instance.args)
         return [
             ChoiceRequest(
                 item.id,
-                asked[item.id][0][0],
-                tuple(choice for _, choice in asked[item.id]),
+                arguments[item.id][0][0],
+                tuple(choice for _, choice in arguments[item.id]),
                 system=self._described(item),
                 delimiter=DELIMITER,
             )
@@ -249,11 +249,11 @@ class MultipleChoice(Task):
             return Record(*place, None, missing)
         per_token = self.settings.normalize == "tokens"
         values = [v / n if per_token else v for v, n in zip(outcome.logprobs, outcome.tokens, strict=True)]
-        found = task.process_results(item.doc, list(zip(values, outcome.greedy, strict=True)))
+        result = task.process_results(item.doc, list(zip(values, outcome.greedy, strict=True)))
         best = max(values)
         weights = [math.exp(value - best) for value in values]
         scores = {
-            "acc": float(found["acc"]),
+            "acc": float(result["acc"]),
             "probability": weights[item.doc["answer"]] / sum(weights),
             "position": float(values.index(best)),
         }

@@ -100,9 +100,9 @@ class TaskTrial:
         """Return the records of all items, one in the place of each."""
         records = self.task.score(self.items, outcomes, scorer or PickyScorer())
         expected = [(item.id, item.cluster, item.stratum) for item in self.items]
-        found = [(record.item, record.cluster, record.stratum) for record in records]
+        actual = [(record.item, record.cluster, record.stratum) for record in records]
         hold(
-            found == expected,
+            actual == expected,
             f"{self.name}: score() does not give one record an item, in order, with the item's cluster and stratum.",
         )
         return records
@@ -170,14 +170,14 @@ def _scores(trial: TaskTrial) -> None:
     hold(records == trial.score(trial.answers()), f"{name}: score() is not deterministic.")
     for record in records:
         hold(record.scores is not None, f"{name}: a sound outcome is missing: {record.missing}.")
-        found = record.scores or {}
-        lacking = [metric.score for metric in trial.kind.metrics if metric.score not in found]
+        scores = record.scores or {}
+        lacking = [metric.score for metric in trial.kind.metrics if metric.score not in scores]
         hold(not lacking, f"{name}: a record has no score for {lacking}.")
-        hold(all(map(math.isfinite, found.values())), f"{name}: a score is not finite: {found}.")
+        hold(all(map(math.isfinite, scores.values())), f"{name}: a score is not finite: {scores}.")
         for metric in trial.kind.metrics:
             hold(
-                0 <= found[metric.score] <= (math.inf if metric.largest is None else metric.largest),
-                f"{name}: {metric.score} is {found[metric.score]}, outside [0, {metric.largest}];"
+                0 <= scores[metric.score] <= (math.inf if metric.largest is None else metric.largest),
+                f"{name}: {metric.score} is {scores[metric.score]}, outside [0, {metric.largest}];"
                 " see `largest` of Metric.",
             )
         hold(all(0 <= mark <= 1 for mark in record.marks.values()), f"{name}: a mark is no share in [0, 1].")

@@ -43,15 +43,15 @@ class WMDP(MultipleChoice):
     def subject(self, row: Mapping[str, Any], number: int) -> str | None:
         """Return the topic of a row (`wmdp-bio`, `wmdp_bio` and `biology` are `bio`), None where it is not asked."""
         topic = _topic(super().subject(row, number) or "")
-        asked = self.settings.topics
-        return topic if (topic in map(_topic, asked) if asked else topic not in CONTROLS) else None
+        topics = self.settings.topics
+        return topic if (topic in map(_topic, topics) if topics else topic not in CONTROLS) else None
 
     def items(self, rows: Sequence[Mapping[str, Any]]) -> list[Item]:
         """Return an item a question of the asked topics; raise a `UserError` where the data lacks one of them."""
         items = super().items(rows)
-        found = {item.stratum for item in items}
+        strata = {item.stratum for item in items}
         for topic in self.settings.topics or ():
-            if _topic(topic) not in found:
+            if _topic(topic) not in strata:
                 known = {_topic(str(row.get("subject"))) for row in rows}
                 raise UserError(f"wmdp: the data has no topic {topic!r}.{suggest(topic, known)}")
         return items

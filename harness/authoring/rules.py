@@ -95,10 +95,10 @@ def validates(settings: type[Spec], name: str) -> None:
             f" `{field}: float = Field(1.0, gt=0)`.",
         )
     wrong = f"{fields[0] if fields else 'setting'}x"
-    said = _refuses(settings, {wrong: 1})
-    hold(said, f"{name}: the unknown setting {wrong!r} was accepted; do not change `extra` in model_config.")
-    hold(repr(wrong) in said, f"{name}: the error for an unknown setting does not name it: {said}")
-    hold(not fields or repr(fields[0]) in said, f"{name}: no suggestion for {wrong!r}: {said}")
+    refusal = _refuses(settings, {wrong: 1})
+    hold(refusal, f"{name}: the unknown setting {wrong!r} was accepted; do not change `extra` in model_config.")
+    hold(repr(wrong) in refusal, f"{name}: the error for an unknown setting does not name it: {refusal}")
+    hold(not fields or repr(fields[0]) in refusal, f"{name}: no suggestion for {wrong!r}: {refusal}")
 
 
 def _refuses(settings: type[Spec], values: dict[str, object]) -> str:

@@ -165,7 +165,7 @@ def _command(ctx: click.Context) -> str:
     """Return the command that makes the same board; folders of this machine stand as their kind in capitals."""
     from ..planning.request import Request
 
-    shown = {asked.name for asked in fields(Request)} - {"engine_options"}
+    shown = {field.name for field in fields(Request)} - {"engine_options"}
     parts = ["unlearn-bench", "evaluate"]
     for param in ctx.command.params:
         if param.name not in shown or ctx.get_parameter_source(param.name) == ParameterSource.DEFAULT:

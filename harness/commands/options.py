@@ -83,10 +83,10 @@ def seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> f
     """Return the seconds of `90s`, `30m` or `2h`, and of a number alone, which is minutes; None where there is none."""
     if value is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
-    if found is None or float(found[1]) == 0:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", value.strip())
+    if match is None or float(match[1]) == 0:
         raise click.BadParameter(f"takes a time such as 90s, 30m or 2h, not {value!r}")
-    return float(found[1]) * {"s": 1, "m": 60, "": 60, "h": 3600}[found[2]]
+    return float(match[1]) * {"s": 1, "m": 60, "": 60, "h": 3600}[match[2]]
 
 
 def numbers(ctx: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:

@@ -101,11 +101,11 @@ class Generation:
 
     def outcomes(self) -> list[Generations]:
         """Return the outcomes when every sample is finished, in the order of the requests."""
-        found = []
+        outcomes = []
         for request, cut, answer in zip(self.requests, self._cut, self._answers, strict=True):
             texts, tokens, stopped = map(list, zip(*answer * (self.decoding.samples // self._drawn), strict=True))
-            found.append(Generations(request.item, texts, tokens, stopped, truncated=cut))
-        return found
+            outcomes.append(Generations(request.item, texts, tokens, stopped, truncated=cut))
+        return outcomes
 
 
 def tell(progress: Progress | None, finished: int) -> None:

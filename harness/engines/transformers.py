@@ -171,10 +171,10 @@ class TransformersEngine(Engine):
         """
         start, budget = 0, self.batch_size * max(sizes, default=0)
         while start < len(units):
-            held = sizes[start : start + min(max(1, budget // sizes[start]), MOST * self.batch_size)]
-            count = len(held)
+            part = sizes[start : start + min(max(1, budget // sizes[start]), MOST * self.batch_size)]
+            count = len(part)
             if enough is not None:
-                count = next((n for n, size in enumerate(held) if size < held[0] and n * held[0] >= enough), count)
+                count = next((n for n, size in enumerate(part) if size < part[0] and n * part[0] >= enough), count)
             batch = units[start : start + count]
             try:
                 results = run(batch)

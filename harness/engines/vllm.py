@@ -73,8 +73,8 @@ class VLLMEngine(Engine):
     ) -> None:
         from transformers import AutoConfig, GenerationConfig
 
-        asked = {"max_num_seqs": batch_size, **(options or {})}
-        self.check_options("vllm", asked)
+        settings = {"max_num_seqs": batch_size, **(options or {})}
+        self.check_options("vllm", settings)
         check_build(device)
         self.spec, self.device = model, device
         folder = model_folder(model)
@@ -91,11 +91,11 @@ class VLLMEngine(Engine):
         self._shapes, self._names = shapes_of(skeleton), tied_names(skeleton)
         self.tokens = Encoder.of(load_tokenizer(model), config, chat=model.chat)
         self._ends = self.tokens.ends(generation)
-        self._longest = asked.pop("max_model_len", min(self.tokens.max_length, LONGEST) + 1)
-        self._at_once = AT_ONCE * int(asked["max_num_seqs"])
+        self._longest = settings.pop("max_model_len", min(self.tokens.max_length, LONGEST) + 1)
+        self._at_once = AT_ONCE * int(settings["max_num_seqs"])
         self._sent: list[str] = []
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115
-        self._llm = self._start(folder, asked)
+        self._llm = self._start(folder, settings)
         self._facts = self._llm.collective_rpc("ub_facts")[0]
 
     @classmethod
@@ -209,9 +209,9 @@ class VLLMEngine(Engine):
         except UserError:
             raise
         except Exception as error:
-            told = explain(self._log, error)
+            cause = explain(self._log, error)
             self.close()
-            raise UserError(f"vLLM failed: {told}", status=1) from error
+            raise UserError(f"vLLM failed: {cause}", status=1) from error
 
     def score_choices(self, requests: Sequence[ChoiceRequest], progress: Progress | None = None) -> list[Choices]:
         """Return the log-probabilities (nats) of each request's choices; see `Engine.score_choices`."""
@@ -274,8 +274,8 @@ class VLLMEngine(Engine):
                     f" {self._longest}; raise it with --engine-option max_model_len={self.tokens.max_length + 1}."
                 )
         with self._alive():
-            asked = [{"prompt_token_ids": prompt} for prompt in prompts]
-            return self._llm.generate(asked, list(settings), use_tqdm=False)
+            inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
+            return self._llm.generate(inputs, list(settings), use_tqdm=False)
 
     def recorded(self) -> dict[str, Any]:
         """Return device, dtype, attention kernel, threads and versions."""
@@ -299,8 +299,8 @@ def _logprob(output: Any, tail: Sequence[int]) -> tuple[float, bool]:
     last = float(drawn.logprobs[0][tail[-1]].logprob)
     greedy = drawn.token_ids[0] == tail[-1]
     before = output.prompt_logprobs[len(output.prompt_token_ids) - len(tail) + 1 :] if len(tail) > 1 else []
-    found = [place[token] for place, token in zip(before, tail[:-1], strict=True)]
-    return sum((float(entry.logprob) for entry in found), last), greedy and all(entry.rank == 1 for entry in found)
+    entries = [place[token] for place, token in zip(before, tail[:-1], strict=True)]
+    return sum((float(entry.logprob) for entry in entries), last), greedy and all(entry.rank == 1 for entry in entries)
 
 
 def _drew(output: Any) -> tuple[list[int], bool, bool]:
@@ -315,10 +315,10 @@ def _base_files(folder: Path, model: ModelSpec) -> dict[str, str]:
     """Return the weight file that holds each tensor."""
     from safetensors import safe_open
 
-    found = {}
+    files = {}
     for path in weight_files(folder):
         if path.suffix != ".safetensors":
             raise UserError(f"{model.name} has its weights as pickles; use --engine transformers.")
         with safe_open(path, "pt") as file:
-            found |= dict.fromkeys(file.keys(), str(path))
-    return found
+            files |= dict.fromkeys(file.keys(), str(path))
+    return files

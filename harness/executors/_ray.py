@@ -90,17 +90,17 @@ def amounts(taken: Mapping[str, float]) -> str:
 
 def ended(error: BaseException, address: str) -> str:
     """Return why the process of a worker ended, as far as Ray says."""
-    found = re.search(r"Worker exit detail: (.+?)(?: Some common causes| \([0-9]\)|\n|$)", str(error))
-    detail = (found[1] if found else str(error).strip().splitlines()[-1]).rstrip(". ")
+    match = re.search(r"Worker exit detail: (.+?)(?: Some common causes| \([0-9]\)|\n|$)", str(error))
+    detail = (match[1] if match else str(error).strip().splitlines()[-1]).rstrip(". ")
     return f"the process of its worker on {address or 'the cluster'} ended: {detail}"
 
 
 def unstarted(error: BaseException) -> JobError:
     """Return what to say where a worker raised an error while it started."""
-    said = (str(error).strip() or type(error).__name__).splitlines()[-1].rstrip(".")
-    told = JobError(f"a worker could not start ({said}): is unlearn-bench installed on every machine of the cluster?")
-    told.__cause__ = error
-    return told
+    text = (str(error).strip() or type(error).__name__).splitlines()[-1].rstrip(".")
+    fault = JobError(f"a worker could not start ({text}): is unlearn-bench installed on every machine of the cluster?")
+    fault.__cause__ = error
+    return fault
 
 
 def log_of(job: Job) -> Path:
@@ -143,10 +143,10 @@ class RayWorker:
         import ray
         import ray.util
 
-        address, found = ray.util.get_node_ip_address(), version("unlearn-bench")
-        if found != expected:
+        address, release = ray.util.get_node_ip_address(), version("unlearn-bench")
+        if release != expected:
             raise UserError(
-                f"Machine {address} of the Ray cluster has unlearn-bench {found}, the driver {expected}: install the"
+                f"Machine {address} of the Ray cluster has unlearn-bench {release}, the driver {expected}: install the"
                 " same on every machine."
             )
         with suppress(OSError):

@@ -97,7 +97,7 @@ def outcome(job: Job, report: Callable[[Any], None]) -> Exception | None:
         if isinstance(error, EntryLocked):
             return EntryLocked(str(error))
         wrong = isinstance(error, UserError)
-        told = UserError(str(error), status=error.status) if wrong else JobError(f"{type(error).__name__}: {error}")
-        told.add_note(f"In its worker:\n{traceback.format_exc().rstrip()}")
-        return told
+        failure = UserError(str(error), status=error.status) if wrong else JobError(f"{type(error).__name__}: {error}")
+        failure.add_note(f"In its worker:\n{traceback.format_exc().rstrip()}")
+        return failure
     return None

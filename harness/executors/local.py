@@ -245,14 +245,14 @@ class LocalExecutor(Executor):
         limit = None
         ended = not worker.process.is_alive()
         try:
-            for said in _messages(worker.pipe):
-                if isinstance(said, Event):
-                    self.report(said)
-                elif isinstance(said, logging.LogRecord):
-                    logging.getLogger(said.name).handle(said)
+            for message in _messages(worker.pipe):
+                if isinstance(message, Event):
+                    self.report(message)
+                elif isinstance(message, logging.LogRecord):
+                    logging.getLogger(message.name).handle(message)
                 else:
-                    worker.settle(said)
-                    ended = ended or isinstance(said, JobError)
+                    worker.settle(message)
+                    ended = ended or isinstance(message, JobError)
         except (EOFError, OSError):
             worker.process.join(GRACE)
             ended = True

@@ -182,12 +182,12 @@ class RayExecutor(ClusterExecutor):
             if idle or (slot.node is None and starting > waiting[slot.model]):
                 self._end(slot)
         while len(self._slots) < self.workers:
-            held = Counter(slot.model for slot in self._slots)
+            slots = Counter(slot.model for slot in self._slots)
             starting = Counter(slot.model for slot in self._slots if slot.node is None)
             wanted = [task for task in self._queue if starting[task.model] < waiting[task.model]]
             if not wanted:
                 return
-            task = min(wanted, key=lambda task: held[task.model])
+            task = min(wanted, key=lambda task: slots[task.model])
             lacking = self._lacking(task)
             if lacking is None:
                 self._start(task)
@@ -206,14 +206,14 @@ class RayExecutor(ClusterExecutor):
             slot.ref = slot.actor.run.remote(task.job)
 
     def _start(self, task: RayTask) -> None:
-        asked = self._worker.options(
+        actor_class = self._worker.options(
             num_cpus=task.needs["CPU"],
             num_gpus=task.needs.get("GPU", 0),
             memory=task.needs.get("memory"),
             max_restarts=0,
             max_task_retries=0,
         )
-        actor = asked.remote(self._events)
+        actor = actor_class.remote(self._events)
         started = actor.start.remote(task.job.config.store, os.getcwd(), self._version)
         self._slots.append(Slot(actor, task.model, started))
 
@@ -248,7 +248,7 @@ class RayExecutor(ClusterExecutor):
         slot = next(slot for slot in self._slots if slot.ref == ref)
         slot.ref = None
         try:
-            found = self._ray.get(ref)
+            answer = self._ray.get(ref)
         except errors.RayTaskError as error:
             self._end(slot)
             self._fail(slot.model, error.cause if isinstance(error.cause, UserError) else unstarted(error))
@@ -257,7 +257,7 @@ class RayExecutor(ClusterExecutor):
         except errors.RayError as error:
             self._lost(slot, error)
         else:
-            self._answered(slot, found)
+            self._answered(slot, answer)
 
     def _answered(self, slot: Slot, found: Any) -> None:
         """Go on after an answer: of a start, of a job, or of a worker that could not be reached for a while."""

@@ -118,8 +118,8 @@ class PartialScorer(Scorer):
             progress(len(part))
             return values
 
-        pieces = PartialResults(self.record, "judged", {**self.maker, "texts": digest(list(texts))})
-        return pieces.rows(texts, PART, judged, progress)[0]
+        partials = PartialResults(self.record, "judged", {**self.maker, "texts": digest(list(texts))})
+        return partials.rows(texts, PART, judged, progress)[0]
 
 
 def _judge(job: EvalJob, planned: PlannedTask, record: Entry, report: OnEvent) -> Scorer:

@@ -112,11 +112,11 @@ def _replaceable(changed: Mapping[str, Any], shards: Sequence[Shard], source: Pa
     """Whether each changed tensor of the loaded model is one tensor of the files, by its name and of its shape."""
     from ..models.meta import meta_model, tied_names
 
-    held = {name: facts["shape"] for shard in shards for name, facts in shard.tensors.items()}
-    if any(held.get(name) != facts["shape"] for name, facts in changed.items()):
+    shapes = {name: facts["shape"] for shard in shards for name, facts in shard.tensors.items()}
+    if any(shapes.get(name) != facts["shape"] for name, facts in changed.items()):
         return False
     names = tied_names(meta_model(read_json(source / "config.json")))
-    return not any(len(held.keys() & names.get(name, ())) > 1 for name in changed)
+    return not any(len(shapes.keys() & names.get(name, ())) > 1 for name in changed)
 
 
 def _save_whole(spec: ModelSpec, delta: Path | None, folder: Path) -> None:

@@ -62,7 +62,7 @@ def garbage(store: Store) -> Garbage:
     idle = [entry.path for section in SECTIONS for entry in store.entries(section) if entry.name not in wanted]
     judges = {task.scorer.digest for plan in plans for task in plan.tasks.values() if task.scorer is not None}
     idle += [path for path in sorted(store.root.glob("scorers/*")) if path.is_dir() and path.name not in judges]
-    idle += [piece for section in SECTIONS for entry in store.entries(section) for piece in _spent(entry, wanted)]
+    idle += [path for section in SECTIONS for entry in store.entries(section) for path in _spent(entry, wanted)]
     idle += [path for path in sorted(store.root.glob("logs/*.log")) if f"cells/{path.stem}" not in wanted]
     gone = set(idle)
     idle += [path for path in sorted(store.root.rglob(f".*{PARTIAL}")) if gone.isdisjoint(path.parents)]
@@ -70,9 +70,9 @@ def garbage(store: Store) -> Garbage:
 
 
 def _spent(entry: Entry, wanted: set[str]) -> list[Path]:
-    """Return the pieces of a needed entry that whoever finished it had no time to remove."""
-    pieces = sorted(entry.path.glob(f".*{PARTIAL_RESULT}")) if entry.name in wanted else []
-    return pieces if pieces and entry.manifest() is not None else []
+    """Return the partial results of a needed entry that whoever finished it had no time to remove."""
+    partials = sorted(entry.path.glob(f".*{PARTIAL_RESULT}")) if entry.name in wanted else []
+    return partials if partials and entry.manifest() is not None else []
 
 
 def collect(store: Store) -> Garbage:

@@ -48,19 +48,19 @@ def base_model(
         _close(_engines)
     dtype = None if precision in ("mixed", "reference") else torch.float32
     key = repr((model, device, dtype))
-    held = _base.get(key)
-    if held is None or (held[0] or math.inf) < (layers or math.inf):
+    entry = _base.get(key)
+    if entry is None or (entry[0] or math.inf) < (layers or math.inf):
         _base.clear()
-        _base[key] = held = (layers, load_model(model, device, dtype, layers), load_tokenizer(model))
-    return held[1], held[2]
+        _base[key] = entry = (layers, load_model(model, device, dtype, layers), load_tokenizer(model))
+    return entry[1], entry[2]
 
 
 def engine(kind: type[EngineT], model: ModelSpec, device: str, batch_size: int, options: Mapping[str, Any]) -> EngineT:
     """Return an engine of a class that holds the model; whoever applies a delta restores the base."""
     key = repr((kind, model, device, batch_size, sorted(options.items())))
-    _close(name for name, held in _engines.items() if held.closed)
+    _close(name for name, engine in _engines.items() if engine.closed)
     if key not in _engines:
-        alone = kind.alone or any(held.alone for held in _engines.values())
+        alone = kind.alone or any(engine.alone for engine in _engines.values())
         _close(list(_engines)[: None if alone else max(0, len(_engines) - KEPT + 1)])
         if device != "cpu":
             _base.clear()

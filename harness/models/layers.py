@@ -68,15 +68,15 @@ def first_layers(modules: nn.ModuleList, depth: int) -> Iterator[None]:
 
     The layers after them hand on the output of the last that runs, in its own form, and keep nothing in a cache.
     """
-    found: list[Any] = [None]
+    outputs: list[Any] = [None]
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        found[0] = output
+        outputs[0] = output
 
     skipped = list(modules)[depth:]
     handle = modules[depth - 1].register_forward_hook(keep)
     for module in skipped:
-        module.forward = lambda *_, **__: found[0]
+        module.forward = lambda *_, **__: outputs[0]
     try:
         yield
     finally:

@@ -151,9 +151,9 @@ def load_model(
             weights_only=True,
             output_loading_info=True,
         )
-        model, found = loaded
-        if part and found["missing_keys"]:
-            raise ValueError(f"its files hold no {min(found['missing_keys'])}")
+        model, info = loaded
+        if part and info["missing_keys"]:
+            raise ValueError(f"its files hold no {min(info['missing_keys'])}")
     except Exception as error:
         raise UserError(unreadable(spec, error)) from error
     finally:
@@ -286,20 +286,20 @@ def resolve_models(
     Raises:
         UserError: an unknown name, or a model that cannot be run, with what to do.
     """
-    found: dict[str, ModelSpec] = {}
+    models: dict[str, ModelSpec] = {}
     for name in names or suite.models:
         spec = _pin(named_model(name, suite), dtype if dtype != "auto" or name not in suite.models else None, store)
-        if spec.name in found:
+        if spec.name in models:
             raise UserError(
-                f"Two models are called {spec.name!r}: {found[spec.name].source} and {spec.source}."
+                f"Two models are called {spec.name!r}: {models[spec.name].source} and {spec.source}."
                 " Rename a folder, or run them one after the other."
             )
-        found[spec.name] = spec.model_copy(update={"chat": chat})
+        models[spec.name] = spec.model_copy(update={"chat": chat})
         if chat and not load_tokenizer(spec).chat_template:
             raise UserError(f"{spec.name} has no chat template; use --chat-template only with instruct models.")
-    if not found:
+    if not models:
         raise UserError(f"Suite {suite.name} names no model; pass one with --models FOLDER_OR_HUB_ID.")
-    return found
+    return models
 
 
 def named_model(name: str, suite: SuiteSpec) -> ModelSpec:

@@ -30,8 +30,8 @@ def pack(plan: Plan) -> dict[str, bytes]:
         UserError: a class holds what no other process can have.
     """
     trained = {cell.spec.settings["method"] for cell in plan.cells if "method" in cell.spec.settings}
-    asked = {task.spec.task for task in plan.tasks.values()}
-    return _packed(methods, trained) | _packed(tasks, asked)
+    task_kinds = {task.spec.task for task in plan.tasks.values()}
+    return _packed(methods, trained) | _packed(tasks, task_kinds)
 
 
 def _packed(registry: Registry[Any], names: set[str]) -> dict[str, bytes]:
@@ -72,9 +72,9 @@ def source_of(kind: type) -> dict[str, str]:
 
     Empty for a class of a module, and where Python has no source.
     """
-    own = [vars(each) for each in kind.__mro__ if each.__module__ == "__main__"]
+    own = [vars(base) for base in kind.__mro__ if base.__module__ == "__main__"]
     functions = [member for names in own for member in names.values() if inspect.isroutine(member)]
     try:
-        return {"source": digest([inspect.getsource(inspect.unwrap(each)) for each in functions])} if own else {}
+        return {"source": digest([inspect.getsource(inspect.unwrap(member)) for member in functions])} if own else {}
     except (OSError, TypeError):
         return {}

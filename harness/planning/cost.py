@@ -107,11 +107,11 @@ def training_cost(
     changed, first = sum(sizes.parameters[name] for name in work.trained), sizes.first(work.trained)
     trained, beside = (changed, 0) if work.elements is None else (work.elements, work.elements)
     tokens = {text: size * corpus.tokens(text, training.max_length) for text in ("forget", "retain", "probe")}
-    each = size * training.accumulation
-    steps = training.steps or max(1, math.ceil(training.epochs * corpus.forget_texts / each))
-    fresh = min(1.0, corpus.forget_texts / (steps * each))
-    asked = [count for count in (work.probe_limit, corpus.probe_texts) if count is not None]
-    repeats = math.ceil((min(asked) if asked else 2 * corpus.forget_texts) / size) / TracingContext.PROBE_BATCHES
+    step_texts = size * training.accumulation
+    steps = training.steps or max(1, math.ceil(training.epochs * corpus.forget_texts / step_texts))
+    fresh = min(1.0, corpus.forget_texts / (steps * step_texts))
+    counts = [count for count in (work.probe_limit, corpus.probe_texts) if count is not None]
+    repeats = math.ceil((min(counts) if counts else 2 * corpus.forget_texts) / size) / TracingContext.PROBE_BATCHES
     head = sizes.vocabulary * sizes.hidden
 
     def seconds(item: ForwardPass) -> float:
@@ -137,15 +137,15 @@ def training_cost(
     copied = mixed and work.elements is None
     value = width if work.elements is None or training.precision == "reference" else 4
     update = 4 if mixed else value
-    held = trained * (value + moments * update + 4 * copied) + beside * value
+    state = trained * (value + moments * update + 4 * copied) + beside * value
     kept = work.objectives * value if training.accumulation == 1 else value + work.objectives * update
     backward = trained * kept + sum(map(saved, running)) + peak
     combining = trained * value * (work.objectives + 1) if work.objectives > 1 else 0
     setup = sum(seconds(item) * (repeats if item.text == "probe" else 1) for item in work.setup)
     batch = sum(map(seconds, work.step))
     return CostEstimate(
-        memory_bytes=sizes.loaded(work) * width + held + max(backward, combining, 4 * trained * copied) + OVERHEAD,
-        seconds=setup + steps * (training.accumulation * batch + 4 * held / profile.bandwidth),
+        memory_bytes=sizes.loaded(work) * width + state + max(backward, combining, 4 * trained * copied) + OVERHEAD,
+        seconds=setup + steps * (training.accumulation * batch + 4 * state / profile.bandwidth),
         disk_bytes=changed * _bytes(dtype) + steps * STEP_BYTES,
     )
 

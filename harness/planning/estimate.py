@@ -62,16 +62,16 @@ def corpus_of(
         count, lengths = 0, []
         for source in sources:
             try:
-                found = texts(rows_of(source, folder).rows, source)
+                documents = texts(rows_of(source, folder).rows, source)
             except UserError:
                 if source.expected is None:
                     raise
                 length = (source.expected_length or CHARACTERS * training.max_length) // CHARACTERS + 1
                 count, lengths = count + source.expected, [*lengths, min(length, training.max_length)]
                 continue
-            sizes = [min(len(text) // CHARACTERS + 1, training.max_length) for text in found]
+            sizes = [min(len(text) // CHARACTERS + 1, training.max_length) for text in documents]
             parts = [sizes[start :: max(1, len(sizes) // training.batch_size)] for start in range(200)]
-            count, lengths = count + len(found), [*lengths, np.mean([max(part) for part in parts if part])]
+            count, lengths = count + len(documents), [*lengths, np.mean([max(part) for part in parts if part])]
         return count, round(float(np.mean(lengths)))
 
     def maybe(source: SourceSpec | None) -> tuple[int | None, int | None]:
@@ -130,8 +130,8 @@ def estimate_plan(
         sum(one.seconds for one in known),
         sum(one.disk_bytes for one in known),
     )
-    said = ASSUMPTIONS.format(profile=profile.name, utilisation=profile.utilisation, batch=batch_size)
-    return PlanEstimate(rows, total, said)
+    assumptions = ASSUMPTIONS.format(profile=profile.name, utilisation=profile.utilisation, batch=batch_size)
+    return PlanEstimate(rows, total, assumptions)
 
 
 def _kind(cell: PlannedCell) -> tuple[Any, ...]:
@@ -154,8 +154,8 @@ def _cost(
         return None
     model = meta_model(facts)
     sizes = _sizes(model)
-    asked = plan.tasks_of(cell).values()
-    measured = [evaluation_cost(sizes, task, spec.dtype, batch_size, profile) for task in asked]
+    tasks = plan.tasks_of(cell).values()
+    measured = [evaluation_cost(sizes, task, spec.dtype, batch_size, profile) for task in tasks]
     made = _making(plan, cell, model, sizes, corpora, profile)
     beside = sizes.total * _bytes(spec.dtype) if cell.spec.transform == "import" else 0
     peak = max((one.memory_bytes for one in measured), default=0) + beside

@@ -63,8 +63,8 @@ def resolve_judge(
         return _pinned(spec.model_copy(update={"path": str(home / spec.path)}), store)
     if spec.hub is not None:
         copy = hub_copy(spec.hub.partition("@")[0], folder)
-        found = spec.model_copy(update={"path": str(copy)}) if copy else _fetched(spec)
-        return _described(_pinned(found, store), store)
+        judge = spec.model_copy(update={"path": str(copy)}) if copy else _fetched(spec)
+        return _described(_pinned(judge, store), store)
     if issubclass(scorers.get(spec.kind), Packaged):
         return _described(_pinned(spec, store), store)
     return _described(_trained(own, folder, store), store)

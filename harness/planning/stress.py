@@ -111,5 +111,5 @@ def described(stress: StressSpec) -> str:
     kind = stress_kind(stress)
     settings = kind.Settings.parse(stress.settings, stress.transform).identity()
     flat = {**settings, **settings.get("training", {})}
-    said = ", ".join(f"{key} {value}" for key, value in flat.items() if key != "training" and value is not None)
-    return f"{kind.summary} ({said})"
+    text = ", ".join(f"{key} {value}" for key, value in flat.items() if key != "training" and value is not None)
+    return f"{kind.summary} ({text})"

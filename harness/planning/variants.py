@@ -55,8 +55,8 @@ def choose_variants(
         for track in tracks
     }
     running = {variant.method for group in chosen.values() for variant in group.values()}
-    for option, asked in (("set", changes), ("grid", swept)):
-        for name in asked:
+    for option, values in (("set", changes), ("grid", swept)):
+        for name in values:
             if name != "training" and name not in running:
                 methods.get(name)
                 raise UserError(
@@ -67,23 +67,23 @@ def choose_variants(
 
 def overrides(settings: Sequence[str]) -> Values:
     """Return what `--set` changes; raise a `UserError` on what cannot be read."""
-    found: Values = {}
+    changes: Values = {}
     for setting in settings:
         name, key, value = _parsed("set", setting, "VALUE", "{}")
-        found.setdefault(name, {})[key] = value
-    return found
+        changes.setdefault(name, {})[key] = value
+    return changes
 
 
 def grids(settings: Sequence[str]) -> Values:
     """Return the values that `--grid` gives each key, a list each; raise a `UserError` on what cannot be read."""
-    found: Values = {}
+    choices: Values = {}
     for setting in settings:
         name, key, values = _parsed("grid", setting, "VALUE,VALUE,…", "[{}]")
-        if key in found.setdefault(name, {}):
+        if key in choices.setdefault(name, {}):
             raise UserError(f"--grid {name}.{key} stands twice; give all its values at once, separated by commas.")
-        found[name][key] = values
+        choices[name][key] = values
         check_values(f"--grid {name}.{key}", values)
-    return found
+    return choices
 
 
 def check_values(where: str, values: Sequence[Any]) -> None:

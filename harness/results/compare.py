@@ -52,12 +52,12 @@ def _stores(a: str, b: str, suite: str | None) -> ComparisonReport:
     plans = [_plans(store, suite) for store in stores]
     common = [name for name in plans[0] if name in plans[1]]
     if not common:
-        held = [", ".join(each) or "none" for each in plans]
-        raise UserError(f"{a} and {b} have no suite in common: {held[0]} against {held[1]}.")
+        listings = [", ".join(suites) or "none" for suites in plans]
+        raise UserError(f"{a} and {b} have no suite in common: {listings[0]} against {listings[1]}.")
     comparisons = [
         compare_sides(_side(a, plans[0][name], stores[0]), _side(b, plans[1][name], stores[1])) for name in common
     ]
-    alone = [[name for name in each if name not in common] for each in plans]
+    alone = [[name for name in suites if name not in common] for suites in plans]
     return ComparisonReport(a, b, comparisons, *alone)
 
 
@@ -103,45 +103,47 @@ def _pair(plan: Plan, store: Store, a: PlannedCell, b: PlannedCell) -> Compariso
     model = a.model if a.model == b.model else f"{a.model} → {b.model}"
     variant = names[0] if names[0] == names[1] else f"{a.spec.label} → {b.spec.label}"
     sides = []
-    found = [_checkpoint(plan, store, spec, cell) for cell in (a, b)]
-    kind = "method" if {each.kind for each in found} - set(NULLS) else "base"
-    for name, cell, each in zip(names, (a, b), found, strict=True):
-        if each.status != "ok":
-            raise UserError(f"{cell.spec.label} is not measured ({each.failure or 'not run yet'}); evaluate it first.")
-        row = replace(each, model=model, track=next(iter(tracks), None), variant=variant, kind=kind, seed=None)
+    checkpoints = [_checkpoint(plan, store, spec, cell) for cell in (a, b)]
+    kind = "method" if {result.kind for result in checkpoints} - set(NULLS) else "base"
+    for name, cell, result in zip(names, (a, b), checkpoints, strict=True):
+        if result.status != "ok":
+            raise UserError(
+                f"{cell.spec.label} is not measured ({result.failure or 'not run yet'}); evaluate it first."
+            )
+        row = replace(result, model=model, track=next(iter(tracks), None), variant=variant, kind=kind, seed=None)
         identity = {"cell": _cell_facts(plan, store, cell), "model": _flat(plan.models[cell.model].identity())}
-        asked = {(model, task): facts for (own, task), facts in _asked(plan, spec).items() if own == cell.model}
-        sides.append(Side(name, spec, identity, asked, [row]))
+        task_facts = {(model, task): facts for (own, task), facts in _asked(plan, spec).items() if own == cell.model}
+        sides.append(Side(name, spec, identity, task_facts, [row]))
     return ComparisonReport(names[0], names[1], [compare_sides(*sides)])
 
 
 def _side(name: str, plan: Plan, store: Store) -> Side:
     spec = board_spec(plan)
     cells = [settle(plan, cell, store) for cell in plan.cells]
-    asked = _asked(plan, spec)
+    task_facts = _asked(plan, spec)
     identity: dict[str, Mapping[str, str]] = {
         "suite": {**suite_facts(spec), "seeds": ", ".join(map(str, plan.seeds)), "engine": plan.engine},
-        **{f"model {each}": _flat(model.identity()) for each, model in plan.models.items()},
+        **{f"model {label}": _flat(model.identity()) for label, model in plan.models.items()},
         **{
             f"task {task}": {key: value for key, value in facts.items() if key != "chat template"}
-            for (_, task), facts in asked.items()
+            for (_, task), facts in task_facts.items()
         },
         **{f"{cell.model} · {cell.spec.label}": _cell_facts(plan, store, cell) for cell in cells},
     }
-    return Side(name, spec, identity, asked, [_checkpoint(plan, store, spec, cell) for cell in cells])
+    return Side(name, spec, identity, task_facts, [_checkpoint(plan, store, spec, cell) for cell in cells])
 
 
 def _asked(plan: Plan, spec: BoardSpec) -> dict[tuple[str, str], dict[str, str]]:
     """Return all that a task's numbers depend on besides the checkpoint, its engine and dtype, by model and task."""
-    found = {}
+    task_facts = {}
     for model, known in plan.models.items():
         for name, task in plan.tasks.items():
             facts: dict[str, Any] = {**task.outcome_settings, **task.settings}
             facts |= {"data": task.data, "items": f"{task.count} ({task.items})", "task": task.spec.task}
             facts |= {"judge": task.scorer.identity() if task.judged and task.scorer is not None else {}}
             facts |= {"chat template": "on" if known.chat else "off"}
-            found[model, name] = {**_flat(facts), **info_facts(spec, name)}
-    return found
+            task_facts[model, name] = {**_flat(facts), **info_facts(spec, name)}
+    return task_facts
 
 
 def _cell_facts(plan: Plan, store: Store, cell: PlannedCell) -> dict[str, str]:

@@ -69,11 +69,11 @@ def tuned_facts(plan: Plan) -> dict[str, str]:
         kind, text = _said(suite, spec)
         tracks = rows.setdefault(kind, {}).setdefault(text, [])
         tracks += [spec.track] if spec.track and spec.track not in tracks else []
-    said = [
-        f"{kind}: " + ", ".join(_on(text, tracks, plan) for text, tracks in sorted(found.items()))
-        for kind, found in sorted(rows.items())
+    settings = [
+        f"{kind}: " + ", ".join(_on(text, tracks, plan) for text, tracks in sorted(texts.items()))
+        for kind, texts in sorted(rows.items())
     ]
-    return {"tuning": suite.tuning, "settings": "; ".join(said)}
+    return {"tuning": suite.tuning, "settings": "; ".join(settings)}
 
 
 def _said(suite: SuiteSpec, spec: CellSpec) -> tuple[str, str]:

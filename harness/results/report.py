@@ -52,10 +52,10 @@ def report(stores: Sequence[Path], out: Path, suite: str | None = None, *, show_
     empty: dict[str, str] = {}
     for name, root in _names(stores).items():
         store = Store.open(root)
-        held = store.plans()
-        if not held:
+        suites = store.plans()
+        if not suites:
             empty[name] = RUN_FIRST.format(name)
-        runs += [run_of(name, Plan.load(store, each), store) for each in held if suite in (None, each)]
+        runs += [run_of(name, Plan.load(store, title), store) for title in suites if suite in (None, title)]
     if suite is not None and not runs and not empty:
         raise UserError(
             f"No store holds a run of suite {suite!r}; run it with `unlearn-bench evaluate`, or name another with"
@@ -76,13 +76,13 @@ def report_run(plan: Plan, store: Store, board: Board, cells: Sequence[CellStatu
 
 def _names(stores: Sequence[Path]) -> dict[str, Path]:
     """Return what stores are called: their folders' names, numbered where two are the same."""
-    found: dict[str, Path] = {}
+    roots: dict[str, Path] = {}
     for root in dict.fromkeys(path.resolve() for path in stores):
         name, number = _name(root), 2
-        while name in found:
+        while name in roots:
             name, number = f"{_name(root)} ({number})", number + 1
-        found[name] = root
-    return found
+        roots[name] = root
+    return roots
 
 
 def _name(root: Path) -> str:
@@ -110,9 +110,9 @@ def _cell(state: CellStatus, store: Store) -> Cell:
     costs = [] if made is None else [_cost("training" if spec.transform == "train" else "making", made)]
     for task, outcome in state.outcomes.items():
         scored = state.records.get(task)
-        found = [entry.manifest() for entry in (outcome, scored) if entry is not None]
-        if found[0] is not None:
-            costs.append(_cost(task, *filter(None, found)))
+        manifests = [entry.manifest() for entry in (outcome, scored) if entry is not None]
+        if manifests[0] is not None:
+            costs.append(_cost(task, *filter(None, manifests)))
     trained = made is not None and spec.transform == "train"
     log = read_jsonl(entry.file("training.jsonl")) if trained else []
     setup = log[0].get("setup", {}) if log else {}
@@ -156,14 +156,14 @@ def _items(plan: Plan, states: Sequence[CellStatus]) -> list[Items]:
 
     A metric without a largest value (perplexity) has no right answers that could flip.
     """
-    found: dict[tuple[int, int], Items] = {}
+    items: dict[tuple[int, int], Items] = {}
     most = cap(len(states))
     for place, task in enumerate(plan.tasks.values()):
         kind = registered.get(task.spec.task)
         measured = {number: state for number, state in enumerate(states) if task.name in state.records}
         if not measured or kind.metrics[0].largest is None:
             continue
-        asked = _asked(task)
+        settings = _asked(task)
         if kind.needs == "choices":
             bases = {
                 state.cell.model: _records(state, task)
@@ -172,11 +172,11 @@ def _items(plan: Plan, states: Sequence[CellStatus]) -> list[Items]:
             }
             for number, state in measured.items():
                 if state.cell.spec.transform not in (BASE, SHUFFLED):
-                    found[number, place] = _questions(state, task, asked, bases.get(state.cell.model, {}), most)
+                    items[number, place] = _questions(state, task, settings, bases.get(state.cell.model, {}), most)
         else:
             for number, state in measured.items():
-                found[number, place] = _samples(state, task, asked, most)
-    return [found[key] for key in sorted(found)]
+                items[number, place] = _samples(state, task, settings, most)
+    return [items[key] for key in sorted(items)]
 
 
 def _questions(state: CellStatus, task: PlannedTask, asked: Asked, base: Mapping[str, Any], most: int) -> Items:
@@ -221,7 +221,7 @@ def _records(state: CellStatus, task: PlannedTask) -> dict[str, Any]:
 
 def _provenance(plan: Plan, states: Sequence[CellStatus], store: Store) -> dict[str, str]:
     """Return what the numbers depend on, in words: command, suite, models, tasks, versions."""
-    said = {
+    facts = {
         "command": plan.command or "not recorded",
         "suite": f"{plan.suite.name}, revision {plan.suite.revision}",
         "training seeds": ", ".join(map(str, plan.seeds)),
@@ -230,14 +230,14 @@ def _provenance(plan: Plan, states: Sequence[CellStatus], store: Store) -> dict[
     }
     for name, model in plan.models.items():
         source = model.hub or "a local folder"
-        said[f"model {name}"] = f"{source}, digest {model.digest}, {model.dtype}" + (", chat" if model.chat else "")
+        facts[f"model {name}"] = f"{source}, digest {model.digest}, {model.dtype}" + (", chat" if model.chat else "")
     for name, task in plan.tasks.items():
         judge = f", judge {task.scorer.name or task.scorer.kind} {task.scorer.digest}" if task.scorer else ""
-        said[f"task {name}"] = (
+        facts[f"task {name}"] = (
             f"{task.spec.task} version {task.version}, {task.count} items ({task.items}), data {task.data}{judge}"
         )
     beside: dict[str, set[str]] = {}
     for state in states:
         for key, values in recorded_values(state, store).items():
             beside.setdefault(key, set()).update(values)
-    return said | {key: ", ".join(sorted(values)) for key, values in sorted(beside.items())}
+    return facts | {key: ", ".join(sorted(values)) for key, values in sorted(beside.items())}

@@ -64,5 +64,5 @@ def decoding_of(entry: Entry) -> dict[str, Any] | None:
     method's assistant; see `methods.base.DecodingMethod`.
     """
     with safe_open(entry.file(DELTA), framework="pt") as file:
-        said = (file.metadata() or {}).get("decoding")
-    return None if said is None else json.loads(said)
+        text = (file.metadata() or {}).get("decoding")
+    return None if text is None else json.loads(text)

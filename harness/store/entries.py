@@ -52,13 +52,13 @@ class Entry:
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest where the entry is finished and every file is as the manifest says, else None."""
-        found = self._look()
-        return None if isinstance(found, str) else found
+        state = self._look()
+        return None if isinstance(state, str) else state
 
     def flaw(self) -> str | None:
         """Return what is wrong with the entry, `unfinished` where it has no manifest, None where it is whole."""
-        found = self._look()
-        return found if isinstance(found, str) else None
+        state = self._look()
+        return state if isinstance(state, str) else None
 
     def _look(self) -> dict[str, Any] | str:
         """Return the manifest, or what is wrong with the entry."""
@@ -100,10 +100,10 @@ class Entry:
         self.make()
         with ExitStack() as claims:
             try:
-                held = claims.enter_context(locked(self.file(LOCK), wait=wait))
+                free = claims.enter_context(locked(self.file(LOCK), wait=wait))
             except OSError as error:
                 raise unwritable(self.path, error) from error
-            if not held:
+            if not free:
                 raise EntryLocked(f"{self.name} is in the work of another process.")
             try:
                 yield
@@ -130,8 +130,8 @@ class Entry:
         """Keep the cause of a failure, where it can be written; the entry is tried again by the next run."""
         with suppress(OSError, UserError):
             self.make()
-            said = {"schema": SCHEMA, "cause": redacted(cause), "traceback": redacted(trace)}
-            write_json(self.file("failure.json"), said)
+            failure = {"schema": SCHEMA, "cause": redacted(cause), "traceback": redacted(trace)}
+            write_json(self.file("failure.json"), failure)
 
     def failure(self) -> str | None:
         """Return the cause of the last failure where the entry is not finished."""
@@ -213,8 +213,8 @@ class Store:
             UserError: alone is asked and others work on it, or a file of it cannot be opened.
         """
         try:
-            with locked(self.root / "store.json", shared=not alone, wait=not alone) as held:
-                if not held:
+            with locked(self.root / "store.json", shared=not alone, wait=not alone) as free:
+                if not free:
                     raise UserError(f"Another process works on {self.root}; wait until it ends.")
                 yield
         except PermissionError as error:

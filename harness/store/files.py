@@ -130,9 +130,9 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[b
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            held = _lock(handle, how)
-            if not held or _is_at(handle, path):
-                yield held
+            free = _lock(handle, how)
+            if not free or _is_at(handle, path):
+                yield free
                 return
         finally:
             with suppress(OSError):

@@ -1,6 +1,6 @@
 """What an interrupted job leaves beside the entry that it was making, so that the next one goes on from there.
 
-A piece counts only where its bytes have the sha256 that its sealed note names, and where it was made with the same
+It counts only where its bytes have the sha256 that its sealed note names, and where it was made with the same
 versions on the same kind of device; any other is as good as absent. Finishing the entry removes them (`Entry.commit`).
 """
 
@@ -24,15 +24,15 @@ class PartialResults:
 
     Args:
         entry: it is claimed by this process.
-        stage: what they are pieces of.
-        maker: what must be the same for a piece to be gone on from.
+        stage: what they are partial results of.
+        maker: what must be the same for one to be gone on from.
     """
 
     def __init__(self, entry: Entry, stage: str, maker: Mapping[str, Any]) -> None:
         self.entry, self.stage, self.maker = entry, stage, dict(maker)
 
     def keep(self, number: int, write: Callable[[Path], Any], **facts: Any) -> None:
-        """Write a piece, then its note with the facts; it counts from then on."""
+        """Write one, then its note with the facts; it counts from then on."""
         self.entry.make()
         with atomic(self._file(number)) as staged:
             write(staged)
@@ -40,7 +40,7 @@ class PartialResults:
         write_sealed(self._note(number), {"sha256": sha256, "maker": self.maker, "facts": facts})
 
     def get(self, number: int) -> tuple[Path, dict[str, Any]] | None:
-        """Return a piece's file and facts, None where it does not count."""
+        """Return the file and facts of one, None where it does not count."""
         try:
             note = read_sealed(self._note(number))
             if note["maker"] == self.maker and file_sha256(self._file(number)) == note["sha256"]:
@@ -50,16 +50,16 @@ class PartialResults:
         return None
 
     def last(self) -> tuple[Path, dict[str, Any]] | None:
-        """Return the file and facts of the piece with the highest number of those that count."""
+        """Return the file and facts of the one with the highest number of those that count."""
         return next(filter(None, map(self.get, sorted(self._numbers(), reverse=True))), None)
 
     def rows(
         self, things: Sequence[T], size: int, make: Callable[[Sequence[T]], list[Any]], skip: Callable[[int], None]
     ) -> tuple[list[Any], float]:
-        """Make JSON rows of things, `size` at a time; where that takes several turns, the rows of each are a piece.
+        """Make JSON rows of things, `size` at a time; where that takes several turns, those of each are kept.
 
         Args:
-            skip: told how many things a piece stands for that is there already.
+            skip: told how many things are made already.
 
         Returns:
             The rows of all things, and the seconds that it took to make those that were there.
@@ -67,8 +67,8 @@ class PartialResults:
         rows, before = [], 0.0
         for start in range(0, len(things), size):
             part = things[start : start + size]
-            if (found := self.get(start)) is not None:
-                path, facts = found
+            if (result := self.get(start)) is not None:
+                path, facts = result
                 made = read_jsonl(path)
                 before += facts["seconds"]
                 skip(len(part))
@@ -81,7 +81,7 @@ class PartialResults:
         return rows, before
 
     def clear(self, *, below: int | None = None) -> None:
-        """Remove all pieces, or those with a lower number."""
+        """Remove all, or those with a lower number."""
         for number in self._numbers():
             if below is None or number < below:
                 self._note(number).unlink(missing_ok=True)

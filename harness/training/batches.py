@@ -77,8 +77,8 @@ class Batches:
         self._corpora, self._tokenizer, self._seed, self._device = corpora, tokenizer, seed, device
         self._size, self._length = training.batch_size, training.max_length
         forget_texts = sum(len(topic.texts) for topic in self._forget)
-        each = training.batch_size * training.accumulation
-        self.steps = training.steps or max(1, math.ceil(training.epochs * forget_texts / each))
+        step_texts = training.batch_size * training.accumulation
+        self.steps = training.steps or max(1, math.ceil(training.epochs * forget_texts / step_texts))
 
     def batch(self, step: int) -> Batch:
         """Return a batch by its number (from 0)."""

@@ -89,7 +89,7 @@ class ModelContext(Context):
     @torch.no_grad()
     def frozen_logprobs(self, tokens: Tokens) -> Tensor:
         """Return the frozen model's log-probability of each next token, kept by text."""
-        found = torch.zeros(tokens.ids[:, 1:].shape, device=tokens.ids.device)
+        logprobs = torch.zeros(tokens.ids[:, 1:].shape, device=tokens.ids.device)
         for row, length in enumerate((tokens.last + 1).tolist()):
             ids = tokens.ids[row, :length]
             key = ids.cpu().numpy().tobytes()
@@ -97,8 +97,8 @@ class ModelContext(Context):
                 text = Tokens(ids[None], torch.ones_like(ids[None]))
                 logits = self.passes.logits(text, self._originals)
                 self._references[key] = next_logprobs(logits, text)[0].cpu()
-            found[row, : length - 1] = self._references[key].to(found.device)
-        return found
+            logprobs[row, : length - 1] = self._references[key].to(logprobs.device)
+        return logprobs
 
     def parameters(self, layers: Sequence[int] | None = None, matrices: bool = False) -> list[str]:
         """Return the names of all parameters or of those in some layers, or only of their matrices."""

@@ -47,10 +47,10 @@ class ForwardPasses:
             below: (layer, its output): neither it nor the layers before it run.
         """
         start, output = below or (-1, None)
-        found: dict[int, Tensor] = {}
-        with self._captured(layers, found), self._replaced(start, output, max(layers)), suppress(_DeepEnough):
+        states: dict[int, Tensor] = {}
+        with self._captured(layers, states), self._replaced(start, output, max(layers)), suppress(_DeepEnough):
             self._forward(tokens, parameters or {})
-        return {layer: state if isinstance(state, Tensor) else state[0] for layer, state in found.items()}
+        return {layer: state if isinstance(state, Tensor) else state[0] for layer, state in states.items()}
 
     def logits(
         self,
@@ -68,10 +68,10 @@ class ForwardPasses:
     @torch.no_grad()
     def output(self, tokens: Tokens, layer: int) -> Any:
         """Return what a layer hands on, in its own form: the residual stream, or a tuple that begins with it."""
-        found: dict[int, Any] = {}
-        with self._captured([layer], found), suppress(_DeepEnough):
+        outputs: dict[int, Any] = {}
+        with self._captured([layer], outputs), suppress(_DeepEnough):
             self._forward(tokens, {})
-        return found[layer]
+        return outputs[layer]
 
     def _forward(self, tokens: Tokens, parameters: Mapping[str, Tensor]) -> Any:
         inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask, "use_cache": False}
@@ -128,12 +128,12 @@ class RecentCache:
 
     def __call__(self, tokens: Tokens, asked: Any, answer: Callable[[], Any]) -> Any:
         """Return the held answer, else that of `answer`, which is held then."""
-        for known, wanted, found in self._held:
+        for known, wanted, value in self._held:
             if known is tokens and wanted == asked:
-                return found
-        found = answer()
-        self._held = [*self._held[1 - self._size :], (tokens, asked, found)]
-        return found
+                return value
+        value = answer()
+        self._held = [*self._held[1 - self._size :], (tokens, asked, value)]
+        return value
 
 
 class SharedPrefix:

@@ -60,14 +60,14 @@ class TrainableParameters:
 
     def gradients(self, objective: Tensor, keep_graph: bool) -> dict[str, Tensor]:
         """Return the gradient of a scalar by parameter name; zeros where it does not depend on a parameter."""
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             objective,
             list(self.parameters.values()),
             retain_graph=keep_graph,
             allow_unused=True,
             materialize_grads=True,
         )
-        return dict(zip(self.parameters, found, strict=True))
+        return dict(zip(self.parameters, gradients, strict=True))
 
     def take(self, gradient: dict[str, Tensor]) -> None:
         """Hand a gradient to what the optimiser moves; empties the dictionary."""
@@ -86,12 +86,12 @@ class TrainableParameters:
 
     def delta(self) -> dict[str, Tensor]:
         """Return the tensors that changed, with their new values, in the dtype of the model as loaded, on the CPU."""
-        found = {}
+        delta = {}
         for name, parameter in self.parameters.items():
             new = parameter.detach().to(self.loaded[name])
             if not torch.equal(new, self.originals[name].to(self.loaded[name])):
-                found[name] = new.cpu().clone()
-        return found
+                delta[name] = new.cpu().clone()
+        return delta
 
     def restore(self) -> None:
         """Give the model back its values and dtypes, bit by bit, without gradients."""
@@ -145,14 +145,14 @@ class LoRAParameters(TrainableParameters):
 
     def delta(self) -> dict[str, Tensor]:
         """Return the matrices that changed, merged, in the dtype of the model as loaded, on the CPU."""
-        found = {}
+        delta = {}
         for name in self._targets:
             layer: Any = self.model.get_submodule(name.removesuffix(".weight"))
             base = layer.base_layer.weight.detach()
             new = (base.float() + layer.get_delta_weight(self.NAME).detach().float()).to(self.loaded[name])
             if not torch.equal(new, base.to(self.loaded[name])):
-                found[name] = new.cpu()
-        return found
+                delta[name] = new.cpu()
+        return delta
 
     def restore(self) -> None:
         """Take the factors out of the model."""

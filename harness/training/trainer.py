@@ -53,7 +53,7 @@ class Trainer:
         seed: the cell's training seed.
         device: where it runs.
         depth: decoder layers of the whole model, where `model` is a part of it.
-        checkpointing: see `Passes`.
+        checkpointing: see `ForwardPasses`.
 
     Attributes:
         steps: optimiser steps: `training.steps`, or `training.epochs` over the texts of all forget topics.
@@ -217,7 +217,7 @@ class Trainer:
         sums.clear()
         self._tensors.take(gradient)
         row: dict[str, Any] = {"step": self.step, "topic": ", ".join(dict.fromkeys(batch.topic for batch in batches))}
-        return losses, row | {name: sum(each) / len(each) for name, each in values.items()}
+        return losses, row | {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
 
     def _differentiate(self, objectives: dict[str, Tensor], sums: dict[str, dict[str, Tensor]]) -> None:
         """Add the gradient of each objective to the sums; those of several batches are in the dtype of the updates."""
@@ -227,13 +227,13 @@ class Trainer:
                     f"{self._name}: the loss depends on no trained parameter, the result would be the base unchanged."
                     " Check which parameters and layers its settings name."
                 )
-            found = self._tensors.gradients(objective, keep_graph=left > 0)
-            held = sums.setdefault(name, {})
+            gradients = self._tensors.gradients(objective, keep_graph=left > 0)
+            totals = sums.setdefault(name, {})
             for key, master in self._tensors.masters.items():
-                gradient = found.pop(key)
+                gradient = gradients.pop(key)
                 if self.training.accumulation > 1:
                     gradient = gradient.to(master.dtype)
-                held[key] = held[key] + gradient if key in held else gradient
+                totals[key] = totals[key] + gradient if key in totals else gradient
 
     def _clip(self) -> Tensor:
         """Clip the gradients where the spec says so; return their norm before."""

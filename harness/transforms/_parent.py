@@ -43,13 +43,13 @@ def parent_delta(job: BuildJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 def changed(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return those of some tensors that differ from the base's of their name, in its dtype, on the CPU."""
-    found = {}
+    delta = {}
     for name, tensor in tensors.items():
         own = base[name].detach()
         cast = tensor.to(own.device, own.dtype)
         if not torch.equal(cast, own):
-            found[name] = cast.cpu()
-    return found
+            delta[name] = cast.cpu()
+    return delta
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:

@@ -41,7 +41,7 @@ register = transforms.register
 class TransformResult:
     """What a transform made: a delta, or for an import (digest, folder); a log; and a summary for people.
 
-    `decoding` says what an engine does with the delta's tensors, where they are no changed weights (see `deltas`).
+    `decoding` says what an engine does with the delta's tensors, where they are no changed weights (see `store.delta`).
     `before`: seconds that an interrupted job had spent on it.
     """
 

@@ -22,7 +22,7 @@ class Import(Transform):
         if folder is None:
             raise UserError(f"{job.cell.label} has no folder; pass --checkpoint NAME=FOLDER again.")
         store = Store.open(job.config.store)
-        found = folder_digest(folder, MODEL_FILES, store.digests)
-        if found != job.cell.settings["digest"]:
+        digest = folder_digest(folder, MODEL_FILES, store.digests)
+        if digest != job.cell.settings["digest"]:
             raise UserError(f"{folder} changed while the run was planned; run again.")
-        return TransformResult(imported=(found, str(folder.resolve())))
+        return TransformResult(imported=(digest, str(folder.resolve())))

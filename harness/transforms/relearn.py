@@ -54,8 +54,8 @@ class LanguageModelling(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of the batch's forget text."""
-        found = next_logprobs(self.context.logits(batch.forget), batch.forget)
-        return {"forget": -found.sum() / batch.forget.mask[:, 1:].sum()}
+        logprobs = next_logprobs(self.context.logits(batch.forget), batch.forget)
+        return {"forget": -logprobs.sum() / batch.forget.mask[:, 1:].sum()}
 
 
 @register("relearn")
@@ -72,7 +72,7 @@ class Relearn(Stress):
         training = TrainingSpec.parse(job.cell.settings["training"], job.cell.label)
         method = LanguageModelling(RelearnSettings.parse(job.cell.settings["settings"], job.cell.label))
         text = relearn_text(job)
-        corpora = Corpora(text, [each for topic in text.values() for each in topic])
+        corpora = Corpora(text, [passage for topic in text.values() for passage in topic])
         model, tokenizer = base_model(job.model, job.config.device, training.precision)
         base = dict(model.named_parameters())
         delta = parent_delta(job, base)
@@ -105,6 +105,6 @@ def relearn_text(job: BuildJob) -> dict[str, list[str]]:
     """Read the track's text for relearning, by topic; raise a `UserError` where it is not the cell's."""
     sources = job.corpora.relearn if job.corpora is not None else {}
     rows = {topic: load_rows(source, job.folder) for topic, source in sources.items()}
-    if {topic: found.digest for topic, found in rows.items()} != job.cell.settings["data"]["relearn"]:
+    if {topic: dataset.digest for topic, dataset in rows.items()} != job.cell.settings["data"]["relearn"]:
         raise UserError(f"The text for {job.cell.label} changed while the run was planned; run again.")
-    return {topic: texts(found.rows, sources[topic]) for topic, found in rows.items()}
+    return {topic: texts(dataset.rows, sources[topic]) for topic, dataset in rows.items()}

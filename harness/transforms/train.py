@@ -93,12 +93,12 @@ def _run(job: BuildJob, report: OnEvent, trainer: Trainer) -> float:
     The state is kept now and then, at most a twentieth of the time. An error of training takes it away: what is begun
     again after a repair has nothing of before it.
     """
-    pieces = PartialResults(
+    partials = PartialResults(
         Store.open(job.config.store).entry("cells", job.cell.id), "training", environment_facts(job.config)
     )
     before = 0.0
-    if (found := pieces.last()) is not None:
-        path, facts = found
+    if (last := partials.last()) is not None:
+        path, facts = last
         trainer.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         before = facts["seconds"]
     started = saved = time.monotonic()
@@ -110,15 +110,15 @@ def _run(job: BuildJob, report: OnEvent, trainer: Trainer) -> float:
         now = time.monotonic()
         if now - saved >= pause and trainer.step < trainer.steps:
             state = trainer.state_dict()
-            pieces.keep(trainer.step, lambda path: torch.save(state, path), seconds=before + now - started)
-            pieces.clear(below=trainer.step)
+            partials.keep(trainer.step, lambda path: torch.save(state, path), seconds=before + now - started)
+            partials.clear(below=trainer.step)
             saved = time.monotonic()
             pause = max(SAVE_EVERY, 20 * (saved - now))
 
     try:
         trainer.run(on_step)
     except Exception:
-        pieces.clear()
+        partials.clear()
         raise
     return before
 

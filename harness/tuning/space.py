@@ -52,11 +52,11 @@ def space_of(method: str, suite: SuiteSpec, depth: int, fixed: Values) -> Space:
 
 
 def _named(name: str, suite: SuiteSpec, known: Mapping[str, Any]) -> dict[str, Range]:
-    found = suite.search.get(name, {})
-    for key in found:
+    ranges = suite.search.get(name, {})
+    for key in ranges:
         if key not in known:
             raise UserError(f"search.{name} of suite {suite.name}: unknown setting {key!r}.{suggest(key, known)}")
-    return {key: Range(where.low, where.high, where.log) for key, where in found.items()}
+    return {key: Range(where.low, where.high, where.log) for key, where in ranges.items()}
 
 
 def _distribution(where: Range | Depth, depth: int) -> IntDistribution | FloatDistribution:

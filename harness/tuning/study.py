@@ -210,7 +210,7 @@ def tune(
             f"Training seed {BOARD_SEED} is also that of boards: settings are fitted to its draws."
             " Leave out --seeds to avoid it."
         )
-    found: list[Trial] = []
+    all_trials: list[Trial] = []
     for track in tuning.tracks:
         searches = {name: _search(tuning, name, track) for name in tuning.methods}
         trials: list[Trial] = []
@@ -226,8 +226,8 @@ def tune(
             failed = sum(trial.s_unlearning is None for trial in trials)
             say(f"{track}: {start + count} of {tuning.budget} trials a method, {failed} failed")
         _keep_plan(tuning, track, trials, output)
-        found += trials
-    return found
+        all_trials += trials
+    return all_trials
 
 
 def _rounds(budget: int) -> Iterator[tuple[int, int]]:
@@ -267,10 +267,10 @@ def _run(
     known = {canonical((trial.method, trial.settings, trial.training)): trial for trial in before}
     new = {key: label for label, v in reversed(variants.items()) if (key := _key_of(v)) not in known}
     if new:
-        asked = {label: variants[label] for label in reversed(new.values())}
-        result = run(_round(tuning.request, tuning.suite, track, asked), output, options)
+        new_variants = {label: variants[label] for label in reversed(new.values())}
+        result = run(_round(tuning.request, tuning.suite, track, new_variants), output, options)
         rows = {row["variant"]: row for row in result.board.rows}
-        known |= {key: _trial(track, label, asked[label], rows[label], result) for key, label in new.items()}
+        known |= {key: _trial(track, label, new_variants[label], rows[label], result) for key, label in new.items()}
     return [replace(known[_key_of(v)], trial=label) for label, v in variants.items()]
 
 
@@ -306,7 +306,7 @@ def _keep_plan(tuning: Study, track: str, trials: Sequence[Trial], output: Path)
 
 def best_trials(trials: Sequence[Trial]) -> dict[str, dict[str, Trial]]:
     """Return per track and method the best trial that finished; of equal ones the first."""
-    found: dict[str, dict[str, Trial]] = {}
+    best: dict[str, dict[str, Trial]] = {}
     for trial in sorted((trial for trial in trials if trial.s_unlearning is not None), key=lambda trial: trial.order):
-        found.setdefault(trial.track, {}).setdefault(trial.method, trial)
-    return found
+        best.setdefault(trial.track, {}).setdefault(trial.method, trial)
+    return best

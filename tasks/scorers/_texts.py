@@ -29,9 +29,9 @@ def folder_of(path: str, *needed: str) -> Path:
         raise UserError(f"Judge folder {path} does not exist; pass another with --scorer.")
     for name in needed:
         if not (folder / name).is_file():
-            found = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
+            names = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
             raise UserError(
-                f"Judge folder {path} has no {name}; it holds {found}. Add it, or pass another with --scorer."
+                f"Judge folder {path} has no {name}; it holds {names}. Add it, or pass another with --scorer."
             )
     return folder
 
@@ -74,20 +74,20 @@ def in_batches(
 
     tokens, untokenised = _attempt(encode, texts)
     order = sorted(tokens, key=lambda index: len(tokens[index]))
-    found: dict[int, float] = {}
+    scores: dict[int, float] = {}
     unjudged: list[Exception] = []
     for start in range(0, len(order), BATCH):
         chosen = order[start : start + BATCH]
         try:
-            found |= dict(zip(chosen, judge([tokens[index] for index in chosen]), strict=True))
+            scores |= dict(zip(chosen, judge([tokens[index] for index in chosen]), strict=True))
         except Exception:
             alone, causes = _attempt(lambda row: judge([row])[0], [tokens[index] for index in chosen])
-            found |= {chosen[place]: value for place, value in alone.items()}
+            scores |= {chosen[place]: value for place, value in alone.items()}
             unjudged += causes
     if failures := untokenised + unjudged:
         judge([encode(ORDINARY)])
         logger.warning("%d of %d texts could not be judged: %s", len(failures), len(texts), failures[0])
-    values = [found.get(index, math.nan) for index in range(len(texts))]
+    values = [scores.get(index, math.nan) for index in range(len(texts))]
     return [round(value, DIGITS) if math.isfinite(value) else None for value in values]
 
 

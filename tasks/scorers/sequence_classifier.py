@@ -75,12 +75,12 @@ def toxic_label(labels: Mapping[Any, str], folder: str) -> int:
     if len(names) == 1:
         return next(iter(names))
     for wanted in TOXIC_NAMES:
-        found = [index for index, name in names.items() if name == wanted]
-        if len(found) == 1:
-            others = [name for index, name in names.items() if name in TOXIC_NAMES and index != found[0]]
+        indices = [index for index, name in names.items() if name == wanted]
+        if len(indices) == 1:
+            others = [name for index, name in names.items() if name in TOXIC_NAMES and index != indices[0]]
             if others and wanted not in ("toxic", "toxicity"):
                 break
-            return found[0]
+            return indices[0]
     if names == {0: "label0", 1: "label1"}:
         return 1
     listed = ", ".join(f"{index}: {labels[index]}" for index in sorted(labels))
