@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from unlearn_bench.harness.models import cache as resident
+from unlearn_bench.harness.models import cache as model_cache
 from unlearn_bench.harness.models.layers import decoder_layers
 from unlearn_bench.harness.models.load import ModelSpec
 from unlearn_bench.harness.planning.build import make_plan
@@ -21,9 +21,9 @@ from unlearn_bench.methods.testing import tiny_model, tiny_tokenizer
 def spec(tmp_path: Path):
     tiny_model().save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    resident._base.clear()
+    model_cache._base.clear()
     yield ModelSpec(name="tiny", path=str(tmp_path), dtype="bfloat16")
-    resident._base.clear()
+    model_cache._base.clear()
 
 
 def depth(model) -> int:
@@ -31,15 +31,15 @@ def depth(model) -> int:
 
 
 def test_a_deeper_part_serves_a_method_that_reads_less_and_not_the_other_way_round(spec):
-    deep, _ = resident.base_model(spec, "cpu", "mixed", 6)
+    deep, _ = model_cache.base_model(spec, "cpu", "mixed", 6)
     assert depth(deep) == 6
-    assert resident.base_model(spec, "cpu", "reference", 4)[0] is deep
-    whole, _ = resident.base_model(spec, "cpu", "mixed", None)
+    assert model_cache.base_model(spec, "cpu", "reference", 4)[0] is deep
+    whole, _ = model_cache.base_model(spec, "cpu", "mixed", None)
     assert depth(whole) == 9
-    assert resident.base_model(spec, "cpu", "mixed", 8)[0] is whole
+    assert model_cache.base_model(spec, "cpu", "mixed", 8)[0] is whole
     assert deep.dtype == whole.dtype == torch.bfloat16
-    assert resident.base_model(spec, "cpu", "float32", 4)[0].dtype == torch.float32
-    assert len(resident._base) == 1
+    assert model_cache.base_model(spec, "cpu", "float32", 4)[0].dtype == torch.float32
+    assert len(model_cache._base) == 1
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def job(spec, tmp_path):
 
 
 def held() -> list[int | None]:
-    return [layers for layers, *_ in resident._base.values()]
+    return [layers for layers, *_ in model_cache._base.values()]
 
 
 def test_only_the_layers_that_a_method_reads_are_loaded(job):
@@ -66,7 +66,7 @@ def test_only_the_layers_that_a_method_reads_are_loaded(job):
 
 def test_a_method_that_reads_more_than_when_traced_gets_the_whole_model(job, monkeypatch):
     expected = train.Train().make(job, lambda event: None).delta
-    resident._base.clear()
+    model_cache._base.clear()
     monkeypatch.setattr(train, "_read_layers", lambda job, config: 6)
     found = train.Train().make(job, lambda event: None).delta
     assert held() == [None]

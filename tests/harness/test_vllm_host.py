@@ -10,7 +10,7 @@ from unlearn_bench.harness.engines import _vllm_host
 from unlearn_bench.harness.engines.base import Engine, engines
 from unlearn_bench.harness.engines.vllm import VLLMEngine
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.models import cache as resident
+from unlearn_bench.harness.models import cache as model_cache
 from unlearn_bench.harness.models.load import ModelSpec
 from unlearn_bench.harness.planning.build import resolve_engine
 
@@ -83,9 +83,9 @@ def test_a_worker_keeps_one_engine_where_it_stands_alone_and_drops_a_broken_one(
         return fake
 
     def get(name: str, model: str, **options):
-        return resident.engine(engines.get(name), ModelSpec(name=model), "cpu", 4, options)
+        return model_cache.engine(engines.get(name), ModelSpec(name=model), "cpu", 4, options)
 
-    monkeypatch.setattr(resident, "_engines", {})
+    monkeypatch.setattr(model_cache, "_engines", {})
     with engines.temporary("alone", kind(True)), engines.temporary("shared", kind(False)):
         first = get("alone", "a", max_num_seqs=3)
         assert get("alone", "a", max_num_seqs=3) is first
