@@ -95,7 +95,7 @@ def read_jsonl(path: Path) -> list[Any]:
 
 
 def _parse(text: str) -> Any:
-    """Parse JSON, NaN and infinities too, which it does not have and Python writes."""
+    """Parse JSON, NaN and infinities too, which it does not have and Python writes; integers are of 64 bits."""
     try:
         return orjson.loads(text)
     except ValueError:

@@ -80,7 +80,10 @@ def test_a_writer_that_fails_leaves_no_file_and_no_temporary(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
 
 
-@given(rows=st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none(), max_size=3), max_size=5))
+INTEGERS = st.integers(-(2**63), 2**64 - 1)
+
+
+@given(rows=st.lists(st.dictionaries(st.text(), st.text() | INTEGERS | st.none(), max_size=3), max_size=5))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 def test_json_lines_come_back_as_they_were(tmp_path: Path, rows: list[dict]) -> None:
     write_jsonl(tmp_path / "rows.jsonl", rows)
