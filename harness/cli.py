@@ -15,6 +15,7 @@ from .commands.maintenance import doctor, export, gc, merge, verify
 from .commands.results import compare, items, leaderboard, report
 from .commands.tuning import tune
 from .errors import UserError, redacted, suggest
+from .runtime import PROJECT
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -55,7 +56,7 @@ def main(ctx: click.Context, verbose: int, quiet: bool) -> None:
     if named not in LEVELS:
         raise UserError(f"UNLEARN_BENCH_LOG is {named!r}, which is no level.{suggest(named, LEVELS)}")
     level = logging.ERROR if quiet else (LEVELS[named], logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logger, handler = logging.getLogger(__name__.partition(".")[0]), LogLines()
+    logger, handler = logging.getLogger(PROJECT), LogLines()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
     before = logger.level
     logger.setLevel(level)

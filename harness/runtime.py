@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+PROJECT = __name__.partition(".")[0]
+"""The logger above all of the project's."""
 BOARD_SEED = 0
 """With what boards' methods are trained, unless other seeds are asked for."""
 TUNING_SEED = 1000

@@ -61,7 +61,7 @@ class Board(BoardData):
         spec = self.spec
         suite = " ".join(f"{spec.suite} (revision {spec.revision})".split())
         blocks = ["\n".join((f"% Leaderboard: {suite}. Needs", *(f"% {package}" for package in PACKAGES)))]
-        sentences = {(verdict["model"], verdict["track"]): verdict["sentence"] for verdict in self.verdicts}
+        sentences = self.sentences()
         for (model, track), rows in self.tables():
             where, label = f"{model}, {track}", f"{spec.suite}-{model}-{track}"
             verdict = sentences.get((model, track), "")

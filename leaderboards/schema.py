@@ -277,6 +277,10 @@ class BoardData:
         for key, group in groupby(self.rows, key=lambda row: (row["model"], row["track"])):
             yield key, list(group)
 
+    def sentences(self) -> dict[tuple[str, str], str]:
+        """Return what is claimed of each (model, track)."""
+        return {(verdict["model"], verdict["track"]): verdict["sentence"] for verdict in self.verdicts}
+
 
 ADDED: dict[str, Any] = {
     "changes": "weights",

@@ -19,9 +19,8 @@ from typing import Any
 from ..errors import EntryLocked, JobError, UserError, redacted
 from ..jobs.job import Job
 from ..jobs.worker import run_job
+from ..runtime import PROJECT, Event, OnEvent
 
-PROJECT = __name__.partition(".")[0]
-"""The logger above all of the project's."""
 WHERE = signal.SIGUSR1
 """Makes a worker print where each of its threads stands."""
 
@@ -86,6 +85,14 @@ def _forwarded(level: int, report: Callable[[Any], None]) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+def relay(message: Event | logging.LogRecord, report: OnEvent) -> None:
+    """Hand on what a worker sends while it works: a log record to its logger, an event to `report`."""
+    if isinstance(message, logging.LogRecord):
+        logging.getLogger(message.name).handle(message)
+    else:
+        report(message)
 
 
 def outcome(job: Job, report: Callable[[Any], None]) -> Exception | None:

@@ -246,10 +246,8 @@ class LocalExecutor(Executor):
         ended = not worker.process.is_alive()
         try:
             for message in _messages(worker.pipe):
-                if isinstance(message, Event):
-                    self.report(message)
-                elif isinstance(message, logging.LogRecord):
-                    logging.getLogger(message.name).handle(message)
+                if isinstance(message, Event | logging.LogRecord):
+                    _worker.relay(message, self.report)
                 else:
                     worker.settle(message)
                     ended = ended or isinstance(message, JobError)

@@ -21,6 +21,7 @@ from ..jobs.job import Job
 from ..runtime import OnEvent
 from ..transforms.base import BuildJob
 from ._ray import TICK, RayWorker, amounts, connect, ended, needs, noted, unstarted
+from ._worker import relay
 from .base import ClusterExecutor, register
 
 STARTS = 3
@@ -239,10 +240,7 @@ class RayExecutor(ClusterExecutor):
         errors = self._ray.exceptions
         if ref == self._next_event:
             for event in [self._ray.get(ref), *self._events.get_nowait_batch(self._events.qsize())]:
-                if isinstance(event, logging.LogRecord):
-                    logging.getLogger(event.name).handle(event)
-                else:
-                    self.report(event)
+                relay(event, self.report)
             self._next_event = self._events.actor.get.remote()
             return
         slot = next(slot for slot in self._slots if slot.ref == ref)

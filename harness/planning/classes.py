@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import cloudpickle
@@ -62,9 +63,15 @@ def unpack(classes: Mapping[str, bytes], method: str | None, asked: Iterable[str
         if key not in classes:
             continue
         try:
-            registry.put(name, cloudpickle.loads(classes[key]))
+            registry.put(name, _loaded(classes[key]))
         except Exception as error:
             raise UserError(f"A worker cannot load the {key!r}: {first_line(error)} Or {INSTEAD}.") from error
+
+
+@cache
+def _loaded(packed: bytes) -> type[Any]:
+    """Return a packed class: one object a process, however many of its jobs bring it."""
+    return cloudpickle.loads(packed)
 
 
 def source_of(kind: type) -> dict[str, str]:

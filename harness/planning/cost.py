@@ -103,7 +103,7 @@ def training_cost(
     mixed = training.precision == "mixed" and dtype == "bfloat16"
     own = mixed or training.precision == "reference"
     rate = dtype if own else training.precision.replace("mixed", "float32")
-    width, size = _bytes(dtype if own else "float32"), training.batch_size
+    width, size = width_of(dtype if own else "float32"), training.batch_size
     changed, first = sum(sizes.parameters[name] for name in work.trained), sizes.first(work.trained)
     trained, beside = (changed, 0) if work.elements is None else (work.elements, work.elements)
     tokens = {text: size * corpus.tokens(text, training.max_length) for text in ("forget", "retain", "probe")}
@@ -146,7 +146,7 @@ def training_cost(
     return CostEstimate(
         memory_bytes=sizes.loaded(work) * width + state + max(backward, combining, 4 * trained * copied) + OVERHEAD,
         seconds=setup + steps * (training.accumulation * batch + 4 * state / profile.bandwidth),
-        disk_bytes=changed * _bytes(dtype) + steps * STEP_BYTES,
+        disk_bytes=changed * width_of(dtype) + steps * STEP_BYTES,
     )
 
 
@@ -154,7 +154,7 @@ def evaluation_cost(
     sizes: ModelSizes, planned: PlannedTask, dtype: str, batch_size: int, profile: DeviceProfile = A100
 ) -> CostEstimate:
     """Return what one task costs on one checkpoint, without the judge."""
-    task, width = planned.without_data(), _bytes(dtype)
+    task, width = planned.without_data(), width_of(dtype)
     work = task.workload()
     rows = work.sequences * planned.count
     weights, matrices = sizes.total * width, sum(sizes.matrices)
@@ -189,7 +189,8 @@ def evaluation_cost(
     return CostEstimate(peak, seconds, planned.count * (PROMPT_BYTES + work.sequences * SAMPLE_BYTES))
 
 
-def _bytes(dtype: str) -> int:
+def width_of(dtype: str) -> int:
+    """Return the bytes of a value of a dtype by its name."""
     return getattr(torch, dtype).itemsize
 
 

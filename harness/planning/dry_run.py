@@ -11,7 +11,7 @@ from tabulate import tabulate
 from ..records import Printable
 from ..store.entries import Store
 from .build import make_plan
-from .devices import A100
+from .devices import A100, GIB
 from .plan import Plan, PlannedCell
 from .request import Request
 from .sources import SourceReader
@@ -34,7 +34,7 @@ class RoundedCost:
         """Round an estimate, where there is one."""
         if estimate is None:
             return None
-        gpu, disk = estimate.memory_bytes / 2**30, estimate.disk_bytes / 2**30
+        gpu, disk = estimate.memory_bytes / GIB, estimate.disk_bytes / GIB
         return cls(round(gpu, 1), round(estimate.seconds / 3600, 2), round(disk, 2))
 
 
@@ -99,7 +99,7 @@ class DryRun(Printable):
                 f"All cells: at most {self.total.gpu_gib} GiB of GPU memory, {self.total.hours} GPU hours,"
                 f" {self.total.disk_gib} GiB of disk. {self.assumptions}"
             )
-        large = [cell.name for cell in self.cells if cell.cost and cell.cost.gpu_gib > A100.memory / 2**30]
+        large = [cell.name for cell in self.cells if cell.cost and cell.cost.gpu_gib > A100.memory / GIB]
         lines += [f"Too large for {A100.name}: {', '.join(dict.fromkeys(large))}."] if large else []
         lines += ["", *(f"Not reached: {cause}" for cause in self.unreached)] if self.unreached else []
         return "\n".join(lines) + "\n"

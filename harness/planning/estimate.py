@@ -30,9 +30,9 @@ from .cost import (
     CostEstimate,
     DeviceProfile,
     ModelSizes,
-    _bytes,
     evaluation_cost,
     training_cost,
+    width_of,
 )
 from .plan import Plan, PlannedCell
 
@@ -157,7 +157,7 @@ def _cost(
     tasks = plan.tasks_of(cell).values()
     measured = [evaluation_cost(sizes, task, spec.dtype, batch_size, profile) for task in tasks]
     made = _making(plan, cell, model, sizes, corpora, profile)
-    beside = sizes.total * _bytes(spec.dtype) if cell.spec.transform == "import" else 0
+    beside = sizes.total * width_of(spec.dtype) if cell.spec.transform == "import" else 0
     peak = max((one.memory_bytes for one in measured), default=0) + beside
     return CostEstimate(
         max(made.memory_bytes, peak),
@@ -190,12 +190,12 @@ def _making(
         return training_cost(sizes, work, training, corpora[spec.track or ""], dtype, profile)
     if spec.transform == "quantise":
         rounded = sum(sizes.parameters[name] for name, _ in linear_weights(model))
-        return CostEstimate(_bytes(dtype) * sizes.total + OVERHEAD, 0.0, _bytes(dtype) * rounded)
+        return CostEstimate(width_of(dtype) * sizes.total + OVERHEAD, 0.0, width_of(dtype) * rounded)
     if spec.transform == "noise":
         parents = plan.trained(cell.model, spec.track or "", spec.seed or 0)
         changed = {name for parent in parents for name in _work(plan, parent, model)[0].trained}
-        delta = _bytes(dtype) * sum(sizes.parameters[name] for name in changed)
-        return CostEstimate(_bytes(dtype) * sizes.total + OVERHEAD, 0.0, delta)
+        delta = width_of(dtype) * sum(sizes.parameters[name] for name in changed)
+        return CostEstimate(width_of(dtype) * sizes.total + OVERHEAD, 0.0, delta)
     return CostEstimate(0, 0.0, 0)
 
 

@@ -14,7 +14,7 @@ from ...reports.comparison.model import Side, info_facts, suite_facts
 from ...reports.comparison.report import ComparisonReport
 from ..errors import UserError
 from ..planning.plan import Plan, PlannedCell
-from ..planning.status import find_cell, settle, status_of
+from ..planning.status import CellStatus, find_cell, status_of, statuses
 from ..store.entries import Store
 from .board import board_of, board_spec, checkpoint
 from .provenance import RECORDED, recorded_values
@@ -103,15 +103,17 @@ def _pair(plan: Plan, store: Store, a: PlannedCell, b: PlannedCell) -> Compariso
     model = a.model if a.model == b.model else f"{a.model} → {b.model}"
     variant = names[0] if names[0] == names[1] else f"{a.spec.label} → {b.spec.label}"
     sides = []
-    checkpoints = [_checkpoint(plan, store, spec, cell) for cell in (a, b)]
+    cells = [status_of(plan, cell, store) for cell in (a, b)]
+    checkpoints = [_checkpoint(plan, store, spec, status) for status in cells]
     kind = "method" if {result.kind for result in checkpoints} - set(NULLS) else "base"
-    for name, cell, result in zip(names, (a, b), checkpoints, strict=True):
+    for name, status, result in zip(names, cells, checkpoints, strict=True):
+        cell = status.cell
         if result.status != "ok":
             raise UserError(
                 f"{cell.spec.label} is not measured ({result.failure or 'not run yet'}); evaluate it first."
             )
         row = replace(result, model=model, track=next(iter(tracks), None), variant=variant, kind=kind, seed=None)
-        identity = {"cell": _cell_facts(plan, store, cell), "model": _flat(plan.models[cell.model].identity())}
+        identity = {"cell": _cell_facts(status, store), "model": _flat(plan.models[cell.model].identity())}
         task_facts = {(model, task): facts for (own, task), facts in _asked(plan, spec).items() if own == cell.model}
         sides.append(Side(name, spec, identity, task_facts, [row]))
     return ComparisonReport(names[0], names[1], [compare_sides(*sides)])
@@ -119,7 +121,7 @@ def _pair(plan: Plan, store: Store, a: PlannedCell, b: PlannedCell) -> Compariso
 
 def _side(name: str, plan: Plan, store: Store) -> Side:
     spec = board_spec(plan)
-    cells = [settle(plan, cell, store) for cell in plan.cells]
+    cells = statuses(plan, store)
     task_facts = _asked(plan, spec)
     identity: dict[str, Mapping[str, str]] = {
         "suite": {**suite_facts(spec), "seeds": ", ".join(map(str, plan.seeds)), "engine": plan.engine},
@@ -128,9 +130,9 @@ def _side(name: str, plan: Plan, store: Store) -> Side:
             f"task {task}": {key: value for key, value in facts.items() if key != "chat template"}
             for (_, task), facts in task_facts.items()
         },
-        **{f"{cell.model} · {cell.spec.label}": _cell_facts(plan, store, cell) for cell in cells},
+        **{f"{status.cell.model} · {status.cell.spec.label}": _cell_facts(status, store) for status in cells},
     }
-    return Side(name, spec, identity, task_facts, [_checkpoint(plan, store, spec, cell) for cell in cells])
+    return Side(name, spec, identity, task_facts, [_checkpoint(plan, store, spec, status) for status in cells])
 
 
 def _asked(plan: Plan, spec: BoardSpec) -> dict[tuple[str, str], dict[str, str]]:
@@ -146,16 +148,16 @@ def _asked(plan: Plan, spec: BoardSpec) -> dict[tuple[str, str], dict[str, str]]
     return task_facts
 
 
-def _cell_facts(plan: Plan, store: Store, cell: PlannedCell) -> dict[str, str]:
+def _cell_facts(status: CellStatus, store: Store) -> dict[str, str]:
     """Return a cell's settings, and what was recorded when it was made and measured."""
-    circumstances = recorded_values(status_of(plan, cell, store), store)
+    circumstances = recorded_values(status, store)
     beside = {f"recorded {key}": ", ".join(circumstances[key]) for key in RECORDED if key in circumstances}
-    return {**_flat(cell.spec.settings), **beside}
+    return {**_flat(status.cell.spec.settings), **beside}
 
 
-def _checkpoint(plan: Plan, store: Store, spec: BoardSpec, cell: PlannedCell) -> Checkpoint:
+def _checkpoint(plan: Plan, store: Store, spec: BoardSpec, status: CellStatus) -> Checkpoint:
     needed = {task for roles in spec.tracks.values() for task in (roles.forget_task, roles.retain_task)}
-    return checkpoint(status_of(plan, cell, store), store, set(plan.tasks) - needed, ())
+    return checkpoint(status, store, set(plan.tasks) - needed, ())
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -24,7 +24,7 @@ def to_markdown(board: BoardData) -> str:
     blocks = [f"# Leaderboard: {spec.suite} (revision {spec.revision})"]
     if spec.description:
         blocks.append(wrapped(spec.description))
-    sentences = {(verdict["model"], verdict["track"]): verdict["sentence"] for verdict in board.verdicts}
+    sentences = board.sentences()
     for (model, track), rows in board.tables():
         measured = any(row["forget"] and row["retain"] for row in rows)
         blocks.append(f"## {model} · {track}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...leaderboards.text.format import squeeze
 from ..data import Cell
@@ -55,12 +55,7 @@ def losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
             else:
                 _loss_lines(axes, logged[variant], names[variant], every)
                 axes.set_title(squeeze(variant, 30))
-            axes.grid(color=FAINT, alpha=0.13, linewidth=0.8)
-            axes.tick_params(labelsize=8)
-        for axes in grid.flat[len(panels) :]:
-            axes.set_visible(False)
-        for axes in grid[-1]:
-            axes.set_xlabel("step")
+        _finish(grid, len(panels))
         for place, name in enumerate(every[:MOST_LINES]):
             grid[0, 0].plot([], [], color=COLOURS[place], linestyle=DASHES[place], label=name)
         figure.legend(loc="outside lower center", ncols=4, handlelength=2.6)
@@ -73,6 +68,17 @@ def losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
         f"logarithm; a line a seed{learned}{some}"
     )
     return draw(key, caption, words, (WIDTH, 0.7 + 1.75 * math.ceil(len(panels) / 2)), paint)
+
+
+def _finish(grid: Any, panels: int) -> None:
+    """Give the panels of a grid of axes their lines and scales, and take the axes after them away."""
+    for axes in grid.flat[:panels]:
+        axes.grid(color=FAINT, alpha=0.13, linewidth=0.8)
+        axes.tick_params(labelsize=8)
+    for axes in grid.flat[panels:]:
+        axes.set_visible(False)
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
 
 
 def _by_variant(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
@@ -177,12 +183,7 @@ def layer_losses(key: str, cells: Sequence[Cell], title: str) -> Plot | None:
             axes.margins(x=0.02)
             label_beside(axes, names, height - 0.6)
             axes.set_title(squeeze(variant, 34))
-            axes.grid(color=FAINT, alpha=0.13, linewidth=0.8)
-            axes.tick_params(labelsize=8)
-        for axes in grid.flat[len(drawn) :]:
-            axes.set_visible(False)
-        for axes in grid[-1]:
-            axes.set_xlabel("step")
+        _finish(grid, len(drawn))
         for axes in grid[:, 0]:
             axes.set_ylabel("(h·w)²")
 
