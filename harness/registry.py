@@ -41,25 +41,32 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, package: str, group: str) -> None:
         self.kind, self.package, self.group = kind, package, group
         self._found: dict[str, T] = {}
+        self._sent: set[str] = set()
         self._scanned = False
         self.broken: dict[str, str] = {}
 
     def register(self, name: str) -> Callable[[Registration], Registration]:
-        """Return a decorator that puts a class or function under `name`; a second owner of a name is an error."""
+        """Return a decorator that puts a class or function under `name`; a second owner of a name is an error.
+
+        A name that `put` filled keeps what it has: the module of a class that was sent may be imported afterwards.
+        """
 
         check_name(self.kind, name)
 
         def decorate(thing: Registration) -> Registration:
+            if name in self._sent:
+                return thing
             taken = _path(self._found.get(name, thing))
             if taken != _path(thing):
                 raise UserError(f"The {self.kind} name {name!r} is taken by {taken}; rename {_path(thing)}.")
-            self.put(name, thing)  # pyright: ignore[reportArgumentType]
+            self._found[name] = thing  # pyright: ignore[reportArgumentType]
             return thing
 
         return decorate
 
     def put(self, name: str, thing: T) -> None:
-        """Put a thing under a name, whatever stands there."""
+        """Put a thing that another process sent under a name, whatever stands there or is registered later."""
+        self._sent.add(name)
         self._found[name] = thing
 
     def name_of(self, thing: T) -> str:

@@ -102,6 +102,15 @@ def test_a_name_that_is_taken_is_refused() -> None:
         make_plan(Request(methods=[type("RMU", (RMU,), {})], **QUICK), None)
 
 
+def test_a_sent_class_stays_where_its_module_is_imported_afterwards() -> None:
+    """A class that was sent by value has another path than the one that its module registers."""
+    registry = Registry("method", "unlearn_bench.methods", "unlearn_bench.methods")
+    sent = type("Faulty", (RMU,), {"__module__": "unlearn_faulty"})
+    registry.put("faulty", sent)
+    registry.register("faulty")(SignFlip)
+    assert registry.get("faulty") is sent
+
+
 def test_what_is_no_method_or_no_task_is_refused() -> None:
     with pytest.raises(UserError, match="takes names and classes of methods"):
         make_plan(Request(methods=[Perplexity], **QUICK), None)
