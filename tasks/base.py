@@ -205,6 +205,10 @@ class Scorer(ABC):
     def __init__(self, folder: str, device: str = "cpu") -> None:
         """Load the judge; raise a `UserError` that says what is missing."""
 
+    @classmethod  # noqa: B027
+    def check(cls, folder: str) -> None:
+        """Raise a `UserError` on what the folder's headers alone say against it; planning asks, and loads nothing."""
+
     @abstractmethod
     def score(self, texts: Sequence[str]) -> list[float | None]:
         """Return the probability that each text is toxic, or None where it could not be judged."""

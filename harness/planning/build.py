@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ...methods.base import methods
-from ...tasks.base import tasks
+from ...tasks.base import scorers, tasks
 from ..data import corpora_digests
 from ..engines.base import engines
 from ..errors import UserError, suggest
-from ..models.load import MODEL_FILES, ModelSpec, check_layout, named_model, resolve_models
+from ..models.fit import check_weights
+from ..models.load import MODEL_FILES, ModelSpec, described, named_model, resolve_models
 from ..registry import check_name
 from ..store.entries import Store
 from ..store.files import folder_digest
@@ -31,6 +32,9 @@ from .stress import choose_stresses, derived_cells
 from .variants import choose_variants, overrides, runnable
 
 logger = logging.getLogger(__name__)
+
+SHIPPED = Path(__file__).resolve().parents[1] / "suites"
+"""The folder of the suites, and models, of this package."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         raise UserError("The null `unrelated` is a method trained on other text: name one with --methods.")
     stress = choose_stresses(request.stress or (), suite, tracks)
     models = _models(request, suite, store, reader)
+    _check_models(models.values())
     return Inputs(
         request=request,
         suite=suite,
@@ -244,6 +249,13 @@ def _models(request: Request, suite: SuiteSpec, store: Store | None, reader: Sou
     return models
 
 
+def _check_models(models: Iterable[ModelSpec]) -> None:
+    """Raise a `UserError` where the weights of a model that lies here do not fit it; this package's own do."""
+    for model in models:
+        if model.path is not None and Path(model.path).is_dir() and SHIPPED not in Path(model.path).resolve().parents:
+            check_weights(described(model), Path(model.path))
+
+
 def resolve_engine(name: str, options: Mapping[str, Any]) -> str:
     """Return a registered engine's name; `auto` is vLLM where it is installed and usable, else transformers.
 
@@ -280,7 +292,7 @@ def _imports(request: Request, models: Mapping[str, ModelSpec], store: Store | N
     imports = {}
     for label, folder in request.checkpoints.items():
         check_name("checkpoint", label)
-        check_layout(f"Checkpoint {label}: {folder}", folder)
+        check_weights(f"Checkpoint {label}: {folder}", folder)
         imports[label] = (folder, folder_digest(folder, MODEL_FILES, store.digests if store else None))
     return imports
 
@@ -328,6 +340,9 @@ def _tasks(
             limit=limit,
             folder=str(place) if place else None,
         )
+    for judge in dict.fromkeys(task.scorer for task in planned.values()):
+        if judge is not None:
+            scorers.get(judge.kind).check(judge.path or "")
     return planned
 
 
