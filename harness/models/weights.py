@@ -13,6 +13,7 @@ from ..store.files import read_json
 
 AGAIN = "Copy or download it again."
 ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 SINGLES = ("model.safetensors", "pytorch_model.bin")
 """The files of a model that is not divided, the preferred one first."""
 FLOATS = ("F64", "F32", "F16", "BF16", "F8")
@@ -40,7 +41,8 @@ def check_layout(what: str, folder: Path) -> None:
         if weights:
             raise UserError(f"{what} holds a model and an adapter ({ADAPTER}); put the one that is meant by itself.")
         raise UserError(
-            f"{what} holds an adapter; merge it into its base (peft: merge_and_unload) and pass the result."
+            f"{what} holds an adapter: pass it with --checkpoint NAME=FOLDER beside its base, or merge it into that"
+            " (peft: merge_and_unload) and pass the result."
         )
     if not (folder / "config.json").is_file():
         raise UserError(f"{what} has no config.json; pass a folder in Hugging Face layout.")

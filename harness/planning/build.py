@@ -15,6 +15,7 @@ from ...tasks.base import scorers, tasks
 from ..data import corpora_digests
 from ..engines.base import engines
 from ..errors import UserError, suggest
+from ..models.adapter import ADAPTER_FILES, check_adapter, is_adapter
 from ..models.fit import check_weights
 from ..models.load import MODEL_FILES, ModelSpec, described, named_model, resolve_models
 from ..registry import check_name
@@ -38,6 +39,15 @@ SHIPPED = Path(__file__).resolve().parents[1] / "suites"
 
 
 @dataclass(frozen=True)
+class ImportedFolder:
+    """A checkpoint made elsewhere: its folder, what its cell is identified by, and what a board says of it."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    note: str | None = None
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What a request comes to once every name is known and every source is pinned.
 
@@ -45,7 +55,7 @@ class Inputs:
         folder: where the suite's files are looked for; None: nowhere.
         variants: by track and name.
         nulls: names of null rows.
-        imports: by name the folder and digest of checkpoints made elsewhere.
+        imports: by name the checkpoints made elsewhere.
         notes: what a board says of what was left out.
     """
 
@@ -59,7 +69,7 @@ class Inputs:
     stress: Mapping[str, StressSpec]
     models: Mapping[str, ModelSpec]
     tasks: Mapping[str, PlannedTask]
-    imports: Mapping[str, tuple[Path, str]]
+    imports: Mapping[str, ImportedFolder]
     engine: str
     notes: Sequence[str]
 
@@ -129,6 +139,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     stress = choose_stresses(request.stress or (), suite, tracks)
     models = _models(request, suite, store, reader)
     _check_models(models.values())
+    imports = _imports(request, models, store)
     return Inputs(
         request=request,
         suite=suite,
@@ -140,9 +151,9 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         stress=stress,
         models=models,
         tasks=_tasks(request, suite, tracks, folder, store, reader),
-        imports=_imports(request, models, store),
+        imports=imports,
         engine=resolve_engine(request.engine, request.engine_options),
-        notes=left_out,
+        notes=[*left_out, *(own.note for own in imports.values() if own.note)],
     )
 
 
@@ -170,11 +181,11 @@ def _cells_of(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCe
 
 
 def _import_cells(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCell]:
-    for label, (folder, content) in inputs.imports.items():
+    for label, own in inputs.imports.items():
         spec = CellSpec(
-            model=model.digest, transform="import", settings={"digest": content}, method="import", variant=label
+            model=model.digest, transform="import", settings=dict(own.settings), method="import", variant=label
         )
-        yield PlannedCell(model=name, spec=spec, folder=str(folder.resolve()))
+        yield PlannedCell(model=name, spec=spec, folder=str(own.folder.resolve()))
 
 
 def _train_cell(inputs: Inputs, model: ModelSpec, track: str, label: str, seed: int, text: Any) -> CellSpec:
@@ -286,15 +297,25 @@ def _chosen(kind: str, wanted: Sequence[str] | None, known: Iterable[str]) -> li
     return list(wanted or known)
 
 
-def _imports(request: Request, models: Mapping[str, ModelSpec], store: Store | None) -> dict[str, tuple[Path, str]]:
+def _imports(request: Request, models: Mapping[str, ModelSpec], store: Store | None) -> dict[str, ImportedFolder]:
     if request.checkpoints and len(models) > 1:
         raise UserError("--checkpoint belongs to one model; choose it with --models.")
-    imports = {}
-    for label, folder in request.checkpoints.items():
-        check_name("checkpoint", label)
-        check_weights(f"Checkpoint {label}: {folder}", folder)
-        imports[label] = (folder, folder_digest(folder, MODEL_FILES, store.digests if store else None))
-    return imports
+    return {
+        label: _imported(label, Path(folder), next(iter(models.values())), store.digests if store else None)
+        for label, folder in request.checkpoints.items()
+    }
+
+
+def _imported(label: str, folder: Path, base: ModelSpec, digests: Path | None) -> ImportedFolder:
+    """Return a checkpoint made elsewhere: a whole model, or an adapter of the base; refuse one that does not fit."""
+    check_name("checkpoint", label)
+    what = f"Checkpoint {label}: {folder}"
+    if not is_adapter(folder):
+        check_weights(what, folder)
+        return ImportedFolder(folder, {"digest": folder_digest(folder, MODEL_FILES, digests)})
+    note = check_adapter(what, folder, base) if base.digest else None
+    settings = {"adapter": folder_digest(folder, ADAPTER_FILES, digests), "dtype": base.dtype, "version": 1}
+    return ImportedFolder(folder, settings, note)
 
 
 def _tasks(

@@ -157,7 +157,7 @@ def _cost(
     tasks = plan.tasks_of(cell).values()
     measured = [evaluation_cost(sizes, task, spec.dtype, batch_size, profile) for task in tasks]
     made = _making(plan, cell, model, sizes, corpora, profile)
-    beside = sizes.total * width_of(spec.dtype) if cell.spec.transform == "import" else 0
+    beside = sizes.total * width_of(spec.dtype) if cell.spec.elsewhere else 0
     peak = max((one.memory_bytes for one in measured), default=0) + beside
     return CostEstimate(
         max(made.memory_bytes, peak),
