@@ -19,6 +19,7 @@ from ..models.adapter import ADAPTER_FILES, check_adapter, is_adapter
 from ..models.fit import check_weights
 from ..models.load import MODEL_FILES, ModelSpec, described, named_model, resolve_models
 from ..registry import check_name
+from ..specs import RowSpec
 from ..store.entries import Store
 from ..store.files import folder_digest
 from ..store.identity import UNRELATED, CellSpec
@@ -73,9 +74,9 @@ class Inputs:
     engine: str
     notes: Sequence[str]
 
-    def digest_of(self, source: SourceSpec) -> str:
+    def digest_of(self, source: SourceSpec, schema: type[RowSpec]) -> str:
         """Return the digest of a source's rows."""
-        return self.reader(lambda: self.reader.rows(source, self.folder).digest, "")
+        return self.reader(lambda: self.reader.rows(source, self.folder, schema).digest, "")
 
     @cached_property
     def text(self) -> dict[str, Any]:
@@ -333,7 +334,7 @@ def _tasks(
     known = {name: suite.tasks[name] for name in dict.fromkeys([*measured, *controls])}
 
     def pinned(spec: TaskSpec, place: Path | None, limit: int | None) -> tuple[str, str, int]:
-        reader.rows(spec.data, place)  # what was out of reach is not asked for again
+        reader.rows(spec.data, place, tasks.get(spec.task).Row)  # what was out of reach is not asked for again
         return pin_items(spec, place, limit)
 
     planned = {}

@@ -17,7 +17,7 @@ from ..data import Rows, load_rows, texts
 from ..errors import UserError
 from ..models.load import ModelSpec
 from ..models.meta import meta_model
-from ..specs import canonical
+from ..specs import RowSpec, TextRow, canonical
 from ..store.files import read_json
 from ..suite import CorporaSpec, SourceSpec, TrainingSpec
 from ..training.trace import Workload, trace_method
@@ -48,7 +48,7 @@ def corpus_of(
     corpora: CorporaSpec,
     folder: Path | None,
     training: TrainingSpec,
-    rows_of: Callable[[SourceSpec, Path | None], Rows] = load_rows,
+    rows_of: Callable[[SourceSpec, Path | None, type[RowSpec]], Rows] = load_rows,
 ) -> Corpus:
     """Return a track's corpus: counted where its text can be read, else by the suite's `expected` rows.
 
@@ -62,7 +62,7 @@ def corpus_of(
         count, lengths = 0, []
         for source in sources:
             try:
-                documents = texts(rows_of(source, folder).rows, source)
+                documents = texts(rows_of(source, folder, TextRow).rows, source)
             except UserError:
                 if source.expected is None:
                     raise
@@ -222,7 +222,7 @@ def _local_facts(spec: ModelSpec) -> dict[str, Any] | None:
 
 
 def estimates(
-    plan: Plan, batch_size: int, rows_of: Callable[[SourceSpec, Path | None], Rows] = load_rows
+    plan: Plan, batch_size: int, rows_of: Callable[[SourceSpec, Path | None, type[RowSpec]], Rows] = load_rows
 ) -> PlanEstimate:
     """Return the cost of every cell of a plan from the architectures that the suite or a model's folder knows.
 
