@@ -163,6 +163,13 @@ def _name(cell: Any) -> str | None:
     return str(cell)
 
 
+def _whole(cell: Any) -> int:
+    value = whole(cell)
+    if value is None:
+        raise CellError(f"is {shown(cell)}, not a whole number; write one, or leave the row out")
+    return value
+
+
 def _flag(cell: Any) -> bool | None:
     if shown(cell) in ("null", "blank"):
         return None
@@ -185,6 +192,8 @@ Text = Annotated[str, BeforeValidator(_text)]
 """Text that is not blank."""
 Name = Annotated[str | None, BeforeValidator(_name)]
 """What rows are called or grouped by: text or a whole number (0 is one); null and blank: none."""
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""A whole number, also where it is written out or has an empty fraction (2, "2", 2.0); true is none."""
 Flag = Annotated[bool | None, BeforeValidator(_flag)]
 """true or false, 1 or 0, in any case; null and blank: not said."""
 Label = Annotated[int, BeforeValidator(_label)]
@@ -237,10 +246,12 @@ def place_of(row: Mapping[str, Any], number: int) -> str:
 
 def _misfit(error: ValidationError, row: Mapping[str, Any], place: str) -> str:
     problem = error.errors()[0]
+    cause = problem.get("ctx", {}).get("error", problem["msg"])
+    if not problem["loc"]:
+        return f"{place} {cause}."
     column, *entry = problem["loc"]
     if problem["type"] == "missing":
         has = ", ".join(map(repr, row)) or "nothing"
         return f"{place} has no {column!r}; it has {has}. Add it, or map another under `columns:`."
-    cause = problem.get("ctx", {}).get("error", problem["msg"])
     where = f"entry {int(entry[0]) + 1} of {column!r}" if entry else repr(column)
     return f"{place}: {where} {cause}."
