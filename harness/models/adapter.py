@@ -64,7 +64,7 @@ def merged(what: str, folder: Path, base: ModelSpec) -> dict[str, Tensor]:
     wrapped = _with_adapter(what, folder, base, model)
     try:
         with _silent():
-            plain = wrapped.merge_and_unload(safe_merge=True)
+            plain = wrapped.merge_and_unload()
     except Exception as error:
         raise UserError(f"{what} cannot be merged into {base.name}: {first_line(error)} {MERGE}") from error
     tensors = {name: parameter.detach() for name, parameter in plain.named_parameters()}
@@ -78,14 +78,15 @@ def _with_adapter(what: str, folder: Path, base: ModelSpec, model: PreTrainedMod
     from peft import PeftModel
     from peft.utils import load_peft_weights, set_peft_model_state_dict
 
-    config = _config(what, folder)
+    config, on_meta = _config(what, folder), model.device.type == "meta"
     try:
         with _silent():
-            wrapped = PeftModel(model, config, adapter_name=NAME, low_cpu_mem_usage=True)
+            wrapped = PeftModel(model, config, adapter_name=NAME, low_cpu_mem_usage=on_meta)
             weights = load_peft_weights(str(folder), device="cpu")
-            loaded = set_peft_model_state_dict(wrapped, weights, NAME, low_cpu_mem_usage=True)
+            loaded = set_peft_model_state_dict(wrapped, weights, NAME, low_cpu_mem_usage=on_meta)
     except Exception as error:
         cause = " ".join(str(error).split())[:300].rstrip(".: ")
+        cause = f"it lacks {cause}" if isinstance(error, KeyError) else cause
         raise UserError(
             f"{what} does not fit {base.name}: {cause}. Pass the model that it was trained on with --models, or merge"
             " it there and pass the result."
@@ -93,8 +94,8 @@ def _with_adapter(what: str, folder: Path, base: ModelSpec, model: PreTrainedMod
     lost = [name for name in loaded.missing_keys if NAME in name.split(".")]
     other = list(loaded.unexpected_keys)
     if lost or other:
-        facts = [f"lacks {names_of(lost)}"] if lost else []
-        facts += [f"holds {names_of(other)}, which would be ignored"] if other else []
+        facts = [f"lacks {names_of(lost, 1)}"] if lost else []
+        facts += [f"holds {names_of(other, 1)}, which would be ignored"] if other else []
         raise UserError(
             f"{what} does not fit {base.name} by its {ADAPTER}: it {' and '.join(facts)}. Save the adapter again, or"
             " pass the model that it was trained on with --models."
@@ -112,7 +113,7 @@ def _config(what: str, folder: Path) -> PeftConfig:
     if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
         raise UserError(f"{what} has {ADAPTER} but no weights ({' or '.join(ADAPTER_WEIGHTS)}). {AGAIN}")
     kind = facts.get("peft_type") if isinstance(facts, Mapping) else None
-    if kind is None or kind not in list(PEFT_TYPE_TO_TUNER_MAPPING):
+    if kind is None or not hasattr(PEFT_TYPE_TO_TUNER_MAPPING.get(kind), "merge_and_unload"):
         raise UserError(f"{what} is an adapter of the kind {kind}, which cannot be merged into weights. Pass a model.")
     known = PEFT_TYPE_TO_CONFIG_MAPPING[kind].__dataclass_fields__
     odd = sorted(key for key, value in facts.items() if key not in known and value)

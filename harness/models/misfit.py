@@ -260,7 +260,7 @@ def _renamed(misfit: Misfit) -> str | None:
     if best is None or left[best].count * 2 > misfit.info.count:
         return None
     makers = sorted({WRAPPERS[part] for part in best.removed if part in WRAPPERS})
-    example = next(name for name in misfit.info.unexpected if best(name) != name)
+    example = next(name for name in misfit.stored if best(name) != name)
     rest = left[best]
     return (
         f"holds {len(misfit.info.unexpected)} weights under names that {misfit.kind} does not have"
@@ -300,10 +300,11 @@ def _starts(misfit: Misfit, renaming: Renaming) -> list[tuple[str, str]]:
     for name in misfit.info.missing:
         ends.setdefault(tuple(name.split(".")[-2:]), []).append(name)
     starts: Counter[tuple[str, str]] = Counter()
+    shapes, wanted = misfit.shapes, misfit.wanted
     for name in misfit.info.unexpected[:200]:
         new = renaming(name)
         for other in ends.get(tuple(new.split(".")[-2:]), ()):
-            if misfit.shapes[name] == misfit.wanted[other]:
+            if shapes.get(name) == wanted[other]:
                 starts[_differing(new, other)] += 1
     return [pair for pair, _ in starts.most_common(3) if pair != ("", "")]
 
@@ -322,14 +323,14 @@ def _headless(misfit: Misfit) -> str | None:
     prefix = f"{misfit.model.base_model_prefix}."
     head = {name for name in misfit.wanted if not name.startswith(prefix)}
     missing = set(misfit.info.missing)
-    if not head or not missing or not missing <= head or misfit.info.mismatched:
+    if not head or not head <= missing or misfit.info.mismatched:
         return None
     if misfit.model.get_output_embeddings() is None:
         return (
             f"has no head of {misfit.kind}: it lacks {names_of(sorted(missing))}, which a model that was fine-tuned as"
             " one has. Pass such a model."
         )
-    if misfit.info.unexpected:
+    if missing > head or misfit.info.unexpected:
         return None
     return (
         f"has no head: it lacks {names_of(sorted(missing))}, and its config.json says tie_word_embeddings: false. Set"

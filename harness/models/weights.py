@@ -78,6 +78,8 @@ def _weight_map(index: Path) -> dict[str, str]:
     names = listed.get("weight_map") if isinstance(listed, dict) else None
     if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
         raise UserError(f"{index} is no index of weights: it has no `weight_map` of tensors to files. {AGAIN}")
+    if "metadata" not in listed:
+        raise UserError(f'{index} has no `metadata`, which transformers asks for; add "metadata": {{}} to it.')
     return names
 
 
