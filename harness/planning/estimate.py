@@ -182,7 +182,7 @@ def _making(
     """Return what making the checkpoint costs."""
     spec, dtype = cell.spec, plan.models[cell.model].dtype
     if spec.transform == "train":
-        work, training = _work(plan, cell, model)
+        work, training = work_of(plan, cell, model)
         return training_cost(sizes, work, training, corpora[spec.track or ""], dtype, profile)
     if spec.transform == "relearn":
         training = TrainingSpec.parse(spec.settings["training"], "training")
@@ -193,13 +193,14 @@ def _making(
         return CostEstimate(width_of(dtype) * sizes.total + OVERHEAD, 0.0, width_of(dtype) * rounded)
     if spec.transform == "noise":
         parents = plan.trained(cell.model, spec.track or "", spec.seed or 0)
-        changed = {name for parent in parents for name in _work(plan, parent, model)[0].trained}
+        changed = {name for parent in parents for name in work_of(plan, parent, model)[0].trained}
         delta = width_of(dtype) * sum(sizes.parameters[name] for name in changed)
         return CostEstimate(width_of(dtype) * sizes.total + OVERHEAD, 0.0, delta)
     return CostEstimate(0, 0.0, 0)
 
 
-def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Workload, TrainingSpec]:
+def work_of(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Workload, TrainingSpec]:
+    """Return what a cell's method trains and runs, traced on a model without weights, and its training."""
     settings = cell.spec.settings
     topics = tuple(plan.suite.tracks[cell.spec.track or ""].corpora.forget)
     work = _traced(model, settings["method"], json.dumps(settings["settings"]), topics)
@@ -214,6 +215,12 @@ def _traced(model: PreTrainedModel, method: str, settings: str, topics: tuple[st
 @lru_cache(maxsize=256)
 def _relearned(model: PreTrainedModel, settings: str, topics: tuple[str, ...]) -> Workload:
     return trace_method(LanguageModelling(RelearnSettings.parse(json.loads(settings), "relearn")), model, topics)
+
+
+def architecture(plan: Plan, name: str, spec: ModelSpec) -> Mapping[str, Any] | None:
+    """Return the facts of a plan's model: of the suite, or of its folder's config.json; None where neither has them."""
+    known = plan.suite.models[name].architecture if name in plan.suite.models else {}
+    return known or _local_facts(spec)
 
 
 def _local_facts(spec: ModelSpec) -> dict[str, Any] | None:
