@@ -213,6 +213,14 @@ def test_zero_is_a_fact_and_an_id_and_other_kinds_of_one_are_none():
         build("mmlu").items([row(2, "a"), row(0, "a", id=items[3].id), row(3, "a"), row(3, "a", id=f"{items[3].id}-2")])
 
 
+def test_a_choice_that_stands_twice_is_asked_and_ends_in_a_tie():
+    task = build("mmlu", form="continuation")
+    items = task.items([{**row(0, "a"), "choices": ["a", "a", "b", "c"]}])
+    assert task.requests(items)[0].choices == (" a", " a", " b", " c")
+    [record] = task.score(items, [Choices(items[0].id, [-1.0, -1.0, -2.0, -3.0], [1] * 4, [False] * 4)])
+    assert record.marks["tie"] == 1.0
+
+
 def test_whole_numbers_are_text_as_they_stand():
     [item] = build("mmlu").items([{**row(0, "a"), "question": 7, "choices": [4, 0, 10**20, "007"]}])
     assert (item.doc["question"], item.doc["choices"]) == ("7", ["4", "0", "1" + "0" * 20, "007"])

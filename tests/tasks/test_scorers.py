@@ -335,9 +335,10 @@ def test_weights_of_another_scikit_learn_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"text": "a"}\n', "line 1 is no"),
+        ('{"text": "a"}\n', "line 1 has no 'label'; it has 'text'"),
         ('{"text": "a", "label": 1}\nnonsense\n', "line 2 is no"),
-        ('{"text": "a", "label": 3}\n', "needs a text and the label 0 or 1"),
+        ('{"text": "a", "label": 3}\n', "line 1: 'label' is 3; write 1 for what is to be recognised"),
+        ('{"text": null, "label": 1}\n', "line 1: 'text' is null"),
         ('{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n', "at least two texts of each label"),
     ],
 )
