@@ -10,7 +10,7 @@ from ...methods.base import methods
 from ..data import load_rows
 from ..errors import UserError
 from ..models.load import ModelSpec
-from ..specs import canonical
+from ..specs import LabelledRow, canonical
 from ..suite import SourceSpec
 from .plan import Plan, PlannedCell
 from .status import CellStatus
@@ -66,7 +66,8 @@ def _traced(plan: Plan, cell: PlannedCell, model: ModelSpec) -> Workload | None:
 def _check_labels(source: SourceSpec | None, folder: Path | None) -> None:
     if source is None:
         return
-    labels = {row.get("label") for row in load_rows(source, folder).rows}
+    rows = load_rows(source, folder, LabelledRow).rows
+    labels = {row.label for row in LabelledRow.read_all(rows, "probe")}
     if not {0, 1} <= labels:
         raise UserError(
             "Probes need text of both labels: 1 (to forget) and 0 (other); add the missing one to the probe text."
