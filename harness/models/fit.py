@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError, first_line
 from ..store.files import read_json
-from .load import needs_code
 from .misfit import check_loaded, loading_info
-from .weights import check_layout, stored_tensors
+from .weights import StoredTensor, check_layout, stored_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def check_weights(what: str, folder: Path, auto: str = "AutoModelForCausalLM") -> None:
-    """Raise a `UserError` where transformers would leave weights random or ignore some: see `misfit`.
+def check_weights(what: str, folder: Path, auto: str = "AutoModelForCausalLM") -> dict[str, StoredTensor]:
+    """Return the tensors of a folder's files, where transformers would leave no weight random and ignore none.
 
     What a `quantization_config` speaks of is held against the model only when it is loaded.
 
@@ -24,6 +23,9 @@ def check_weights(what: str, folder: Path, auto: str = "AutoModelForCausalLM") -
         what: the folder, for the message.
         folder: in Hugging Face layout.
         auto: the class of transformers that the folder will be loaded by.
+
+    Raises:
+        UserError: what does not fit, the cause and what to do; see `misfit`.
     """
     check_layout(what, folder)
     facts = read_json(folder / "config.json")
@@ -34,7 +36,7 @@ def check_weights(what: str, folder: Path, auto: str = "AutoModelForCausalLM") -
         )
     stored = stored_tensors(what, folder)
     if facts.get("quantization_config"):
-        return
+        return stored
     try:
         model = _on_meta(folder, auto)
         info = loading_info(type(model), model.config, {name: tensor.shape for name, tensor in stored.items()})
@@ -46,6 +48,7 @@ def check_weights(what: str, folder: Path, auto: str = "AutoModelForCausalLM") -
             " weights there, or install a transformers that knows it."
         ) from error
     check_loaded(what, model, stored, info)
+    return stored
 
 
 def _on_meta(folder: Path, auto: str) -> PreTrainedModel:
@@ -58,3 +61,11 @@ def _on_meta(folder: Path, auto: str) -> PreTrainedModel:
         model = getattr(transformers, auto).from_config(config, trust_remote_code=False)
     model.tie_weights()
     return model
+
+
+def needs_code(what: str) -> str:
+    """Say that a model brings code of its own."""
+    return (
+        f"{what} needs Python code of its own, which is never executed here; use a model that transformers knows,"
+        " or a newer transformers."
+    )

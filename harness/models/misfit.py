@@ -86,12 +86,6 @@ def _harmless(name: str, shapes: Shapes) -> bool:
     return bool(mask or HARMLESS.search(name))
 
 
-def left_out(name: str, beyond: int | None) -> bool:
-    """Whether a tensor belongs to a layer from `beyond` on (None: to none)."""
-    layer = LAYER.search(name)
-    return beyond is not None and layer is not None and int(layer[1]) >= beyond
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers from printing its own report and progress."""

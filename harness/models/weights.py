@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from ..errors import UserError, first_line
 from ..store.files import read_json
@@ -125,7 +126,7 @@ def _of_pickle(what: str, file: Path) -> dict[str, StoredTensor]:
     import torch
 
     try:
-        state = torch.load(file, map_location="meta", weights_only=True)
+        state = torch.load(file, map_location="meta", weights_only=True, mmap=is_zipfile(file))
     except Exception as error:
         raise UserError(f"{what} cannot be loaded: {file.name}: {first_line(error)} {AGAIN}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -346,7 +346,7 @@ def test_another_file_named_by_the_configuration_is_refused(tmp_path: Path) -> N
 
 
 @cache
-def example(tied: bool) -> tuple[Any, State, Tensor]:
+def original(tied: bool) -> tuple[Any, State, Tensor]:
     model = source(tied=tied)
     tokens = torch.arange(1, 13)[None]
     with torch.inference_mode():
@@ -372,6 +372,19 @@ EDITS = st.lists(
 BUFFER = "rotary_emb.inv_freq"
 
 
+def runs_alike(folder: Path, logits: Tensor) -> bool:
+    """Whether transformers, left to itself, loads a folder, takes all its weights and computes these logits."""
+    with quiet(), torch.inference_mode():
+        try:
+            loaded, info = AutoModelForCausalLM.from_pretrained(
+                folder, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+        except Exception:
+            return False
+        ignored = [name for name in info["unexpected_keys"] if not name.endswith(BUFFER)]
+        return not ignored and torch.equal(loaded(torch.arange(1, 13)[None]).logits, logits)
+
+
 def edited(state: State, edits: list[tuple[str, Any]]) -> State:
     for edit, value in edits:
         names = sorted(state)
@@ -393,21 +406,15 @@ def edited(state: State, edits: list[tuple[str, Any]]) -> State:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(edits=EDITS, tied=st.booleans())
+@example(edits=[("reshape", 0)], tied=True)
 def test_a_change_of_tensors_is_refused_exactly_where_the_model_is_another(
     edits: list[tuple[str, Any]], tied: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The oracle is transformers itself: another function than the source's, or weights of a name that it ignores."""
-    model, state, logits = example(tied)
+    model, state, logits = original(tied)
     folder = tmp_path_factory.mktemp("edited")
     saved(model, folder, edited(state, edits))
-    with quiet(), torch.inference_mode():
-        torch.manual_seed(len(edits))
-        loaded, info = AutoModelForCausalLM.from_pretrained(
-            folder, ignore_mismatched_sizes=True, output_loading_info=True
-        )
-        same = torch.equal(loaded(torch.arange(1, 13)[None]).logits, logits)
-    same = same and not [name for name in info["unexpected_keys"] if not name.endswith(BUFFER)]
-    if same:
+    if runs_alike(folder, logits):
         check_weights("It", folder)
         assert torch.equal(load_model(spec(folder))(torch.arange(1, 13)[None]).logits, logits)
     else:
