@@ -16,7 +16,7 @@ from ..suite import SuiteSpec
 from .fit import check_weights, needs_code
 from .hub import config_file, pin, snapshot
 from .misfit import LoadingInfo, check_loaded, quiet
-from .weights import check_layout, weight_files
+from .weights import check_layout, config_facts, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -320,7 +320,7 @@ def _pin(spec: ModelSpec, dtype: str | None, store: Store | None) -> ModelSpec:
     if spec.path is not None:
         what, folder = f"Model folder {spec.path}", Path(spec.path)
         check_layout(what, folder)
-        config = read_json(folder / "config.json")
+        config = config_facts(what, folder)
         pinned = {"digest": folder_digest(folder, MODEL_FILES, store.digests if store else None)}
     else:
         what, hub = f"Model {spec.hub}", spec.hub or ""
