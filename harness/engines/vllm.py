@@ -20,7 +20,7 @@ from ..models.fit import check_weights
 from ..models.load import ModelSpec, described, load_tokenizer, model_folder, unreadable
 from ..models.meta import meta_model, tied_names
 from ..models.patch import check_delta, shapes_of
-from ..models.weights import names_of, stored_tensors, weight_files
+from ..models.weights import names_of, weight_files
 from ..records import Choices, Generations
 from ..rng import sampling_seed
 from ..runtime import printing_to
@@ -324,5 +324,4 @@ def _base_files(folder: Path, model: ModelSpec) -> dict[str, str]:
             f"{described(model)} holds {names_of(others)} beside its weights, which vLLM would load too; take them out,"
             " or use --engine transformers."
         )
-    check_weights(described(model), folder)
-    return {name: str(tensor.file) for name, tensor in stored_tensors(described(model), folder).items()}
+    return {name: str(tensor.file) for name, tensor in check_weights(described(model), folder).items()}
