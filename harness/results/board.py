@@ -185,7 +185,8 @@ def _facts(plan: Plan) -> dict[str, str]:
 
 def _judge(scorer: ScorerSpec) -> str:
     note = f"; {scorer.note}" if scorer.note else ""
-    return f"{scorer.name or scorer.kind} ({scorer.kind}, {scorer.digest}){note}"
+    settings = "".join(f", {key} {value}" for key, value in scorer.settings.items())
+    return f"{scorer.name or scorer.kind} ({scorer.kind}, {scorer.digest}{settings}){note}"
 
 
 def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warnings: Sequence[str]) -> Checkpoint:
