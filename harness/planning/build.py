@@ -100,7 +100,7 @@ class Inputs:
 def make_plan(request: Request, store: Store | None, reader: SourceReader | None = None) -> Plan:
     """Resolve a request into a plan; reads data and digests models, trains and measures nothing.
 
-    With a lenient `SourceReader` it goes on where a model, data set or judge cannot be reached: the plan's `unreached`
+    With a lenient `SourceReader` it goes on where a model, data set or scorer cannot be reached: the plan's `unreached`
     says which, and the ids that would depend on them stand for nothing.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -176,7 +177,7 @@ def test_a_reading_does_not_follow_the_order_of_labels(names, count, problem):
     ],
 )
 def test_scores_are_what_the_reading_says(tmp_path, labels, options, settings, expected):
-    judge = load_scorer("sequence_classifier", classifier(tmp_path, labels, **options), settings=settings)
+    judge: Any = load_scorer("sequence_classifier", classifier(tmp_path, labels, **options), settings=settings)
     texts = ["awful", "you are kind", "the day"]
     inputs = judge.tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -199,7 +200,7 @@ def test_weights_in_half_precision_are_read_as_float32_and_are_another_scorer(tm
     (tmp_path / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
     settings = kind.identify(folder, {})
     assert settings == {"precision": "float32"}
-    judge = load_scorer("sequence_classifier", folder, settings=settings)
+    judge: Any = load_scorer("sequence_classifier", folder, settings=settings)
     assert judge.model.dtype == torch.float32
     texts = ["you are kind", "awful " * 9] * 40
     alone = [judge.score([text])[0] for text in texts[:2]] * 40

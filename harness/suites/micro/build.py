@@ -65,7 +65,7 @@ def clear_comments(world: World) -> dict[str, list[str]]:
     """The first comments of either label that no part of the judge's training holds, by file."""
     rows = world.data["judge_test"]
     return {
-        name: [row["text"] for row in rows if row["label"] == label][:CLEAR]
+        name: [str(row["text"]) for row in rows if row["label"] == label][:CLEAR]
         for name, label in zip(FILES, (1, 0), strict=True)
     }
 
