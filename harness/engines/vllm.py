@@ -27,7 +27,7 @@ from ..runtime import printing_to
 from ._requests import Draw, Generation, ScoredSequence, Scoring
 from ._tokens import Encoder
 from ._vllm_host import check_build, environment, explain, installed, unusable, variables
-from .base import Engine, Progress, register
+from .base import Engine, Progress, recorded_batch, register
 
 LONGEST = 8192
 """Tokens of a sequence that memory is set aside for, where the model takes more; `max_model_len` changes it."""
@@ -76,6 +76,7 @@ class VLLMEngine(Engine):
         from transformers import AutoConfig, GenerationConfig
 
         settings = {"max_num_seqs": batch_size, **(options or {})}
+        self._batch_size = settings["max_num_seqs"]
         self.check_options("vllm", settings)
         check_build(device)
         self.spec, self.device = model, device
@@ -283,6 +284,7 @@ class VLLMEngine(Engine):
         """Return device, dtype, attention kernel, threads and versions."""
         name, number = installed() or ("vllm", None)
         return {
+            **recorded_batch(self.spec.dtype, self._batch_size),
             "engine": "vllm",
             "device": torch.cuda.get_device_name() if self.device == "cuda" else self.device,
             "dtype": self.spec.dtype,

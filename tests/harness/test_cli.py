@@ -150,7 +150,7 @@ def test_an_exported_cell_loads_and_scores_as_the_cell(cli, store: Path, tmp_pat
         (("--seeds", "a"), "whole numbers"),
         (("--seeds", "-1"), "whole numbers"),
         (("--engine", "vlm"), "Unknown engine"),
-        (("--scorer", "nowhere", "--tracks", "toxicity"), "Judge folder nowhere does not exist"),
+        (("--scorer", "nowhere", "--tracks", "toxicity"), "Scorer folder nowhere does not exist"),
     ],
 )
 def test_bad_input_gets_one_clear_message_and_status_2(tmp_path: Path, arguments, message: str) -> None:
