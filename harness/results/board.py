@@ -125,6 +125,7 @@ def board_spec(plan: Plan) -> BoardSpec:
         confidence=suite.bootstrap.confidence,
         seed=suite.bootstrap.seed,
         interval=suite.bootstrap.interval,
+        margin=suite.bootstrap.margin,
         limit=plan.limit,
         facts=_facts(plan),
         command=plan.command,
