@@ -14,6 +14,8 @@ Changes = Literal["weights", "decoding"]
 CheckpointKind = Literal["method", "base", "noise", "import", "null"]
 NULLS = ("base", "noise", "null")
 """Kinds in which nothing was unlearned: shown, never ranked."""
+Attached = Literal["noise", "replica"]
+"""What a checkpoint may be to another: noise of its norm, or its training once more from weights a hair apart."""
 IntervalKind = Literal["percentile", "bca"]
 CheckpointStatus = Literal["ok", "failed", "pending"]
 
@@ -109,9 +111,11 @@ class Checkpoint:
         warnings: what the harness has to say about it, in words.
         stress: what it was put through, by name; its `variant` is then that of its row, `+` and this name.
         changes: `decoding` where the base's weights stand and its logits are changed as it answers.
-        beside: what it is to the checkpoint `of` (a cell): random noise of the same norm, or the same training from
-            weights moved by a millionth. It has no row of its own.
         texts: task name to what its continuations have in common, of `audit.audit_texts`.
+        beside: what it is to the checkpoint `of`: `noise` (kind `noise`) of that one's norm, tensor by tensor, or
+            `replica` (kind `method`), trained like it from weights a hair apart; None: it is a row's own. Both are
+            measured on the forget and retain tasks of their tracks alone, and are put through no stress.
+        of: the cell id of the checkpoint that it belongs to; None where `beside` is None.
     """
 
     model: str
@@ -129,7 +133,7 @@ class Checkpoint:
     texts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     stress: str | None = None
     changes: Changes = "weights"
-    beside: Literal["noise", "replica"] | None = None
+    beside: Attached | None = None
     of: str | None = None
 
 

@@ -213,6 +213,8 @@ def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warn
         warnings=tuple(warnings),
         alpha=_final_alpha(status, store),
         changes=spec.changes,
+        beside=spec.beside,
+        of=spec.parents[0] if spec.beside else None,
     )
 
 
