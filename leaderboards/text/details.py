@@ -83,7 +83,8 @@ def _tests(rows: Sequence[Row]) -> str:
         "Is a metric that of base, of own noise? Two-sided tests over the items that both have, on each item's mean "
         "over a row's seeds: of these checkpoints, so that p can be small where the interval of a row of three seeds "
         "or more, which is the method's, includes zero. "
-        f"Holm's p holds for the {len(body)} comparisons of this table together. Detectable: the true difference that would be found with 80 % power at these items, before Holm."
+        f"Holm's p holds for the {len(body)} comparisons of this table together. Detectable: the true difference that "
+        "would be found with 80 % power at these items, before Holm."
     )
     headers = ("method", "task", "against", "test", "p", "p, Holm", "detectable")
     return _table(lead, headers, body)

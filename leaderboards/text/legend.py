@@ -45,7 +45,7 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
         f"**Intervals** are {percent} {KINDS[spec.interval]} intervals, expanded for few clusters, of a joint "
         f"bootstrap over items ({spec.resamples:,} resamples, whole clusters within strata, the same draws for every "
         "row, S recomputed in each). They say how far a value would move with other items of the same kind; they do "
-        "not cover other settings, data, scorers or models, nor, below three seeds, another training seed or another machine. "
+        "not cover other settings, data, scorers or models, nor, below three seeds, another training seed or machine. "
         "Each stands for itself, not for all at once; the highest value of a table is flattered by being the highest.",
         "**Verdicts** also ask that the interval excludes zero that holds for all rows of a table together (max-t), so "
         f"that a table of checkpoints that are no better than base claims one in at most {1 - spec.confidence:.0%} of "
