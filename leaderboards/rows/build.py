@@ -67,7 +67,7 @@ def _track_rows(resamples: Resamples, model: str, track: str, groups: Sequence[G
         group.variant: {"low": rank.low, "high": rank.high, "group": rank.group}
         for group, rank in zip(ranked, ranks, strict=True)
     }
-    claims = _claims(resamples, track, ranked, base)
+    claims = claims_of(resamples, track, ranked, base)
     rows = [
         _row(resamples, model, track, group, base, places.get(group.variant), claims.get(group.variant))
         for group in groups
@@ -76,7 +76,7 @@ def _track_rows(resamples: Resamples, model: str, track: str, groups: Sequence[G
     return sorted(rows, key=_position)
 
 
-def _claims(resamples: Resamples, track: str, ranked: Sequence[Group], base: Group | None) -> dict[str, Claims]:
+def claims_of(resamples: Resamples, track: str, ranked: Sequence[Group], base: Group | None) -> dict[str, Claims]:
     """Return what the verdict goes by: differences from base and own noise that hold for all ranked rows together."""
     pairs = [
         (group, name, columns)
