@@ -7,8 +7,8 @@ Items (each checkpoint's accuracy is p; what makes an item hard is shared by all
     probit  Phi(mu + z - 0.4 (log size - mean)), z the cluster's: larger clusters are harder; strata of 60, 30 and 10 %
 
 Seeds move the accuracies of a checkpoint: not at all, normally (sd 0.03), skewed (exponential, downwards, sd 0.05,
-forget and retain together), or by collapses (15 % of seeds fall to 0.26 in forget and to 0.25 less retain). Whatever the
-law, the means of retain and of S over seeds are those that were asked for: forget accuracies are shifted until they are.
+forget and retain together), or by collapses (15 % of seeds fall to 0.26 in forget and lose 0.25 of retain). Whatever
+the law, the means of retain and of S over seeds are those that were asked for: forget accuracies are shifted for that.
 """
 
 from __future__ import annotations
