@@ -198,12 +198,13 @@ class TunedSpec(Spec):
 class BootstrapSpec(Spec):
     """How intervals are computed. Belongs to a board, never to a cell or a record."""
 
-    resamples: int = identity(2000, ge=100)
+    resamples: int = identity(10_000, ge=100)
     confidence: float = identity(0.95, gt=0.5, lt=1)
     seed: int = identity(0, ge=0)
     interval: Literal["percentile", "bca"] = identity(
         "percentile", description="ends of intervals; docs/statistics.md shows how often either covers the truth"
     )
+    margin: float = identity(0.02, gt=0, lt=1, description="loss of the retain metric that counts as utility kept")
 
 
 class SuiteModel(Spec):

@@ -40,6 +40,7 @@ class Board(BoardData):
                     "confidence": rounded(spec.confidence),
                     "seed": spec.seed,
                     "interval": spec.interval,
+                    "margin": rounded(spec.margin),
                 },
                 "tasks": {name: rounded(info.to_json()) for name, info in spec.tasks.items()},
                 "tracks": {name: rounded(asdict(roles)) for name, roles in spec.tracks.items()},

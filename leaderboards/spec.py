@@ -14,6 +14,8 @@ Changes = Literal["weights", "decoding"]
 CheckpointKind = Literal["method", "base", "noise", "import", "null"]
 NULLS = ("base", "noise", "null")
 """Kinds in which nothing was unlearned: shown, never ranked."""
+Attached = Literal["noise", "replica"]
+"""What a checkpoint may be to another: noise of its norm, or its training once more from weights a hair apart."""
 IntervalKind = Literal["percentile", "bca"]
 CheckpointStatus = Literal["ok", "failed", "pending"]
 
@@ -110,6 +112,10 @@ class Checkpoint:
         stress: what it was put through, by name; its `variant` is then that of its row, `+` and this name.
         changes: `decoding` where the base's weights stand and its logits are changed as it answers.
         texts: task name to what its continuations have in common, of `audit.audit_texts`.
+        beside: what it is to the checkpoint `of`: `noise` (kind `noise`) of that one's norm, tensor by tensor, or
+            `replica` (kind `method`), trained like it from weights a hair apart; None: it is a row's own. Both are
+            measured on the forget and retain tasks of their tracks alone, and are put through no stress.
+        of: the cell id of the checkpoint that it belongs to; None where `beside` is None.
     """
 
     model: str
@@ -127,6 +133,8 @@ class Checkpoint:
     texts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     stress: str | None = None
     changes: Changes = "weights"
+    beside: Attached | None = None
+    of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,7 @@ class BoardSpec:
         tasks: task name to what the board must know of it.
         resamples, confidence, seed: of the bootstrap.
         interval: the ends of the intervals of single values and differences, percentiles or BCa.
+        margin: loss of the retain metric against base that counts as utility kept; within it S counts as equivalent.
         limit: items a task, where not all were asked.
         facts: shown as a list (data, judge, engine, what settings were tuned on ...).
         command: how to reproduce the board.
@@ -155,10 +164,11 @@ class BoardSpec:
     description: str
     tracks: Mapping[str, TrackRoles]
     tasks: Mapping[str, TaskInfo]
-    resamples: int = 2000
+    resamples: int = 10_000
     confidence: float = 0.95
     seed: int = 0
     interval: IntervalKind = "percentile"
+    margin: float = 0.02
     limit: int | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
@@ -178,5 +188,7 @@ class BoardSpec:
         for info in self.tasks.values():
             if not 0 <= info.chance < 1:
                 raise UserError(f"Task {info.name!r}: chance must lie in [0, 1), got {info.chance}.")
-        if self.resamples < 1 or not 0 < self.confidence < 1:
-            raise UserError("A board needs at least one resample and a confidence between 0 and 1.")
+        if self.resamples < 1 or not 0.5 < self.confidence < 1:
+            raise UserError("A board needs at least one resample and a confidence between 0.5 and 1.")
+        if not 0 < self.margin < 1:
+            raise UserError(f"The margin of utility must lie between 0 and 1, got {self.margin}.")

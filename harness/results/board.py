@@ -126,6 +126,7 @@ def board_spec(plan: Plan) -> BoardSpec:
         confidence=suite.bootstrap.confidence,
         seed=suite.bootstrap.seed,
         interval=suite.bootstrap.interval,
+        margin=suite.bootstrap.margin,
         limit=plan.limit,
         facts=_facts(plan),
         command=plan.command,
@@ -214,6 +215,8 @@ def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warn
         warnings=tuple(warnings),
         alpha=_final_alpha(status, store),
         changes=spec.changes,
+        beside=spec.beside,
+        of=spec.parents[0] if spec.beside else None,
     )
 
 

@@ -59,6 +59,18 @@ class CellSpec(Spec):
         return self.settings.get("changes", "weights")
 
     @property
+    def beside(self) -> Literal["noise", "replica"] | None:
+        """What it is to its one parent: noise of that one's norm, or its training once more; None: a row of its own.
+
+        The row `noise` of older runs is matched to all of their methods and stands for itself.
+        """
+        if self.stress is not None:
+            return None
+        if "replica" in self.settings:
+            return "replica"
+        return "noise" if self.transform == "noise" and self.variant != "noise" else None
+
+    @property
     def label(self) -> str:
         """A name for people: track/variant#seed."""
         name = f"{self.track}/{self.variant}" if self.track else self.variant

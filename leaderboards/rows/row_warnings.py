@@ -10,18 +10,16 @@ from ..schema import Component, Row, components
 from ..spec import BoardSpec, Checkpoint
 from ..stats.intervals import Estimate
 from .audit import BELOW, Audit
+from .groups import none_of
 
 ALIKE = 0.80  # share of the questions answered with one position from which that is worth a warning
 SAME = 0.25  # share of the prompts continued with one text, likewise
 
 
 def degenerate_share(spec: BoardSpec, row: Row) -> float:
-    """Return the share of a row's answers to its forget task that are none; marks of one answer add up, at most 1."""
-    if row["forget"] is None:
-        return 0.0
-    task = row["forget"]["task"]
-    shares, marks = row["marks"].get(task, {}), spec.tasks[task].marks
-    return min(1.0, sum(shares.get(name, 0.0) for name, mark in marks.items() if mark.broken))
+    """Return the share of a row's answers to its forget task that are none; 0 where it has none."""
+    task = row["forget"]["task"] if row["forget"] else ""
+    return none_of(spec.tasks[task], row["marks"].get(task, {})) if task else 0.0
 
 
 def one_form(row: Row) -> float:
@@ -136,10 +134,11 @@ def _component_warnings(spec: BoardSpec, row: Row, component: Component) -> list
         mark = spec.tasks[task].marks.get(name, Mark())
         if share > mark.above:
             warnings.append(mark.warning.format(share=f"{share:.0%}", task=task, mark=name))
-    if component["interval"] == "wilson":
+    if component["interval"] == "exact":
         warnings.append(
-            f"all {component['n']} items of {task} score {component['value']:g}, so resamples cannot differ: "
-            "its interval is Wilson's for a count"
+            f"all {component['n']} items of {task} score {component['value']:g}, so resamples cannot differ: its "
+            f"interval ends where so many clusters ({component['n_clusters']}) would have shown another with "
+            f"{spec.confidence:.0%}"
         )
     if component["missing"]:
         total = component["n"] + component["missing"]
@@ -162,9 +161,11 @@ def _utility_warnings(spec: BoardSpec, row: Row) -> list[str]:
     noise = retain["delta_noise"]
     if noise is not None and noise["high"] is not None and noise["high"] < 0:
         warnings.append(
-            f"utility ({retain['task']}) is {-noise['value']:.3f} below that of {row['noise']}: "
+            f"utility ({retain['task']}) is {-noise['value']:.3f} below that of noise of its own norm: "
             "S is not evidence of unlearning here, it may be damage"
         )
+    if row["unstable"] is not None:
+        warnings.append(f"unstable: {row['unstable']}")
     return warnings
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from .intervals import ENOUGH, TINY, Estimate, SeedMean, SeedNoise, contrast, reach
+from .intervals import ENOUGH, TINY, Estimate, SeedMean, SeedNoise, reach
 from .metrics import Floats
 
 _TOGETHER = 200  # differences held at a time
@@ -154,19 +154,3 @@ def rank_intervals(rows: Sequence[Floats], confidence: float, freedom: float = n
             group, leader = group + 1, i
         groups[i] = group
     return [Rank(int(ranks_low[i]), int(ranks_high[i]), groups[i]) for i in range(len(rows))]
-
-
-def against(
-    rows: Sequence[Floats], others: Sequence[Floats], confidence: float, freedom: float = np.inf
-) -> list[list[Estimate]]:
-    """Return each row less each other (base, noise), with intervals that hold for all of them at once.
-
-    Args:
-        rows, others: a statistic by seed [B + 1, k_i], with the same resamples.
-        confidence: that all intervals hold at once.
-        freedom: degrees of freedom of the variance over items.
-    """
-    rivals = [SeedMean.of(other) for other in others]
-    contrasts = (contrast([(1.0, row), (-1.0, other)]) for row in map(SeedMean.of, rows) for other in rivals)
-    estimates = iter([cut(estimate, -1.0, 1.0) for estimate in family(contrasts, confidence, freedom)])
-    return [[next(estimates) for _ in others] for _ in rows]
