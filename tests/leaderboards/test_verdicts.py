@@ -192,7 +192,7 @@ def test_answers_that_do_not_differ_bound_the_loss_by_how_many_there_are():
 
 
 def test_utility_that_is_lost_is_said_so_and_else_what_it_may_have_lost(toy):
-    board = board_of(toy, *toy.seeded("lost", wmdp=0.2, mmlu=0.55), *toy.seeded("close", wmdp=0.3, mmlu=0.66))
+    board = board_of(toy, *toy.seeded("lost", wmdp=0.2, mmlu=0.55), *toy.seeded("close", wmdp=0.3, mmlu=0.63))
     others = board.verdicts[0]["others"]
     assert others["lost"] == "above base, utility lost (more than 0.05)"
     kept = toy.row_of(board, "close")["utility"]
