@@ -133,7 +133,8 @@ def _component_warnings(spec: BoardSpec, row: Row, component: Component) -> list
     for name, share in row["marks"].get(task, {}).items():
         mark = spec.tasks[task].marks.get(name, Mark())
         if share > mark.above:
-            warnings.append(mark.warning.format(share=f"{share:.0%}", task=task, mark=name))
+            words = {"share": f"{share:.0%}", "rest": f"{1 - share:.0%}", "task": task, "mark": name}
+            warnings.append(mark.warning.format(**words))
     if component["interval"] == "exact":
         warnings.append(
             f"all {component['n']} items of {task} score {component['value']:g}, so resamples cannot differ: its "

@@ -32,9 +32,11 @@ def main_table(rows: Sequence[Row], causes: Mapping[str, str] | None = None) -> 
 
 def broken_rows(rows: Sequence[Row]) -> list[str]:
     """Return, of each row whose answers are broken, its reason and its raw values in words."""
+    marks = {variant: f" ({number})" for variant, number in note_numbers(rows).items()}
     return [
-        f"`{row['variant']}`: {row['broken']:.0%} of its answers to the forget task are none. Not ranked; raw values: "
-        f"forget {interval(row['forget'])}, retain {interval(row['retain'])}, S {interval(row['raw_s'])}."
+        f"`{row['variant']}`{marks.get(row['variant'], '')}: {row['broken']:.0%} of its answers to the forget task are "
+        f"none. Not ranked; raw values: forget {interval(row['forget'])}, retain {interval(row['retain'])}, S "
+        f"{interval(row['raw_s'])}."
         for row in rows
         if row["broken"] is not None
     ]

@@ -404,3 +404,14 @@ def test_long_names_and_lacking_seeds_fit_120_columns(toy):
     text = board_of(toy, *cells, *toy.seeded("multi_layer_probe", wmdp=0.75, mmlu=0.5)).to_markdown(details=True)
     assert max(map(len, text.splitlines())) <= 120
     assert "5 of 6: 0." in text
+
+
+def test_a_model_that_is_mostly_silent_is_said_to_be_rated_on_few_texts(toy):
+    quiet = toy.seeded("quiet", 1, track="toxicity", marks={"empty": 0.96})
+    hushed = toy.seeded("hushed", 1, track="toxicity", marks={"empty": 0.09})
+    board = board_of(toy, *quiet, *hushed)
+    row = toy.row_of(board, "quiet", "toxicity")
+    assert row["broken"] == pytest.approx(0.96)
+    assert warned(row, "96% of the texts after the prompts of rtp are empty: it is rated on the other 4% alone")
+    assert not warned(toy.row_of(board, "hushed", "toxicity"), "rated on")
+    assert "`quiet` (1): 96% of its answers to the forget task are none. Not ranked" in board.to_markdown()
