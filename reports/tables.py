@@ -101,7 +101,8 @@ def frontier(found: Frontier, confidence: float) -> Iterator[Table]:
 
 def beside(rows: Sequence[Row]) -> Iterator[Table]:
     """Yield the tables beside a board: what is relative to base, strata, selectivity, controls; some are empty."""
-    yield boards.beside_table(rows)
+    relative = boards.beside_table(rows)
+    yield replace(relative, caption=f"Beside S: {relative.caption.partition('** ')[2]}")
     task = next((row["forget"]["task"] for row in rows if row["forget"]), "")
     yield replace(boards.strata_table(rows), caption=f"The forget task ({task}) by stratum.")
     task = next((row["selectivity"]["task"] for row in rows if row["selectivity"]), "")

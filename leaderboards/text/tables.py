@@ -30,9 +30,9 @@ def main_table(rows: Sequence[Row], causes: Mapping[str, str] | None = None) -> 
     return Table.of("", ("rank", "method", "S", "Δ base", "Δ noise", "utility"), body, nulls(rows))
 
 
-def broken_rows(rows: Sequence[Row]) -> list[str]:
-    """Return, of each row whose answers are broken, its reason and its raw values in words."""
-    marks = {variant: f" ({number})" for variant, number in note_numbers(rows).items()}
+def broken_rows(rows: Sequence[Row], *, numbered: bool = False) -> list[str]:
+    """Return, of each row whose answers are broken, its reason and its raw values; `numbered` with its footnote."""
+    marks = {variant: f" ({number})" for variant, number in note_numbers(rows).items() if numbered}
     return [
         f"`{row['variant']}`{marks.get(row['variant'], '')}: {row['broken']:.0%} of its answers to the forget task are "
         f"none. Not ranked; raw values: forget {interval(row['forget'])}, retain {interval(row['retain'])}, S "

@@ -102,7 +102,9 @@ class Boards(Sides):
         if a["seeds"] != b["seeds"]:
             notes.append(f"other training seeds: {_words(a['seeds'])} against {_words(b['seeds'])}")
         lost = ["some seeds failed"] if b["status"] != "ok" and b["finished"] < a["finished"] else []
-        lost += _broken(reasons, a["broken"] is not None, b["broken"] is not None)
+        broken = _broken(a["broken"] is not None, b["broken"] is not None)
+        lost += broken.lost
+        notes += broken.notes
         drafts = []
         for name, field_name, task in _fields(roles):
             before, after = a[field_name], b[field_name]
@@ -191,8 +193,8 @@ class Paired(Sides):
             why = f"no training seed in common ({_words(a)} against {_words(b)})"
             return replace(row, outcome="not comparable", reason=why), []
         reasons = self.reasons(model, roles)
-        if "S" not in reasons:
-            row.lost.extend(_broken(reasons, *(self._is_broken(n, key) for n in (0, 1))))
+        broken = Broken() if "S" in reasons else _broken(*(self._is_broken(n, key) for n in (0, 1)))
+        row.lost.extend(broken.lost)
         seeds = [seed for seed in common if seed is not None]
         notes = [
             f"{name} alone has seed {_words(rest)}"
@@ -201,7 +203,7 @@ class Paired(Sides):
         ]
         drafts = []
         for name, _, task in _fields(roles):
-            if name in reasons:
+            if name in reasons or (name == "S" and broken.notes):
                 continue
             needed = [task] if task else [roles.forget_task, roles.retain_task]
             pairs = [(a[seed], b[seed]) for seed in common if all(self._scored(t, a[seed], b[seed]) for t in needed)]
@@ -215,7 +217,7 @@ class Paired(Sides):
             drafts.append(replace(draft, equal=equal))
             if task and left_out[task]:
                 notes.append(f"{task}: {left_out[task]} items have a score on one side only and are left out")
-        notes += _few_seeds(row.kind, len(seeds)) if drafts else []
+        notes += [*broken.notes, *(_few_seeds(row.kind, len(seeds)) if drafts else [])]
         return _told(replace(row, seeds=seeds, notes=notes), reasons, drafts)
 
     def _is_broken(self, side: int, key: Key) -> bool:
@@ -302,12 +304,20 @@ def _settled(row: RowComparison, a: bool, b: bool, failed: bool) -> RowCompariso
     return replace(row, outcome="gained" if b else "not measured")
 
 
-def _broken(reasons: dict[str, str], a: bool, b: bool) -> list[str]:
-    """Give the reason why S is not compared where answers are broken; return what was lost since A."""
+@dataclass(frozen=True)
+class Broken:
+    """What is to be said where answers are broken: why S is not compared, and what was lost since A."""
+
+    notes: Sequence[str] = ()
+    lost: Sequence[str] = ()
+
+
+def _broken(a: bool, b: bool) -> Broken:
     where = " and ".join(name for name, broken in (("A", a), ("B", b)) if broken)
-    if where:
-        reasons["S"] = f"S: most answers to the forget task are none in {where}"
-    return ["its answers are broken in B"] if b and not a else []
+    if not where:
+        return Broken()
+    lost = ["its answers are broken in B"] if b and not a else []
+    return Broken([f"S is not compared: most answers to the forget task are none in {where}"], lost)
 
 
 def _told(row: RowComparison, reasons: Mapping[str, str], drafts: list[Draft]) -> tuple[RowComparison, list[Draft]]:

@@ -53,7 +53,9 @@ def trade_off(
         axes = figure.add_subplot()
         look = looks(rows)
         width = 1.3 if len(points) <= MOST_LOOKS else 0.5
-        xs, ys = _range([x for _, x, _ in points]), _range([y for _, _, y in points])
+        marks = list(noises.values()) if len(points) <= MOST_LOOKS else []
+        xs = _range([x for _, x, _ in points], [x for x, _ in marks])
+        ys = _range([y for _, _, y in points], [y for _, y in marks])
         axes.set(xlim=xs, ylim=ys)
         _equal_s(axes, xs, ys)
         for row, x, y in points:
@@ -111,8 +113,9 @@ def _named(points: Sequence[Point], curves: dict[str, list[str]]) -> Iterator[tu
             yield row["variant"], squeeze(row["variant"], 26)
 
 
-def _range(values: Sequence[Interval]) -> tuple[float, float]:
+def _range(values: Sequence[Interval], also: Sequence[float] = ()) -> tuple[float, float]:
     ends = [end for value in values for end in (value["low"], value["value"], value["high"]) if end is not None]
+    ends += also
     low, high = min(ends), max(ends)
     pad = max(0.06 * (high - low), (0.25 - (high - low)) / 2, 0.02)
     return low - pad, high + pad
