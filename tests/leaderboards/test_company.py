@@ -7,7 +7,10 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulated import Simulated
+from unlearn_bench.harness.planning.status import statuses
 from unlearn_bench.harness.records import Mark, Record
+from unlearn_bench.harness.results.board import board_of
 from unlearn_bench.leaderboards.board import Board, build_board
 from unlearn_bench.leaderboards.rows.verdicts import ALONE
 from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, IntervalKind, TaskInfo, TrackRoles
@@ -123,13 +126,8 @@ def test_a_verdict_by_the_correction_is_named_so(toy):
     assert ALONE in said(many.verdicts[0], "close")
 
 
-def test_cells_of_other_rows_in_a_store_change_no_verdict(tmp_path, root, monkeypatch):
+def test_cells_of_other_rows_in_a_store_change_no_verdict(tmp_path):
     """The same over a store: rows and verdicts from its records, with all of its cells and without some of them."""
-    monkeypatch.syspath_prepend(root / "tests" / "benchmarks")
-    from simulated import Simulated
-    from unlearn_bench.harness.planning.status import statuses
-    from unlearn_bench.harness.results.board import board_of
-
     simulated = Simulated.planned(tmp_path, variants=3, seeds=1, limit=40)
     store = simulated.finish(tmp_path / "store")
 
