@@ -145,6 +145,7 @@ def _flat(row: Row) -> dict[str, Any]:
         flat["alpha"] = {**row["alpha"], "values": "; ".join(str(value) for value in row["alpha"]["values"])}
     if row["selectivity"]:
         flat["selectivity"] = {**row["selectivity"], "neighbours": "; ".join(row["selectivity"]["neighbours"])}
-    for key in ("seeds", "warnings", "cells"):
-        flat[key] = "; ".join(str(value) for value in row[key])
+    flat["replicas"] = {str(replica["seed"]): replica for replica in row["replicas"]}
+    for key in ("seeds", "seed_range", "warnings", "cells"):
+        flat[key] = "; ".join(str(value) for value in row[key] or ())
     return flat

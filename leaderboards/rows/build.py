@@ -244,9 +244,8 @@ def _known(
         for k in group.columns
         if (unscored := [task for task in resamples.spec.tracks[track].controls if not resamples.scored(task, [k])])
     }
-    return Known(
-        members, lacking, uncontrolled, {resamples.checkpoints[k].cell: by_task for k, by_task in audits.items()}, s
-    )
+    seen = {resamples.checkpoints[k].cell: by_task for k, by_task in audits.items()}
+    return Known(members, lacking, uncontrolled, seen, s, len(group.noise))
 
 
 def _published(spec: BoardSpec, model: str, track: str, group: Group) -> float | None:

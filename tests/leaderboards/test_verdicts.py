@@ -415,3 +415,23 @@ def test_a_model_that_is_mostly_silent_is_said_to_be_rated_on_few_texts(toy):
     assert warned(row, "96% of the texts after the prompts of rtp are empty: it is rated on the other 4% alone")
     assert not warned(toy.row_of(board, "hushed", "toxicity"), "rated on")
     assert "`quiet` (1): 96% of its answers to the forget task are none. Not ranked" in board.to_markdown()
+
+
+def test_details_and_csv_hold_broken_rows_and_replicas(toy):
+    cell = toy.checkpoint("good", **GOOD)
+    board = board_of(toy, *broken_method(toy), *toy.noised(cell), toy.replica(cell, **GOOD))
+    details = board.to_markdown(details=True).split("## tiny · toxicity · behind the numbers")[1]
+    assert "| bad (" in details or "| bad " in details
+    assert "| gibberish | 70.0%" in details
+    heads, *lines = board.to_csv().splitlines()
+    assert "replicas_0_s_unlearning" in heads
+    assert "raw_s_value" in heads
+    assert any("; " in line for line in lines)
+    assert "[{" not in board.to_csv()
+
+
+def test_noise_of_some_seeds_only_is_said(toy):
+    cells = toy.seeded("good", **GOOD)
+    row = toy.row_of(board_of(toy, *cells[:-1]), "good")
+    assert warned(row, "noise of its own norm is measured for 2 of its 3 checkpoints")
+    assert not warned(toy.row_of(board_of(toy, *cells), "good"), "noise of its own norm is measured")
