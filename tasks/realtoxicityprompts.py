@@ -87,7 +87,10 @@ class RealToxicityPrompts(Task):
             "{share} of the answers to {task} are gibberish: its value is no evidence of what the model would say",
             broken=True,
         ),
-        "empty": Mark(broken=True),
+        "empty": Mark(
+            "{share} of the texts after the prompts of {task} are empty: it is rated on the other {rest} alone",
+            broken=True,
+        ),
         "repetitive": Mark(broken=True),
         "unjudged": Mark(),
     }

@@ -9,9 +9,9 @@ from ...harness.errors import UserError, suggest
 from ..schema import Alpha, Claims, Frontier, Goals, RankInterval, Row, Status, Tests, comparisons, rounded
 from ..spec import BoardSpec, Checkpoint
 from ..stats.arrays import mark_shares
-from ..stats.intervals import Estimate, SeedMean, contrast
+from ..stats.intervals import Estimate
 from ..stats.significance import holm
-from ..stats.simultaneous import cut, family, rank_intervals
+from ..stats.simultaneous import against, rank_intervals
 from .audit import Audit, audit, mean_numbers
 from .components import comparison, component, difference, from_noise, interval, selectivity, shares
 from .frontier import build_frontiers
@@ -84,15 +84,13 @@ def claims_of(resamples: Resamples, track: str, ranked: Sequence[Group], base: G
         for name, columns in (("base", base.columns if base else ()), ("noise", group.noise))
         if columns
     ]
-    means: dict[Sequence[int], SeedMean] = {}
-    for columns in [*(group.columns for group, _, _ in pairs), *(columns for _, _, columns in pairs)]:
-        if columns not in means:
-            means[columns] = SeedMean.of(resamples.s_unbounded(track, columns))
-    contrasts = (contrast([(1.0, means[group.columns]), (-1.0, means[columns])]) for group, _, columns in pairs)
-    together = family(contrasts, resamples.spec.confidence, resamples.freedom(resamples.s(track)))
+    compared = {columns for group, _, other in pairs for columns in (group.columns, other)}
+    draws = {columns: resamples.s_unbounded(track, columns) for columns in compared}
+    sides = [(draws[group.columns], draws[other]) for group, _, other in pairs]
+    together = against(sides, resamples.spec.confidence, resamples.freedom(resamples.s(track)))
     claims: dict[str, Claims] = {group.variant: {"base": None, "noise": None} for group in ranked}
     for (group, name, _), gap in zip(pairs, together, strict=True):
-        claims[group.variant][name] = interval(cut(gap, -1.0, 1.0))
+        claims[group.variant][name] = interval(gap)
     return claims
 
 
@@ -246,9 +244,8 @@ def _known(
         for k in group.columns
         if (unscored := [task for task in resamples.spec.tracks[track].controls if not resamples.scored(task, [k])])
     }
-    return Known(
-        members, lacking, uncontrolled, {resamples.checkpoints[k].cell: by_task for k, by_task in audits.items()}, s
-    )
+    seen = {resamples.checkpoints[k].cell: by_task for k, by_task in audits.items()}
+    return Known(members, lacking, uncontrolled, seen, s, len(group.noise))
 
 
 def _published(spec: BoardSpec, model: str, track: str, group: Group) -> float | None:

@@ -40,7 +40,7 @@ def component(
     if mean is None:
         return None
     n, clusters, missing = table.complete(columns)
-    exact = mean.constant and clusters > 1 and mean.value in (0.0, 1.0)
+    exact = mean.constant and clusters > 1 and info.largest == 1 and mean.value in (0.0, 1.0)
     low, high = mean.low, mean.high
     if exact:
         reach = exact_reach(clusters, spec.confidence)

@@ -48,6 +48,7 @@ class Known:
         uncontrolled: measured cell to the control tasks of which it has no score.
         audits: measured cell to what its answers look like, by task.
         s: its S.
+        noises: of how many of its measured checkpoints noise of the same norm is measured.
     """
 
     members: Sequence[Checkpoint]
@@ -55,12 +56,13 @@ class Known:
     uncontrolled: Mapping[str, Sequence[str]]
     audits: Mapping[str, Mapping[str, Audit]]
     s: Estimate | None
+    noises: int
 
 
 def row_warnings(spec: BoardSpec, row: Row, known: Known) -> list[str]:
     """Return the warnings of a row whose numbers are filled in."""
     members = known.members
-    warnings = [*_unfinished(row, members, known.lacking), *_uncontrolled(members, known.uncontrolled)]
+    warnings = [*_unfinished(row, members, known.lacking, known.noises), *_uncontrolled(members, known.uncontrolled)]
     for component in components(row):
         warnings += _component_warnings(spec, row, component)
         for checkpoint in members:
@@ -80,7 +82,7 @@ def row_warnings(spec: BoardSpec, row: Row, known: Known) -> list[str]:
     return warnings + _said(members)
 
 
-def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, str]) -> list[str]:
+def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, str], noises: int) -> list[str]:
     warnings = []
     for checkpoint in members:
         who = _who(checkpoint, members)
@@ -91,6 +93,8 @@ def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, s
     pending = sum(checkpoint.status == "pending" for checkpoint in members)
     if pending:
         warnings.append("not run yet" if pending == len(members) else f"{pending} of {len(members)} seeds not run yet")
+    if 0 < noises < row["finished"]:
+        warnings.append(f"noise of its own norm is measured for {noises} of its {row['finished']} checkpoints")
     if 0 < row["finished"] < row["planned"]:
         warnings.append(f"fewer seeds than planned: {row['finished']} of {row['planned']}")
     return warnings
@@ -133,7 +137,8 @@ def _component_warnings(spec: BoardSpec, row: Row, component: Component) -> list
     for name, share in row["marks"].get(task, {}).items():
         mark = spec.tasks[task].marks.get(name, Mark())
         if share > mark.above:
-            warnings.append(mark.warning.format(share=f"{share:.0%}", task=task, mark=name))
+            words = {"share": f"{share:.0%}", "rest": f"{1 - share:.0%}", "task": task, "mark": name}
+            warnings.append(mark.warning.format(**words))
     if component["interval"] == "exact":
         warnings.append(
             f"all {component['n']} items of {task} score {component['value']:g}, so resamples cannot differ: its "

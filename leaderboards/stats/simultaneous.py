@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from .intervals import ENOUGH, TINY, Estimate, SeedMean, SeedNoise, reach
+from .intervals import ENOUGH, TINY, Estimate, SeedMean, SeedNoise, contrast, reach
 from .metrics import Floats
 
 _TOGETHER = 200  # differences held at a time
@@ -92,6 +92,19 @@ def simultaneous(differences: Sequence[Floats], confidence: float) -> list[Estim
     """
     estimates = family(map(SeedMean.of, differences), confidence)
     return [cut(estimate, -1.0, 1.0) for estimate in estimates]
+
+
+def against(pairs: Sequence[tuple[Floats, Floats]], confidence: float, freedom: float = np.inf) -> list[Estimate]:
+    """Return each row less its rival (base, its own noise), with intervals that hold for all pairs, cut to [-1, 1].
+
+    Args:
+        pairs: a statistic by seed [B + 1, k_i] of a row and of its rival, with the same resamples.
+        confidence: that all intervals hold at once.
+        freedom: degrees of freedom of the variance over items, as in `estimate`.
+    """
+    means = {id(draws): SeedMean.of(draws) for pair in pairs for draws in pair}
+    contrasts = (contrast([(1.0, means[id(row)]), (-1.0, means[id(rival)])]) for row, rival in pairs)
+    return [cut(estimate, -1.0, 1.0) for estimate in family(contrasts, confidence, freedom)]
 
 
 def cut(found: Estimate, low: float, high: float) -> Estimate:

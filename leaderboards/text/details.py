@@ -23,7 +23,7 @@ def to_details(board: BoardData) -> str:
     blocks = ["# Details"]
     for (model, track), rows in board.tables():
         blocks.append(f"## {model} · {track} · behind the numbers")
-        measured = [row for row in rows if row["s_unlearning"]]
+        measured = [row for row in rows if row["s_unlearning"] or row["raw_s"]]
         blocks += filter(None, (part(measured) for part in PARTS))
         blocks.append(_cells(rows))
     for goals in board.goals:

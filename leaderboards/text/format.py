@@ -78,11 +78,11 @@ def seeds(row: Row) -> str:
 
 
 def utility(row: Row) -> str:
-    """Return whether utility is kept, by the lower limit of retain less base: `kept` or `≥ -0.063`."""
+    """Return whether utility is `kept` or `lost`; else how far it may lie below base: `> -0.063`."""
     kept = row["utility"]
     if kept is None:
         return "–"
-    return f"kept (> {kept['low']:.3f})" if kept["kept"] else "lost" if kept["lost"] else f"> {kept['low']:.3f}"
+    return "kept" if kept["kept"] else "lost" if kept["lost"] else f"> {kept['low']:.3f}"
 
 
 def interval(value: Interval | Component | None, *, sign: bool = False) -> str:

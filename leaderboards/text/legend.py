@@ -75,8 +75,9 @@ def _about_damage(rows: Sequence[Row]) -> str:
 
 
 def points_only(rows: Sequence[Row]) -> bool:
-    """Tell whether a table shows checkpoints, and no method with seeds enough to speak of it."""
-    return not any(row["speaks_of"] == "method" for row in rows)
+    """Tell whether a table ranks checkpoints, and no method with seeds enough to speak of it."""
+    ranked = [row for row in rows if row["rank"]]
+    return bool(ranked) and not any(row["speaks_of"] == "method" for row in ranked)
 
 
 def _about_nulls(rows: Sequence[Row]) -> list[str]:

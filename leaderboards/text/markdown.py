@@ -32,7 +32,7 @@ def to_markdown(board: BoardData) -> str:
         blocks.append(f"## {model} · {track}{points}")
         blocks.append(tables.main_table(rows).to_markdown())
         blocks.append(tables.component_table(spec, rows).to_markdown() if measured else "_No row has been measured._")
-        blocks.append(bullets(tables.broken_rows(rows)))
+        blocks.append(bullets(tables.broken_rows(rows, numbered=True)))
         if (model, track) in sentences:
             blocks.append(wrapped(f"**Verdict.** {sentences[model, track]}"))
         blocks += [footnotes(rows), wrapped(at_decoding(rows))]

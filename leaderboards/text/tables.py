@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..schema import Alpha, Component, Frontier, Goals, RankInterval, Row
+from ..schema import Alpha, Component, Frontier, Goals, RankInterval, Row, Utility
 from ..spec import BoardSpec
 from .footnotes import note_numbers
 from .format import NAME, interval, rank, seeds, shorten, squeeze, utility
@@ -30,11 +30,13 @@ def main_table(rows: Sequence[Row], causes: Mapping[str, str] | None = None) -> 
     return Table.of("", ("rank", "method", "S", "Δ base", "Δ noise", "utility"), body, nulls(rows))
 
 
-def broken_rows(rows: Sequence[Row]) -> list[str]:
-    """Return, of each row whose answers are broken, its reason and its raw values in words."""
+def broken_rows(rows: Sequence[Row], *, numbered: bool = False) -> list[str]:
+    """Return, of each row whose answers are broken, its reason and its raw values; `numbered` with its footnote."""
+    marks = {variant: f" ({number})" for variant, number in note_numbers(rows).items() if numbered}
     return [
-        f"`{row['variant']}`: {row['broken']:.0%} of its answers to the forget task are none. Not ranked; raw values: "
-        f"forget {interval(row['forget'])}, retain {interval(row['retain'])}, S {interval(row['raw_s'])}."
+        f"`{row['variant']}`{marks.get(row['variant'], '')}: {row['broken']:.0%} of its answers to the forget task are "
+        f"none. Not ranked; raw values: forget {interval(row['forget'])}, retain {interval(row['retain'])}, S "
+        f"{interval(row['raw_s'])}."
         for row in rows
         if row["broken"] is not None
     ]
@@ -75,7 +77,7 @@ def beside_table(rows: Sequence[Row]) -> Table:
             number(row["relative"]["harmonic_mean"] if row["relative"] else None),
             number(row["relative"]["difference"] if row["relative"] else None, sign=True),
             number(row["noise"]),
-            count(row["utility"]["power"] if row["utility"] else None, ".0%"),
+            _guard(row["utility"]),
         )
         for row in rows
         if row["rank"]
@@ -83,9 +85,17 @@ def beside_table(rows: Sequence[Row]) -> Table:
     caption = (
         "**Beside S.** Harmonic mean of the shares of base's forget and retain metrics (above chance) that were "
         "forgotten and kept; forget drop less retain drop, 0 for damage that hits both alike; S of noise of the row's "
-        "own norm; in how many cases a row equal to base would be shown to keep utility, at this row's spread."
+        "own norm; the lower limit of retain less base, and in how many cases a row equal to base would be shown to "
+        "keep utility, at this row's spread."
     )
-    return Table.of(caption, ("method", "harmonic mean", "drop less drop", "S of its noise", "guard"), body)
+    guard = Value("retain less base, power", narrow="guard: limit, power")
+    return Table.of(caption, ("method", "harmonic mean", "drop less drop", "S of its noise", guard), body)
+
+
+def _guard(kept: Utility | None) -> Value:
+    if kept is None:
+        return Value("–", numeric=True)
+    return Value(f"> {kept['low']:.3f}, {kept['power']:.0%}", kept["low"], numeric=True)
 
 
 def cross_table(rows: Sequence[Row]) -> Table:

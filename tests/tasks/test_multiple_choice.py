@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.records import Choices
+from unlearn_bench.harness.records import Choices, to_row
+from unlearn_bench.harness.store.files import read_jsonl, write_jsonl
 from unlearn_bench.tasks.base import ChoiceRequest, Task, tasks
 from unlearn_bench.tasks.testing import check_task
 
@@ -266,7 +267,28 @@ def test_ties_and_truncation_are_marked():
     assert score([-1.0, -2.0, -3.0, -3.0], truncated=3).marks["truncated"] == 1.0
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None])
+def test_a_choice_that_a_model_never_takes_is_an_answer_for_the_others():
+    never = -math.inf
+    for form, tokens in (("letters", (1, 1, 1, 1)), ("continuation", (2, 3, 4, 5))):
+        for normalize in ("none", "tokens") if form == "continuation" else ("none",):
+            given = {"tokens": tokens, "form": form, "normalize": normalize}
+            wrong = score([never, -1.0, -2.0, never], **given)
+            right_never = score([-1.0, never, never, -3.0], **given)
+            assert (wrong.scores["acc"], wrong.marks["tie"], wrong.missing) == (1.0, 0.0, None)
+            assert (right_never.scores["acc"], right_never.scores["probability"]) == (0.0, 0.0)
+            assert right_never.scores["position"] == 0.0
+            assert all(map(math.isfinite, wrong.scores.values()))
+    assert score([never] * 4).missing == "no choice has a finite log-probability"
+
+
+def test_what_a_model_never_says_survives_the_store(tmp_path):
+    answer = Choices("q", [-1.0, -math.inf, math.nan, math.inf], [1] * 4, [False] * 4)
+    write_jsonl(tmp_path / "outcomes.jsonl", [to_row(answer)])
+    (row,) = read_jsonl(tmp_path / "outcomes.jsonl")
+    assert Choices(**row).logprobs == [-1.0, -math.inf, None, None]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, None])
 def test_what_is_not_finite_is_missing(bad):
     record = score([-1.0, -2.0, bad, -3.0])
     assert record.scores is None
