@@ -106,7 +106,7 @@ class Claims(TypedDict):
 
 
 class Utility(TypedDict):
-    """Whether a row keeps base's utility: non-inferiority within a margin of the retain metric, one-sided.
+    """Whether a row keeps base's utility: non-inferiority within a margin of the retain metric.
 
     `low` is the lower limit of retain less base, `kept` whether it lies above -`margin`, `lost` whether the upper limit
     lies below it, and `power` in how many cases of all a row that equals base would be found to keep it, at this row's

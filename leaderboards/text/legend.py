@@ -40,8 +40,9 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
         f"the forget task is perfect or utility at chance; base has a value of its own. {_about_damage(rows)} So a "
         "claim needs all of: **Δ base** from the untouched model, **Δ noise** from base with random weight noise of "
         "the row's own norm, tensor by tensor, and utility kept.",
-        f"**Utility** is kept where the retain metric is shown, one-sided at {percent}, to have lost less than "
-        f"{spec.margin:g} against base. `> x`: not shown, it may have lost as much; `lost`: it lost more.",
+        f"**Utility** is kept where the retain metric is shown to have lost less than {spec.margin:g} against base: "
+        f"the lower end of the {percent} interval of the difference lies above that. `> x`: not shown, x is that end; "
+        "`lost`: it lost more.",
         f"**Intervals** are {percent} {KINDS[spec.interval]} intervals, expanded for few clusters, of a joint "
         f"bootstrap over items ({spec.resamples:,} resamples, whole clusters within strata, the same draws for every "
         "row, S recomputed in each). They say how far a value would move with other items of the same kind; they do "

@@ -23,7 +23,7 @@ from tabulate import tabulate
 from unlearn_bench.leaderboards.rows.build import claims_of
 from unlearn_bench.leaderboards.rows.components import difference, from_noise
 from unlearn_bench.leaderboards.rows.groups import Group, groups_of
-from unlearn_bench.leaderboards.rows.guard import one_sided
+from unlearn_bench.leaderboards.rows.guard import limits
 from unlearn_bench.leaderboards.rows.resampling import Resamples, Statistic
 from unlearn_bench.leaderboards.rows.verdicts import above_zero
 from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, TaskInfo, TrackRoles
@@ -213,8 +213,8 @@ def _events(
 
 def _lost(evidence: Resamples, retain: Statistic, row: Group, base: Group) -> float:
     """Return how much of the retain metric a row may have lost."""
-    limits = one_sided(evidence, retain, row, base)
-    return math.inf if limits is None else -limits[0]
+    gap = limits(evidence, retain, row, base)
+    return math.inf if gap is None or gap.low is None else -gap.low
 
 
 def rates(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unlearn_bench.leaderboards.board import build_board, load_board
 from unlearn_bench.leaderboards.rows.groups import Group
-from unlearn_bench.leaderboards.rows.guard import one_sided, utility
+from unlearn_bench.leaderboards.rows.guard import limits, utility
 from unlearn_bench.leaderboards.rows.relative import relative
 from unlearn_bench.leaderboards.rows.resampling import Resamples
 from unlearn_bench.leaderboards.rows.verdicts import detectable
@@ -160,8 +160,8 @@ def groups_in(resamples: Resamples) -> list[Group]:
 
 
 def test_the_guards_power_is_how_often_a_row_equal_to_base_passes():
-    """At 300 questions of which 3.3 % flip, a margin of 0.02 lets six in ten pass."""
-    resamples = resamples_of(np.random.default_rng(0), discordant=0.033)
+    """At 300 questions of which 2.4 % flip, a margin of 0.02 lets six in ten pass."""
+    resamples = resamples_of(np.random.default_rng(0), discordant=0.024)
     base, *rows = groups_in(resamples)
     found = [utility(resamples, "k", row, base) for row in rows]
     passed = np.mean([kept["kept"] for kept in found])
@@ -178,7 +178,7 @@ def test_a_row_that_lost_the_margin_is_rarely_said_to_keep_utility():
         resamples.spec = replace(resamples.spec, tracks=roles)
         base, *rows = groups_in(resamples)
         passed += [utility(resamples, "k", row, base)["kept"] for row in rows]
-    assert np.mean(passed) < 0.07
+    assert np.mean(passed) < 0.05
 
 
 def test_answers_that_do_not_differ_bound_the_loss_by_how_many_there_are():
@@ -186,7 +186,8 @@ def test_answers_that_do_not_differ_bound_the_loss_by_how_many_there_are():
         resamples = resamples_of(np.random.default_rng(2), rows=1, n=n)
         base, row = groups_in(resamples)
         reach = 1 - 0.05 ** (1 / n)
-        assert one_sided(resamples, resamples.s("k"), row, base) == pytest.approx((-reach, reach))
+        gap = limits(resamples, resamples.s("k"), row, base)
+        assert (gap.low, gap.high) == pytest.approx((-reach, reach))
         found = utility(resamples, "k", row, base)
         assert (found["low"], found["kept"]) == (pytest.approx(-reach), kept)
 
