@@ -19,7 +19,7 @@ def optimism_facts(plan: Plan, rows: Sequence[Row]) -> dict[str, str]:
     if not gains:
         return {}
     rest = [f"{name} {before:+.3f} → {after:+.3f}" for name, before, after in gains]
-    before, after = (fmean(gain[side] for gain in gains) for side in (1, 2))
+    before, after = fmean(gain for _, gain, _ in gains), fmean(gain for _, _, gain in gains)
     mean = f"mean {before:+.3f} → {after:+.3f}, optimism {before - after:+.3f}; " if len(gains) > 1 else ""
     return {"tuning optimism": f"S less S of base, on validation items → here: {mean}{', '.join(rest)}"}
 

@@ -1,8 +1,7 @@
 """What a few trainings allow to be said of a row that came out differently.
 
-One training is one draw: with another seed, on another processor or after a repair of a comma the same settings end
-elsewhere. Fewer than three of them, not the same checkpoints on both sides, are shown and not judged. A row is
-*reproduced* where
+One training is one draw: with another seed, or on another processor, the same settings end elsewhere. Fewer than three
+of them that are not the same checkpoints on both sides are shown and not judged. A row is *reproduced* where
 
     |S - S'| < 2 sqrt(2) sigma_run,
 
@@ -13,9 +12,8 @@ have: two trainings of one law differ by more in about one of twenty cases.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,7 +22,6 @@ from ...leaderboards.stats.metrics import Floats
 
 UNKNOWN = "unknown"
 """How a side says that a fact of a training was not recorded."""
-NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Training:
 
     cell: str
     delta: str | None = None
-    machine: Any = ()
+    machine: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,11 +86,11 @@ def _training(pairs: Sequence[tuple[Training, Training]]) -> str:
 
 
 def _machines(pairs: Sequence[tuple[Training, Training]]) -> str:
-    """Return in which facts of the machines the trainings differ, and which are not known."""
+    """Return in which facts of the machines the trainings differ, and which are not known of the same settings."""
     differ: dict[str, None] = {}
     lacking: dict[str, None] = {}
     for a, b in pairs:
-        sides = dict(a.machine), dict(b.machine)
+        sides = a.machine, b.machine
         for key in {**sides[0], **sides[1]}:
             before, after = (side.get(key, "none") for side in sides)
             if UNKNOWN in (before, after):
@@ -101,4 +98,6 @@ def _machines(pairs: Sequence[tuple[Training, Training]]) -> str:
             elif before != after:
                 differ[f"{key} {before} against {after}"] = None
     words = [f"made with {', '.join(differ)}"] if differ else []
-    return "; ".join([*words, *([f"{', '.join(lacking)} unknown"] if lacking else [])])
+    if lacking and all(a.cell == b.cell for a, b in pairs):
+        words.append(f"{', '.join(lacking)} unknown")
+    return "; ".join(words)

@@ -126,7 +126,8 @@ def test_only_validation_items_are_asked(alone, folder: Path) -> None:
 
 
 def test_what_is_written_is_a_suite_with_the_best_trial_alone(alone, folder: Path) -> None:
-    best = min((Trial(**trial) for trial in alone["trials"]), key=lambda trial: trial.order)
+    trials, finals = ([Trial(**values) for values in alone[key]] for key in ("trials", "finals"))
+    best = winners(trials, finals)["knowledge"]["rmu"]
     suite = load_suite(str(folder / "alone.yaml"))
     variant = suite.variants["knowledge"]["rmu"]
     assert variant.identity() == {"method": "rmu", "settings": best.settings, "training": best.training}
