@@ -163,11 +163,12 @@ class StudySummary(Printable):
         return all(row.trial for row in self.rows)
 
     def to_text(self) -> str:
-        """Return the rows as a table."""
+        """Return the rows as a table, and why a best trial is to be doubted; the JSON holds their gains too."""
+        hidden = {"doubt", "gain", *([] if any(row.failed for row in self.rows) else ["failed"])}
         rows = [{**asdict(row), "trial": row.trial or "none finished"} for row in self.rows]
+        shown = [{key: value for key, value in row.items() if key not in hidden} for row in rows]
         doubts = [f"{row.track}, {row.method}: {row.doubt}.\n" for row in self.rows if row.doubt]
-        table = tabulate([{k: v for k, v in row.items() if k != "doubt"} for row in rows], "keys", floatfmt=".3f")
-        return "".join([f"{table}\n", *doubts])
+        return "".join([tabulate(shown, headers="keys", floatfmt=".3f"), "\n", *doubts])
 
 
 def summary(
