@@ -104,7 +104,6 @@ class Boards(Sides):
             notes.append(f"other training seeds: {_words(a['seeds'])} against {_words(b['seeds'])}")
         lost = ["some seeds failed"] if b["status"] != "ok" and b["finished"] < a["finished"] else []
         broken = _broken(a["broken"] is not None, b["broken"] is not None)
-        lost += broken.lost
         notes += broken.notes
         drafts = []
         for name, field_name, task in _fields(roles):
@@ -116,7 +115,7 @@ class Boards(Sides):
         row = replace(row, seeds=b["seeds"], notes=notes, lost=lost)
         if b["kind"] != "base" and drafts:
             row = replace(row, unjudged=self._unjudged(a, b) if few else None, reproduction=self._again(a, b, drafts))
-        return _told(row, reasons, drafts)
+        return _told(_lost(row, broken), reasons, drafts)
 
     def _unjudged(self, a: Row, b: Row) -> str:
         """Return why two rows are not judged: a board holds no bits of what was trained."""
@@ -210,7 +209,6 @@ class Paired(Sides):
             return replace(row, outcome="not comparable", reason=why), []
         reasons = self.reasons(model, roles)
         broken = Broken() if "S" in reasons else _broken(*(self._is_broken(n, key) for n in (0, 1)))
-        row.lost.extend(broken.lost)
         seeds = [seed for seed in common if seed is not None]
         notes = [
             f"{name} alone has seed {_words(rest)}"
@@ -233,15 +231,15 @@ class Paired(Sides):
             drafts.append(replace(draft, equal=equal))
             if task and left_out[task]:
                 notes.append(f"{task}: {left_out[task]} items have a score on one side only and are left out")
-        row = replace(row, seeds=seeds)
         notes += broken.notes
         if drafts:
             trainings = [(self._training(0, a[seed]), self._training(1, b[seed])) for seed in common]
+            s = next((draft for draft in drafts if draft.name == "S"), None)
             row = replace(row, unjudged=unjudged(trainings))
-            if "S" not in reasons and row.kind != "base" and all(one.cell == other.cell for one, other in trainings):
-                row = replace(row, reproduction=self._again(track, drafts[0], list(a.values()), list(b.values())))
+            if s is not None and row.kind != "base" and all(one.cell == other.cell for one, other in trainings):
+                row = replace(row, reproduction=self._again(track, s, list(a.values()), list(b.values())))
             notes += _few_seeds(row.kind, len(seeds)) if row.unjudged is None else []
-        return _told(replace(row, notes=notes), reasons, drafts)
+        return _told(_lost(replace(row, seeds=seeds, notes=notes), broken), reasons, drafts)
 
     def _training(self, side: int, column: int) -> Training:
         cell = self.evidence.checkpoints[column].cell
@@ -348,6 +346,13 @@ def _broken(a: bool, b: bool) -> Broken:
         return Broken()
     lost = ["its answers are broken in B"] if b and not a else []
     return Broken([f"S is not compared: most answers to the forget task are none in {where}"], lost)
+
+
+def _lost(row: RowComparison, broken: Broken) -> RowComparison:
+    """Return a row with what its broken answers cost: a loss, or a note where one training does not say so."""
+    if row.unjudged is None:
+        return replace(row, lost=[*row.lost, *broken.lost])
+    return replace(row, notes=[*row.notes, *broken.lost])
 
 
 def _told(row: RowComparison, reasons: Mapping[str, str], drafts: list[Draft]) -> tuple[RowComparison, list[Draft]]:

@@ -505,8 +505,8 @@ def test_noise_and_replicas_are_no_rows_of_a_comparison() -> None:
 def test_no_s_of_broken_answers_is_compared(paired: bool) -> None:
     spec = replace(SPEC, tasks={**SPEC.tasks, "wmdp": replace(SPEC.tasks["wmdp"], marks=MARKS)})
 
-    def of(name: str, share: float) -> Side:
-        cells = [base(), marked(made(), share)]
+    def of(name: str, share: float, seeds: int = 3) -> Side:
+        cells = [base(), *(marked(made(seed=seed), share) for seed in range(seeds))]
         rows = build_board(spec, cells).rows
         return Side(name, spec, {}, ASKED, cells if paired else None, rows)
 
@@ -517,4 +517,7 @@ def test_no_s_of_broken_answers_is_compared(paired: bool) -> None:
         assert found.reason is None
         assert f"S is not compared: most answers to the forget task are none in {where}" in found.notes
         assert found.lost == (["its answers are broken in B"] if where == "B" else [])
+        alone = row(compared(*(of(name, share, 1) for name, share in zip("AB", shares, strict=True))))
+        assert alone.lost == [], "one training made anew is not judged"
+        assert ("its answers are broken in B" in alone.notes) is (where == "B")
         assert report.status == status
