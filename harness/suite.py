@@ -193,6 +193,9 @@ class TunedSpec(Spec):
 
     trials: int = recorded(ge=1, description="full trainings that the search of this method and track had")
     found: dict[str, Any] = recorded({}, description="searched setting (or training.KEY) to what was found")
+    validation: dict[str, float] = recorded(
+        {}, description="what it came to on validation items: `s`, `gain` over base, number of `seeds`"
+    )
 
 
 class BootstrapSpec(Spec):

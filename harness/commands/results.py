@@ -53,7 +53,8 @@ def compare(ctx: click.Context, a: str, b: str, output: Path, suite: str | None,
     """Compare A (before) with B (after): stores, boards (JSON files), or cells of the store --output.
 
     Says what they are made from, what came out, and which changes are more than noise. Exit status 0: nothing got
-    worse by more than noise; 1: something did, or failed; 2: not everything is comparable, or wrong usage.
+    worse by more than noise; 1: something did, or failed; 2: not everything is comparable, or can be judged by as few
+    trainings, or wrong usage.
     """
     from ..results.compare import compare as load
 

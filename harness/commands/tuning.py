@@ -96,6 +96,7 @@ def tune(
     """
     from ..planning.request import Request
     from ..tuning import study as tuning
+    from ..tuning.finals import decide, winners
     from ..tuning.suite_file import place_of, summary, write_tuned
 
     values["suite"] = suite_name(ctx, values["suite"])
@@ -106,8 +107,9 @@ def tune(
         echo(planned, as_json)
         return
     trials = tuning.tune(planned, output, run_options, say)
-    best = tuning.best_trials(trials)
-    write_tuned(place, planned, trials, best)
+    finals = decide(planned, trials, output, run_options, say)
+    best = winners(trials, finals)
+    write_tuned(place, planned, trials, best, finals)
     results = summary(place, planned, trials, best)
     echo(results, as_json)
     say(f"Wrote {place} and {place.with_suffix('.json').name}: unlearn-bench evaluate --suite {place}")

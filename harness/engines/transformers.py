@@ -17,7 +17,7 @@ from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
 from ..models.layers import decoder_layers, first_layers
-from ..models.load import ModelSpec, load_model, load_tokenizer
+from ..models.load import ModelSpec, attention_of, load_model, load_tokenizer
 from ..models.patch import apply_delta, check_delta, put_tensors, shapes_of
 from ..records import Choices, Generations
 from ..rng import sampling_noise
@@ -129,7 +129,7 @@ class TransformersEngine(Engine):
             "engine": "transformers",
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "attention": getattr(self.model.config, "_attn_implementation", None),
+            "attention": attention_of(self.model),
             "matmul_precision": torch.get_float32_matmul_precision(),
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),

@@ -83,9 +83,10 @@ def _evaluate(job: EvalJob, planned: PlannedTask, outcome: OutcomeSpec, store: S
     scored = store.entry("records", record.id)
     judge = _judge(job, planned, scored, report) if task.judged else None
     records = [to_row(record) for record in task.score(items, answers, judge)]
+    judged = {"recorded": environment_facts(job.config)} if task.judged else {}
     scored.commit(
         {"records.jsonl": partial(write_jsonl, rows=records)},
-        {"record": record.model_dump(mode="json"), "cell": job.cell.label},
+        {"record": record.model_dump(mode="json"), "cell": job.cell.label, **judged},
     )
     seconds = time.perf_counter() - started
     logger.info("%s: %s measured, %d items in %.1f s", job.cell.label, planned.name, len(items), seconds)

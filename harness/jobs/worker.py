@@ -63,4 +63,5 @@ def _build(job: BuildJob, entry: Entry, report: OnEvent) -> None:
     else:
         facts |= {"delta": made.imported[0], "pointer": made.imported[1]}
     logger.info("%s: made by %s in %.1f s", job.cell.label, job.cell.transform, time.perf_counter() - started)
-    entry.commit(files, {**facts, "recorded": recorded_facts(job.config, started - made.before)})
+    kernel = {} if made.attention is None else {"training_attention": made.attention}
+    entry.commit(files, {**facts, "recorded": {**recorded_facts(job.config, started - made.before), **kernel}})

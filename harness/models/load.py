@@ -200,6 +200,11 @@ def attention(config: PretrainedConfig) -> str:
     return "eager" if capped or not getattr(kind, "_supports_sdpa", True) else "sdpa"
 
 
+def attention_of(model: PreTrainedModel) -> str | None:
+    """Return the attention kernel that a loaded model runs with."""
+    return getattr(model.config, "_attn_implementation", None)
+
+
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     """Load the model's tokenizer; a missing pad token becomes the end token.
 

@@ -6,7 +6,6 @@ import gc
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +24,8 @@ from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
-from .provenance import BATCHES, RECORDED, log_schema, recorded_values, tuned_facts, unusual
+from .optimism import optimism_facts
+from .provenance import BATCHES, log_schema, recorded_values, tuned_facts, unusual, usual_values, usual_words
 
 logger = logging.getLogger(__name__)
 
@@ -57,20 +57,17 @@ def board_of(plan: Plan, store: Store, cells: Sequence[CellStatus] | None = None
     started = time.perf_counter()
     cells = statuses(plan, store) if cells is None else cells
     recorded = [recorded_values(status, store) for status in cells]
-    usual = {
-        key: Counter(value for values in recorded for value in values.get(key, ())).most_common(1)[0][0]
-        for key in RECORDED
-        if any(key in values for values in recorded)
-    }
+    usual = usual_values(recorded)
     spec = board_spec(plan)
     controls = _controls_only(spec)
     checkpoints = [
         replace(checkpoint(status, store, controls, unusual(usual, values)), texts=_texts(plan, status))
         for status, values in zip(cells, recorded, strict=True)
     ]
-    facts = {"measured with": ", ".join(f"{key} {value}" for key, value in usual.items())} if usual else {}
+    facts = {"measured with": usual_words(usual, recorded)} if usual else {}
     facts |= {"batches": BATCHES.format(size=usual["batch_size"])} if "batch_size" in usual else {}
     board = build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)
+    board = replace(board, spec=replace(board.spec, facts={**board.spec.facts, **optimism_facts(plan, board.rows)}))
     logger.info("board of %d checkpoints built in %.1f s", len(checkpoints), time.perf_counter() - started)
     return board
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from ...leaderboards.board import Board, load_board
 from ...leaderboards.spec import NULLS, BoardSpec, Checkpoint
 from ...reports.comparison.compare import compare_sides
+from ...reports.comparison.judgement import Training
 from ...reports.comparison.model import Side, info_facts, suite_facts
 from ...reports.comparison.report import ComparisonReport
 from ..errors import UserError
@@ -17,7 +18,7 @@ from ..planning.plan import Plan, PlannedCell
 from ..planning.status import CellStatus, find_cell, status_of, statuses
 from ..store.entries import Store
 from .board import board_of, board_spec, checkpoint
-from .provenance import RECORDED, recorded_values
+from .provenance import RECORDED, recorded_values, training_facts
 
 
 def compare(a: str, b: str, output: Path, suite: str | None = None) -> ComparisonReport:
@@ -116,7 +117,7 @@ def _pair(plan: Plan, store: Store, a: PlannedCell, b: PlannedCell) -> Compariso
         row = replace(result, **place, kind=kind, beside=None, of=None)
         identity = {"cell": _cell_facts(status, store), "model": _flat(plan.models[cell.model].identity())}
         task_facts = {(model, task): facts for (own, task), facts in _asked(plan, spec).items() if own == cell.model}
-        sides.append(Side(name, spec, identity, task_facts, [row]))
+        sides.append(Side(name, spec, identity, task_facts, [row], trainings=_trainings([status], store)))
     return ComparisonReport(names[0], names[1], [compare_sides(*sides)])
 
 
@@ -133,7 +134,17 @@ def _side(name: str, plan: Plan, store: Store) -> Side:
         },
         **{f"{status.cell.model} · {status.cell.spec.label}": _cell_facts(status, store) for status in cells},
     }
-    return Side(name, spec, identity, task_facts, [_checkpoint(plan, store, spec, status) for status in cells])
+    checkpoints = [_checkpoint(plan, store, spec, status) for status in cells]
+    return Side(name, spec, identity, task_facts, checkpoints, trainings=_trainings(cells, store))
+
+
+def _trainings(cells: Sequence[CellStatus], store: Store) -> dict[str, Training]:
+    """Return where each checkpoint that is made comes from, by cell."""
+    return {
+        status.cell.id: Training(status.cell.id, status.delta, training_facts(status, store))
+        for status in cells
+        if status.made
+    }
 
 
 def _asked(plan: Plan, spec: BoardSpec) -> dict[tuple[str, str], dict[str, str]]:

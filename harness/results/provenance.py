@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...methods.base import Method, methods
@@ -11,12 +12,17 @@ from ..planning.plan import Plan
 from ..planning.status import CellStatus
 from ..planning.variants import TRAINING
 from ..records import LogRole
-from ..runtime import COSTS
+from ..runtime import COSTS, UNKNOWN
 from ..store.entries import Store
 from ..store.identity import CellSpec
 from ..suite import SuiteSpec, TunedSpec, VariantSpec
 
-RECORDED = ("threads", "device", "machine", "attention", "batch_size", "torch", "transformers", "vllm")
+MACHINE = ("processor", "capability", "blas", "kernels")
+"""What every machine says of itself; stores that were made before it was recorded lack it."""
+GPU = ("driver", "cuda", "cudnn", "attention_kernels")
+LIBRARIES = ("torch", "transformers", "vllm")
+ENGINE = ("attention", "training_attention", "batch_size")
+RECORDED = ("threads", "device", "machine", *MACHINE, *GPU, *ENGINE, *LIBRARIES)
 """What was recorded beside results and must not differ within a table unsaid; `batch_size` in half precision alone."""
 BATCHES = "in half precision answers follow the batch size; rows are made with {size} unless they say otherwise"
 
@@ -24,23 +30,62 @@ BATCHES = "in half precision answers follow the batch size; rows are made with {
 def recorded_values(status: CellStatus, store: Store) -> dict[str, list[str]]:
     """Return the distinct values of all but the costs that was recorded when a cell was made and measured."""
     made = store.entry("cells", status.cell.id)
-    manifests = [entry.manifest() or {} for entry in (made, *status.outcomes.values())]
+    return _distinct(entry.manifest() for entry in (made, *status.outcomes.values(), *status.records.values()))
+
+
+def training_facts(status: CellStatus, store: Store) -> dict[str, str]:
+    """Return what was recorded when a cell was made, of what may change its bits; empty where nothing was made."""
+    distinct = _distinct([store.entry("cells", status.cell.id).manifest()])
+    return {key: ", ".join(distinct[key]) for key in RECORDED if key in distinct}
+
+
+def _distinct(manifests: Iterable[Mapping[str, Any] | None]) -> dict[str, list[str]]:
     distinct: dict[str, set[str]] = {}
     for manifest in manifests:
-        for key, value in manifest.get("recorded", {}).items():
+        facts = (manifest or {}).get("recorded", {})
+        for key, value in {**(dict.fromkeys(MACHINE, UNKNOWN) if facts else {}), **facts}.items():
             if key not in COSTS:
                 distinct.setdefault(key, set()).add(str(value))
     return {key: sorted(values) for key, values in distinct.items()}
 
 
+def usual_values(recorded: Sequence[Mapping[str, Sequence[str]]]) -> dict[str, str]:
+    """Return of each fact of `RECORDED` what most cells have, what is not known only where nothing is."""
+    usual = {}
+    for key in RECORDED:
+        counts = Counter(value for values in recorded for value in values.get(key, ()))
+        known = {value: count for value, count in counts.items() if value != UNKNOWN}
+        if counts:
+            usual[key] = max(known or counts, key=counts.__getitem__)
+    return usual
+
+
+def usual_words(usual: Mapping[str, str], recorded: Sequence[Mapping[str, Sequence[str]]]) -> str:
+    """Return in words what most cells have, and of how many it is not known."""
+    known = [f"{key} {value}" for key, value in usual.items() if value != UNKNOWN]
+    partly = {key: sum(UNKNOWN in values.get(key, ()) for values in recorded) for key in usual}
+    lacking = [key for key, count in partly.items() if count]
+    if not lacking:
+        return ", ".join(known)
+    cells = max(partly.values())
+    of = "" if cells == len(recorded) else f" of {cells} of {len(recorded)} checkpoints"
+    return f"{', '.join(known)}; {', '.join(lacking)} unknown{of}: not recorded when they were made or measured"
+
+
 def unusual(usual: Mapping[str, str], recorded: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return a warning for each recorded value of a cell that differs from what most cells have."""
-    others = {key: [other for other in recorded.get(key, ()) if other != value] for key, value in usual.items()}
-    return [
-        f"made or measured with {key} {', '.join(values)}, most rows with {usual[key]}"
-        for key, values in others.items()
-        if values
-    ]
+    """Return a warning where what was recorded of a cell differs from what most cells have; none of what is unknown."""
+    others = {
+        key: ", ".join(other for other in recorded.get(key, ()) if other not in (value, UNKNOWN))
+        for key, value in usual.items()
+        if value != UNKNOWN
+    }
+    others = {key: values for key, values in others.items() if values}
+    if not others:
+        return []
+    own = ", ".join(f"{key} {values}" for key, values in others.items())
+    if len(others) == 1:
+        return [f"made or measured with {own}, most rows with {usual[next(iter(others))]}"]
+    return [f"made or measured with {own}; most rows with " + ", ".join(f"{key} {usual[key]}" for key in others)]
 
 
 LOGGED: dict[str, LogRole] = {"step": "other", "grad_norm": "other", "seconds": "other", **Method.log_schema}
@@ -78,15 +123,21 @@ def tuned_facts(plan: Plan) -> dict[str, str]:
 
 
 def _said(suite: SuiteSpec, spec: CellSpec) -> tuple[str, str]:
+    tuned = as_tuned(suite, spec)
+    if tuned is not None:
+        keys = ", ".join(key.removeprefix(TRAINING) for key in tuned.found)
+        return f"tuned in {tuned.trials} trials a track", f"{spec.variant} ({keys})"
+    if spec.variant not in suite.variants.get(spec.track or "", {}) and spec.variant == spec.method:
+        return "not tuned, by default", spec.variant
+    return "not tuned, set by hand", spec.variant
+
+
+def as_tuned(suite: SuiteSpec, spec: CellSpec) -> TunedSpec | None:
+    """Return how a cell's settings were searched, None where they are not what the search found."""
     track = spec.track or ""
     variant: VariantSpec | None = suite.variants.get(track, {}).get(spec.variant)
     tuned: TunedSpec | None = suite.tuned.get(track, {}).get(spec.variant)
-    if tuned is not None and variant is not None and _has(spec, tuned.found):
-        keys = ", ".join(key.removeprefix(TRAINING) for key in tuned.found)
-        return f"tuned in {tuned.trials} trials a track", f"{spec.variant} ({keys})"
-    if variant is None and spec.variant == spec.method:
-        return "not tuned, by default", spec.variant
-    return "not tuned, set by hand", spec.variant
+    return tuned if tuned is not None and variant is not None and _has(spec, tuned.found) else None
 
 
 def _has(spec: CellSpec, found: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """What an interrupted job leaves beside the entry that it was making, so that the next one goes on from there.
 
 It counts only where its bytes have the sha256 that its sealed note names, and where it was made with the same
-versions on the same kind of device; any other is as good as absent. Finishing the entry removes them (`Entry.commit`).
+versions, processor and kernels; any other is as good as absent. Finishing the entry removes them (`Entry.commit`).
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class TransformResult:
     """What a transform made: a delta, or for an import (digest, folder); a log; and a summary for people.
 
     `decoding` says what an engine does with the delta's tensors, where they are no changed weights (see `store.delta`).
-    `before`: seconds that an interrupted job had spent on it.
+    `before`: seconds that an interrupted job had spent on it. `attention`: the kernel that a training ran with.
     """
 
     delta: dict[str, Tensor] = field(default_factory=dict)
@@ -51,6 +51,7 @@ class TransformResult:
     imported: tuple[str, str] | None = None
     decoding: dict[str, Any] | None = None
     before: float = 0.0
+    attention: str | None = None
 
 
 class Transform(ABC):

@@ -16,6 +16,7 @@ from ...methods.base import Batch, Context, LoRA, Method, next_logprobs
 from ..data import load_rows, texts
 from ..errors import UserError
 from ..models.cache import base_model
+from ..models.load import attention_of
 from ..models.patch import apply_delta, put_tensors
 from ..runtime import Event, OnEvent
 from ..specs import Spec, TextRow, identity
@@ -97,7 +98,10 @@ class Relearn(Stress):
         finally:
             put_tensors(model.state_dict(), originals)
         return TransformResult(
-            changed(delta, base), trainer.log, {"loss": trainer.log[-1]["forget"], "steps": trainer.steps}
+            changed(delta, base),
+            trainer.log,
+            {"loss": trainer.log[-1]["forget"], "steps": trainer.steps},
+            attention=attention_of(model),
         )
 
 

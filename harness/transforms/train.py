@@ -12,7 +12,7 @@ from ...methods.base import Method, build_method
 from ..data import corpora_digests, load_rows, texts
 from ..errors import LayerNotLoaded, UserError
 from ..models.cache import base_model
-from ..models.load import load_config
+from ..models.load import attention_of, load_config
 from ..models.meta import meta_model
 from ..runtime import Event, OnEvent, environment_facts
 from ..specs import LabelledRow, TextRow
@@ -85,7 +85,14 @@ def _train(job: BuildJob, report: OnEvent, config: PretrainedConfig, layers: int
     settings = job.cell.settings
     at_decoding = {"kind": settings["method"], "settings": settings["settings"]}
     decoding = at_decoding if job.cell.changes == "decoding" else None
-    return TransformResult(delta, trainer.log, _summary(trainer.log), decoding=decoding, before=before)
+    return TransformResult(
+        delta,
+        trainer.log,
+        _summary(trainer.log),
+        decoding=decoding,
+        before=before,
+        attention=attention_of(model),
+    )
 
 
 def _run(job: BuildJob, report: OnEvent, trainer: Trainer) -> float:

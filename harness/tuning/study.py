@@ -2,12 +2,14 @@
 
 A trial is an ordinary cell, a full training, of a suite that asks each task's `validation` items in place of its
 `data`. All methods' trials of a round run together; what is asked next depends on results alone, never on workers. The
-best trial has the highest S-unlearning of those with at most a tenth of broken answers to the forget task
-(`Mark.broken`): S also credits a model that can no longer speak.
+best trials (`Trial.order`) have the highest S-unlearning of those with at most a tenth of broken answers to the forget
+task (`Mark.broken`), since S also credits a model that can no longer speak, whose training did not run away
+(`divergence`). They are the finalists, between which three training seeds decide (`finals`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ...leaderboards.rows.row_warnings import degenerate_share
-from ...leaderboards.schema import Row
+from ...leaderboards.stats.intervals import SEEDS_FOR_METHOD
 from ...methods.base import methods
 from ..api import Result, run
 from ..data import load_rows
@@ -26,13 +28,16 @@ from ..planning.build import make_plan
 from ..planning.plan import Plan, build_task
 from ..planning.request import Request
 from ..planning.variants import TRAINING, Values, overrides
-from ..records import MANY, Printable
+from ..records import Printable
+from ..results.provenance import log_schema
 from ..runtime import BOARD_SEED, TUNING_SEED, RunOptions
 from ..specs import canonical
 from ..store.entries import Store
+from ..store.files import read_jsonl
 from ..suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, chosen_suite
+from .divergence import runaway
 from .space import BATCH, SAMPLER, STARTUP, Params, Sampler, Space, described, space_of
-from .trial import Trial
+from .trial import FINALISTS, Trial
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,30 @@ class Study(Printable):
     budget: int
     seed: int
     model: str
+    vocabulary: int
+
+    @property
+    def searched(self) -> int:
+        """Trainings of the trials, finished ones included."""
+        return self.budget * len(self.methods) * len(self.tracks) * len(self.request.training_seeds)
+
+    @property
+    def final_seeds(self) -> tuple[int, ...]:
+        """Training seeds of the finalists: those of the trials, and others that no board has until they are three."""
+        seeds = dict.fromkeys(self.request.training_seeds)
+        others = (seed for seed in itertools.count(TUNING_SEED) if seed not in seeds)
+        return (*seeds, *itertools.islice(others, max(0, SEEDS_FOR_METHOD - len(seeds))))
+
+    @property
+    def decided(self) -> int:
+        """Further trainings, at most, of the finalists; none where there is one trial, and nothing to decide."""
+        more = len(self.final_seeds) - len(self.request.training_seeds)
+        return min(FINALISTS, self.budget) * more * len(self.methods) * len(self.tracks) if self.budget > 1 else 0
 
     @property
     def trainings(self) -> int:
-        """Trainings that the whole search takes, finished ones included."""
-        return self.budget * len(self.methods) * len(self.tracks) * len(self.request.training_seeds)
+        """Trainings that the whole search takes at most, finished ones included."""
+        return self.searched + self.decided
 
     def identity(self) -> dict[str, Any]:
         """Return what the search is, as plain JSON types."""
@@ -72,6 +96,8 @@ class Study(Printable):
             "budget": self.budget,
             "seed": self.seed,
             "training_seeds": list(self.request.training_seeds),
+            "finalists": FINALISTS,
+            "final_seeds": list(self.final_seeds),
             "limit": self.request.limit,
             "training": self.suite.training.identity(),
             "sampler": SAMPLER,
@@ -93,7 +119,16 @@ class Study(Printable):
         seeds = len(self.request.training_seeds)
         return (
             f"{table}\n\n{len(self.methods)} methods x {len(self.tracks)} tracks x {self.budget} trials"
-            f"{f' x {seeds} seeds' if seeds > 1 else ''} = {self.trainings} trainings.\n"
+            f"{f' x {seeds} seeds' if seeds > 1 else ''} = {self.searched} trainings.\n{self._finals()}"
+        )
+
+    def _finals(self) -> str:
+        if not self.decided:
+            return ""
+        seeds = ", ".join(map(str, self.final_seeds))
+        return (
+            f"The best {min(FINALISTS, self.budget)} of each are decided on the seeds {seeds}: at most {self.decided} "
+            f"more, {self.trainings} in all.\n"
         )
 
 
@@ -122,16 +157,16 @@ def plan_study(request: Request, budget: int, seed: int = 0) -> Study:
     for track in tracks:
         if track not in suite.tracks:
             raise UserError(f"Unknown track {track!r}.{suggest(track, suite.tracks)}")
-    plans = [make_plan(_round(request, suite, track, {}), None) for track in tracks]
+    plans = [make_plan(round_request(request, suite, track, {}), None) for track in tracks]
     for plan in plans:
         _check_disjoint(suite, plan)
     (model,) = plans[0].models.values()
-    depth = load_config(model).get_text_config(decoder=True).num_hidden_layers
-    spaces = {name: space_of(name, suite, depth, fixed) for name in names}
+    config = load_config(model).get_text_config(decoder=True)
+    spaces = {name: space_of(name, suite, config.num_hidden_layers, fixed) for name in names}
     for name, space in spaces.items():
         if not space:
             raise UserError(f"Nothing of {name} is searched: all its settings are set with --set; leave one out.")
-    return Study(request, suite, tuple(names), tracks, spaces, budget, seed, model.name)
+    return Study(request, suite, tuple(names), tracks, spaces, budget, seed, model.name, config.vocab_size)
 
 
 def validation_suite(suite: SuiteSpec, track: str, variants: Mapping[str, VariantSpec]) -> SuiteSpec:
@@ -166,7 +201,7 @@ def validation_suite(suite: SuiteSpec, track: str, variants: Mapping[str, Varian
     )
 
 
-def _round(request: Request, suite: SuiteSpec, track: str, variants: Mapping[str, VariantSpec]) -> Request:
+def round_request(request: Request, suite: SuiteSpec, track: str, variants: Mapping[str, VariantSpec]) -> Request:
     """Return the request that trains and measures these variants on validation items, without a null but the base."""
     validation = validation_suite(suite, track, variants)
     return replace(
@@ -222,10 +257,10 @@ def tune(
             ]
             trials += _run(tuning, track, points, trials, output, options or RunOptions())
             for (name, _, point), trial in zip(points, trials[-len(points) :], strict=True):
-                searches[name].tell(point, trial.s_unlearning, (trial.broken or 0.0) - MANY)
+                searches[name].tell(point, trial.s_unlearning, trial.excess)
             failed = sum(trial.s_unlearning is None for trial in trials)
             say(f"{track}: {start + count} of {tuning.budget} trials a method, {failed} failed")
-        _keep_plan(tuning, track, trials, output)
+        keep_plan(tuning, track, trials, output)
         all_trials += trials
     return all_trials
 
@@ -264,13 +299,12 @@ def _run(
     """Train and measure points in one run; settings that were tried before are not run again."""
     fixed = overrides(tuning.request.settings)
     variants = {label: variant_of(name, point.values, fixed) for name, label, point in points}
-    known = {canonical((trial.method, trial.settings, trial.training)): trial for trial in before}
+    known = {trial.key: trial for trial in before}
     new = {key: label for label, v in reversed(variants.items()) if (key := _key_of(v)) not in known}
     if new:
         new_variants = {label: variants[label] for label in reversed(new.values())}
-        result = run(_round(tuning.request, tuning.suite, track, new_variants), output, options)
-        rows = {row["variant"]: row for row in result.board.rows}
-        known |= {key: _trial(track, label, new_variants[label], rows[label], result) for key, label in new.items()}
+        result = run(round_request(tuning.request, tuning.suite, track, new_variants), output, options)
+        known |= {key: trial_of(tuning, track, label, new_variants[label], result) for key, label in new.items()}
     return [replace(known[_key_of(v)], trial=label) for label, v in variants.items()]
 
 
@@ -278,9 +312,11 @@ def _key_of(variant: VariantSpec) -> bytes:
     return canonical((variant.method, variant.settings, variant.training))
 
 
-def _trial(track: str, label: str, variant: VariantSpec, row: Row, result: Result) -> Trial:
+def trial_of(tuning: Study, track: str, label: str, variant: VariantSpec, result: Result) -> Trial:
+    """Return what a run on validation items says of one of its variants."""
+    row = next(row for row in result.board.rows if row["variant"] == label)
     trial = Trial(track, variant.method, label, variant.settings, variant.training, "failed", cells=row["cells"])
-    s, forget, retain = row["s_unlearning"] or row["raw_s"], row["forget"], row["retain"]
+    s, forget, retain, base = row["s_unlearning"] or row["raw_s"], row["forget"], row["retain"], row["delta_base"]
     if row["status"] != "ok" or s is None or forget is None or retain is None:
         causes = [cause for name, cause in result.failures.items() if name.startswith(f"{track}/{label}#")]
         return replace(trial, failure=causes[0] if causes else "; ".join(row["warnings"]))
@@ -291,22 +327,41 @@ def _trial(track: str, label: str, variant: VariantSpec, row: Row, result: Resul
         forget=forget["value"],
         retain=retain["value"],
         broken=round(degenerate_share(result.board.spec, row), 6),
+        gain=None if base is None else base["value"],
+        edge=_edge(tuning, result, row["cells"]),
     )
 
 
-def _keep_plan(tuning: Study, track: str, trials: Sequence[Trial], output: Path) -> None:
+def _edge(tuning: Study, result: Result, cells: Sequence[str]) -> str | None:
+    """Return what the log of any of some trainings says of its having run away."""
+    for cell in cells:
+        log = [row for row in read_jsonl(result.store.entry("cells", cell).file("training.jsonl")) if row["step"] >= 0]
+        schema = log_schema(result.plan.by_id[cell].spec, [*log[0]] if log else [])
+        if (words := runaway(log, schema, tuning.vocabulary)) is not None:
+            return words
+    return None
+
+
+def keep_plan(tuning: Study, track: str, trials: Sequence[Trial], output: Path) -> None:
     """Let the store's plan of the validation suite cover every trial, so that `show`, `items` and boards find them."""
     variants = {
         trial.trial: VariantSpec(method=trial.method, settings=trial.settings, training=trial.training)
         for trial in trials
     }
     store = Store.open(output)
-    make_plan(_round(tuning.request, tuning.suite, track, variants), store).save(store)
+    make_plan(round_request(tuning.request, tuning.suite, track, variants), store).save(store)
 
 
 def best_trials(trials: Sequence[Trial]) -> dict[str, dict[str, Trial]]:
     """Return per track and method the best trial that finished; of equal ones the first."""
-    best: dict[str, dict[str, Trial]] = {}
+    return {track: {method: ordered[0] for method, ordered in group.items()} for track, group in ranked(trials).items()}
+
+
+def ranked(trials: Sequence[Trial]) -> dict[str, dict[str, list[Trial]]]:
+    """Return per track and method the trials that finished, the best first; settings tried again stand once."""
+    groups: dict[str, dict[str, list[Trial]]] = {}
     for trial in sorted((trial for trial in trials if trial.s_unlearning is not None), key=lambda trial: trial.order):
-        best.setdefault(trial.track, {}).setdefault(trial.method, trial)
-    return best
+        group = groups.setdefault(trial.track, {}).setdefault(trial.method, [])
+        if all(trial.key != other.key for other in group):
+            group.append(trial)
+    return groups

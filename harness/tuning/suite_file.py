@@ -15,11 +15,12 @@ from tabulate import tabulate
 
 from ..errors import UserError
 from ..planning.variants import TRAINING, overrides
-from ..records import Printable
+from ..records import MANY, Printable
 from ..specs import Spec
 from ..store.files import write_json, write_text
 from ..suite import SuiteSpec, suites
 from .space import SAMPLER
+from .trial import FINALISTS
 
 if TYPE_CHECKING:
     from .study import Study
@@ -47,8 +48,14 @@ def place_of(suite: str | SuiteSpec | None, spec: SuiteSpec, out: Path | None) -
     return out
 
 
-def write_tuned(out: Path, tuning: Study, trials: Sequence[Trial], best: Mapping[str, Mapping[str, Trial]]) -> None:
-    """Write the best settings as a suite file that extends the suite, and all trials as JSON beside it."""
+def write_tuned(
+    out: Path,
+    tuning: Study,
+    trials: Sequence[Trial],
+    best: Mapping[str, Mapping[str, Trial]],
+    finals: Sequence[Trial] = (),
+) -> None:
+    """Write the best settings as a suite file that extends the suite, and every trial as JSON beside it."""
     suite = tuning.suite
     variants: dict[str, Any] = {}
     tuned: dict[str, Any] = {}
@@ -67,7 +74,8 @@ def write_tuned(out: Path, tuning: Study, trials: Sequence[Trial], best: Mapping
         "variants": variants,
     }
     head = f"# Written by `unlearn-bench tune`; all its trials stand in {out.stem}.json.\n"
-    write_json(out.with_suffix(".json"), {"schema": SCHEMA, **tuning.identity(), "trials": [vars(t) for t in trials]})
+    everything = {"trials": [vars(trial) for trial in trials], "finals": [vars(trial) for trial in finals]}
+    write_json(out.with_suffix(".json"), {"schema": SCHEMA, **tuning.identity(), **everything})
     write_text(out, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
 
 
@@ -84,7 +92,11 @@ def _variant(trial: Trial) -> dict[str, Any]:
 
 def _tuned(tuning: Study, trial: Trial) -> dict[str, Any]:
     values = {**trial.settings, **{TRAINING + key: value for key, value in trial.training.items()}}
-    return {"trials": tuning.budget, "found": {key: values[key] for key in tuning.spaces[trial.method]}}
+    found = {key: values[key] for key in tuning.spaces[trial.method]}
+    seeds = len(trial.seeds) or len(tuning.request.training_seeds)
+    validation = {"s": trial.s_unlearning, "gain": trial.gain, "seeds": seeds}
+    known = {key: value for key, value in validation.items() if value is not None}
+    return {"trials": tuning.budget, "found": found, "validation": known}
 
 
 def _plain(specs: Mapping[str, Spec | None]) -> dict[str, Any]:
@@ -106,7 +118,8 @@ def sentence(tuning: Study) -> str:
     return (
         f"{SAMPLER}, {tuning.budget} trials a method and track on {tuning.model}, the first with"
         f" default settings, search seed {tuning.seed}, training seed {seeds}: highest S-unlearning on {items} among"
-        " trials with at most a tenth of broken answers"
+        " trials with at most a tenth of broken answers whose training did not run away, else the least broken;"
+        f" the best {FINALISTS} decided on training seeds {', '.join(map(str, tuning.final_seeds))}"
     )
 
 
@@ -115,20 +128,26 @@ class MethodSummary:
     """A method's best trial on a track beside the first, which has the defaults; None: none finished.
 
     Attributes:
-        trial, forget, retain, broken: of the best one.
-        s_default, s_best: S-unlearning of the first and of the best trial.
+        trial, forget, retain, broken: of the best one, as it was decided.
+        s_default: S-unlearning of the first trial.
+        s_search, s_best: of the best trial, as it was found and as it was decided on the final seeds.
+        gain: `s_best` less S of base on the same items.
         failed: number of trials that failed.
+        doubt: why no trial is one that S speaks of: the best is broken, or stands at the edge of divergence.
     """
 
     track: str
     method: str
     trial: str | None
     s_default: float | None
+    s_search: float | None
     s_best: float | None
+    gain: float | None
     forget: float | None
     retain: float | None
     broken: float | None
     failed: int
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,9 +163,12 @@ class StudySummary(Printable):
         return all(row.trial for row in self.rows)
 
     def to_text(self) -> str:
-        """Return the rows as a table."""
+        """Return the rows as a table, and why a best trial is to be doubted; the JSON holds their gains too."""
+        hidden = {"doubt", "gain", *([] if any(row.failed for row in self.rows) else ["failed"])}
         rows = [{**asdict(row), "trial": row.trial or "none finished"} for row in self.rows]
-        return tabulate(rows, headers="keys", floatfmt=".3f") + "\n"
+        shown = [{key: value for key, value in row.items() if key not in hidden} for row in rows]
+        doubts = [f"{row.track}, {row.method}: {row.doubt}.\n" for row in self.rows if row.doubt]
+        return "".join([tabulate(shown, headers="keys", floatfmt=".3f"), "\n", *doubts])
 
 
 def summary(
@@ -154,10 +176,24 @@ def summary(
 ) -> StudySummary:
     """Set each method's best trial beside its first; `place` is that of the suite file."""
     first = {(trial.track, trial.method): trial.s_unlearning for trial in reversed(trials)}
+    searched = {(trial.track, trial.trial): trial.s_unlearning for trial in trials}
     failed = Counter((trial.track, trial.method) for trial in trials if trial.s_unlearning is None)
     rows = []
     for key in product(tuning.tracks, tuning.methods):
         top = best.get(key[0], {}).get(key[1])
-        values = [top.s_unlearning, top.forget, top.retain, top.broken] if top else [None] * 4
-        rows.append(MethodSummary(*key, top and top.trial, first[key], *values, failed=failed[key]))
+        found = searched[key[0], top.trial] if top else None
+        values = [top.s_unlearning, top.gain, top.forget, top.retain, top.broken] if top else [None] * 5
+        rows.append(
+            MethodSummary(*key, top and top.trial, first[key], found, *values, failed=failed[key], doubt=_doubt(top))
+        )
     return StudySummary(str(place), rows)
+
+
+def _doubt(best: Trial | None) -> str | None:
+    if best is None or best.is_feasible:
+        return None
+    if best.edge is not None:
+        return f"every trial that could win stands at the edge of divergence; of {best.trial}, {best.edge}"
+    return (
+        f"no trial has at most {MANY:.0%} of broken answers; {best.trial} is the least broken, with {best.broken:.0%}"
+    )

@@ -21,12 +21,13 @@ from scipy import stats
 from ...harness.records import MANY
 from ...leaderboards.rows.groups import RANKED, broken_share
 from ...leaderboards.rows.resampling import Resamples
-from ...leaderboards.schema import Component, Interval
+from ...leaderboards.schema import Component, Interval, Row
 from ...leaderboards.spec import NULLS, Checkpoint, TrackRoles
 from ...leaderboards.stats.arrays import Answers
 from ...leaderboards.stats.intervals import SEEDS_FOR_METHOD, Estimate
 from ...leaderboards.stats.metrics import Floats
 from ...leaderboards.stats.simultaneous import simultaneous
+from .judgement import Reproduction, Training, pooled_sd, unjudged
 from .model import Change, Comparison, Difference, Facts, Key, Outcome, Quantity, RowComparison, Side
 
 QUANTITIES = ("S", "forget", "retain")
@@ -103,7 +104,6 @@ class Boards(Sides):
             notes.append(f"other training seeds: {_words(a['seeds'])} against {_words(b['seeds'])}")
         lost = ["some seeds failed"] if b["status"] != "ok" and b["finished"] < a["finished"] else []
         broken = _broken(a["broken"] is not None, b["broken"] is not None)
-        lost += broken.lost
         notes += broken.notes
         drafts = []
         for name, field_name, task in _fields(roles):
@@ -111,8 +111,23 @@ class Boards(Sides):
             if name not in reasons and before is not None and after is not None:
                 equal = all(before[key] == after[key] for key in ("value", "low", "high"))
                 drafts.append(Draft(name, task, before["value"], after["value"], equal, sides=(before, after)))
-        notes += _few_seeds(b["kind"], min(len(a["seeds"]), len(b["seeds"]))) if drafts else []
-        return _told(replace(row, seeds=b["seeds"], notes=notes, lost=lost), reasons, drafts)
+        few = min(len(a["seeds"]), len(b["seeds"])) < SEEDS_FOR_METHOD
+        row = replace(row, seeds=b["seeds"], notes=notes, lost=lost)
+        if b["kind"] != "base" and drafts:
+            row = replace(row, unjudged=self._unjudged(a, b) if few else None, reproduction=self._again(a, b, drafts))
+        return _told(_lost(row, broken), reasons, drafts)
+
+    def _unjudged(self, a: Row, b: Row) -> str:
+        """Return why two rows are not judged: a board holds no bits of what was trained."""
+        pairs = [(Training(one), Training(other)) for one, other in zip(a["cells"], b["cells"], strict=False)]
+        facts = [side.spec.facts.get("measured with") for side in self.sides]
+        machines = "; other machines or libraries (measured with, above)" if facts[0] != facts[1] else ""
+        return f"{unjudged(pairs)}{machines}; boards do not say more, compare the stores"
+
+    def _again(self, a: Row, b: Row, drafts: Sequence[Draft]) -> Reproduction | None:
+        s = next((draft for draft in drafts if draft.name == "S"), None)
+        again = s is not None and a["seeds"] == b["seeds"] and a["cells"] == b["cells"]
+        return Reproduction.of(s.b - s.a, None) if again and s is not None else None
 
     def estimates(self, drafts: Sequence[Draft]) -> list[Estimate]:
         """Return differences with intervals that hold together."""
@@ -194,7 +209,6 @@ class Paired(Sides):
             return replace(row, outcome="not comparable", reason=why), []
         reasons = self.reasons(model, roles)
         broken = Broken() if "S" in reasons else _broken(*(self._is_broken(n, key) for n in (0, 1)))
-        row.lost.extend(broken.lost)
         seeds = [seed for seed in common if seed is not None]
         notes = [
             f"{name} alone has seed {_words(rest)}"
@@ -217,8 +231,22 @@ class Paired(Sides):
             drafts.append(replace(draft, equal=equal))
             if task and left_out[task]:
                 notes.append(f"{task}: {left_out[task]} items have a score on one side only and are left out")
-        notes += [*broken.notes, *(_few_seeds(row.kind, len(seeds)) if drafts else [])]
-        return _told(replace(row, seeds=seeds, notes=notes), reasons, drafts)
+        notes += broken.notes
+        if drafts:
+            trainings = [(self._training(0, a[seed]), self._training(1, b[seed])) for seed in common]
+            s = next((draft for draft in drafts if draft.name == "S"), None)
+            row = replace(row, unjudged=unjudged(trainings))
+            if s is not None and row.kind != "base" and all(one.cell == other.cell for one, other in trainings):
+                row = replace(row, reproduction=self._again(track, s, list(a.values()), list(b.values())))
+            notes += _few_seeds(row.kind, len(seeds)) if row.unjudged is None else []
+        return _told(_lost(replace(row, seeds=seeds, notes=notes), broken), reasons, drafts)
+
+    def _training(self, side: int, column: int) -> Training:
+        cell = self.evidence.checkpoints[column].cell
+        return self.sides[side].trainings.get(cell, Training(cell))
+
+    def _again(self, track: str, s: Draft, a: list[int], b: list[int]) -> Reproduction:
+        return Reproduction.of(s.b - s.a, pooled_sd([self.evidence.s_draws(track, side)[0] for side in (a, b)]))
 
     def _is_broken(self, side: int, key: Key) -> bool:
         """Tell whether a row's answers to its forget task are mostly none on a side, and base's there are not."""
@@ -320,6 +348,13 @@ def _broken(a: bool, b: bool) -> Broken:
     return Broken([f"S is not compared: most answers to the forget task are none in {where}"], lost)
 
 
+def _lost(row: RowComparison, broken: Broken) -> RowComparison:
+    """Return a row with what its broken answers cost: a loss, or a note where one training does not say so."""
+    if row.unjudged is None:
+        return replace(row, lost=[*row.lost, *broken.lost])
+    return replace(row, notes=[*row.notes, *broken.lost])
+
+
 def _told(row: RowComparison, reasons: Mapping[str, str], drafts: list[Draft]) -> tuple[RowComparison, list[Draft]]:
     named = [reasons[name] for name in ("forget", "retain") if name in reasons] or list(reasons.values())
     reason = "; ".join(dict.fromkeys(named))
@@ -374,13 +409,15 @@ def identity_changes(a: Mapping[str, Facts], b: Mapping[str, Facts]) -> list[Dif
 
 def _quantity(row: RowComparison, draft: Draft, estimate: Estimate) -> Quantity:
     difference: Interval = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-    change = _change(draft, estimate, null=row.kind in NULLS)
+    change = _change(draft, estimate, null=row.kind in NULLS, judged=row.unjudged is None)
     return Quantity(draft.name, draft.task, draft.a, draft.b, difference, change, draft.items, draft.changed)
 
 
-def _change(draft: Draft, estimate: Estimate, *, null: bool) -> Change:
+def _change(draft: Draft, estimate: Estimate, *, null: bool, judged: bool) -> Change:
     if draft.equal:
         return "same"
+    if not judged:
+        return "not judged"
     if estimate.low is None or estimate.high is None:
         return "no interval"
     if estimate.low <= 0 <= estimate.high:

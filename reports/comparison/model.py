@@ -9,10 +9,11 @@ from typing import Literal
 from ...leaderboards.board import Board
 from ...leaderboards.schema import Interval, Row
 from ...leaderboards.spec import BoardSpec, Checkpoint
+from .judgement import Reproduction, Training
 
 Facts = Mapping[str, str]
 Key = tuple[str, str, str]  # model, track, variant
-Change = Literal["same", "within noise", "better", "worse", "moved", "no interval"]
+Change = Literal["same", "within noise", "better", "worse", "moved", "no interval", "not judged"]
 Outcome = Literal["compared", "not comparable", "failed", "gained", "not measured"]
 
 
@@ -27,6 +28,7 @@ class Side:
         asked: (model, task) to all that must be equal for two numbers of the task to be comparable.
         checkpoints: what was measured; None where only a board is known.
         rows: the board's rows, where only that is known.
+        trainings: where the checkpoints come from, by cell.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Side:
     asked: Mapping[tuple[str, str], Facts]
     checkpoints: Sequence[Checkpoint] | None = None
     rows: Sequence[Row] = ()
+    trainings: Mapping[str, Training] = field(default_factory=dict)
 
     @classmethod
     def of_board(cls, name: str, board: Board) -> Side:
@@ -73,7 +76,8 @@ class Difference:
 class Quantity:
     """S, forget or retain on both sides. `items` were scored on both, `changed` of them with another score.
 
-    `change` is `moved` where a null row (base, noise) moved in S or forget: for it neither way is better.
+    `change` is `moved` where a null row (base, noise) moved in S or forget: for it neither way is better; it is `not
+    judged` where the row has fewer than three seeds and they are not the same checkpoints.
     """
 
     name: str
@@ -88,7 +92,11 @@ class Quantity:
 
 @dataclass(frozen=True)
 class RowComparison:
-    """A row of both sides. `reason` says what could not be compared and why; `notes` what a reader must know."""
+    """A row of both sides.
+
+    `reason` says what could not be compared and why, `unjudged` why differences are not judged; `notes` what a reader
+    must know. `reproduction` is there where both sides are trainings of the same settings and seeds.
+    """
 
     model: str
     track: str
@@ -100,6 +108,13 @@ class RowComparison:
     notes: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     quantities: list[Quantity] = field(default_factory=list)
+    unjudged: str | None = None
+    reproduction: Reproduction | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether something came out differently that is not judged."""
+        return any(quantity.change == "not judged" for quantity in self.quantities)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from itertools import groupby
 from ...harness.records import Printable
 from ...leaderboards.schema import encode, rounded
 from ...leaderboards.spec import NULLS
+from ...leaderboards.stats.intervals import SEEDS_FOR_METHOD
 from ...leaderboards.text.format import bullets, shorten, squeeze, wrapped
 from ...leaderboards.text.table import Table, Value, number, shortened, squeezed
+from .judgement import Reproduction, reach
 from .model import Comparison, Quantity, RowComparison
 
 SCHEMA = 1
@@ -38,12 +40,12 @@ class ComparisonReport(Printable):
 
     @cached_property
     def status(self) -> int:
-        """1 where something got worse by more than noise or failed, else 2 where a row is not comparable, else 0."""
+        """1 where something got worse or failed, else 2 where a row is not comparable or not judged, else 0."""
         rows = [row for comparison in self.comparisons for row in comparison.rows]
         if any(row.lost for row in rows) or any(comparison.changes("worse") for comparison in self.comparisons):
             return 1
         compared = any(row.quantities for row in rows)
-        return 2 if any(row.reason for row in rows) or not compared else 0
+        return 2 if any(row.reason or row.open for row in rows) or not compared else 0
 
     def to_json(self) -> str:
         """Return all of it as JSON text, the same bytes for the same records."""
@@ -82,17 +84,59 @@ def conclusion(comparisons: Sequence[Comparison]) -> str:
     unclear = [pair for comparison in comparisons for pair in comparison.changes("no interval")]
     if unclear:
         sentences.append(f"Changed, with too few items for an interval: {_changed(unclear)}.")
+    waiting = [row for row in rows if row.open]
+    if waiting:
+        causes = ". ".join(f"{cause}: {_listed(names)}" for cause, names in _by_cause(waiting).items())
+        sentences.append(
+            f"Not judged, with fewer than {SEEDS_FOR_METHOD} seeds that are not the same checkpoints ({causes})."
+        )
     apart = [_name(row) for row in rows if row.reason]
     if apart:
         sentences.append(f"Not comparable, or only in part: {_listed(apart)}.")
     if any(row.quantities for row in rows) and not worse and not failed:
-        quantities = [quantity for row in rows for quantity in row.quantities]
-        equal = all(quantity.change == "same" for quantity in quantities) and not apart
-        sentences.insert(0, "No difference." if equal else "Nothing that was compared got worse by more than noise.")
+        sentences[:0] = _unharmed(rows)
     if not any(row.quantities for row in rows):
         sentences.append("No number could be compared.")
+    sentences += _reproduced(rows)
     left = _left_open(quantities=[(row, quantity) for row in rows for quantity in row.quantities])
     return " ".join([*sentences, *([f"The intervals leave room for {left}."] if left else [])])
+
+
+def _unharmed(rows: Sequence[RowComparison]) -> Iterator[str]:
+    """Yield that nothing got worse, where something was compared and judged."""
+    changes = [quantity.change for row in rows for quantity in row.quantities]
+    if "not judged" in changes:
+        if {*changes} - {"same", "not judged"}:
+            yield "Nothing that was judged got worse by more than noise."
+    elif {*changes} == {"same"} and not any(row.reason for row in rows):
+        yield "No difference."
+    else:
+        yield "Nothing that was compared got worse by more than noise."
+
+
+def _by_cause(rows: Iterable[RowComparison]) -> dict[str, list[str]]:
+    causes: dict[str, list[str]] = {}
+    for row in rows:
+        causes.setdefault(row.unjudged or "", []).append(_name(row))
+    return causes
+
+
+def _reproduced(rows: Sequence[RowComparison]) -> Iterator[str]:
+    """Yield which rows of the same settings and seeds came to the same S, where not all came out alike to the bit."""
+    again = [(row, row.reproduction) for row in rows if row.reproduction is not None]
+    if all(quantity.change == "same" for row, _ in again for quantity in row.quantities):
+        return
+    yield "Reproduced means |S − S'| < 2√2 σ_run, with σ_run the spread of S over at least three training seeds."
+    words = {True: "Reproduced", False: "Not reproduced", None: "Whether it is reproduced is unknown, as σ_run is"}
+    for outcome, word in words.items():
+        names = [f"{_name(row)} ({_distance(known)})" for row, known in again if known.reproduced is outcome]
+        if names:
+            yield f"{word}: {_listed(names)}."
+
+
+def _distance(again: Reproduction) -> str:
+    known = "" if again.run_sd is None else f" of {reach(again.run_sd):.3f}, σ_run {again.run_sd:.3f}"
+    return f"{abs(again.difference):.3f}{known}"
 
 
 def _left_open(quantities: Iterable[tuple[RowComparison, Quantity]]) -> str:
@@ -191,7 +235,9 @@ def _of(quantity: Quantity) -> str:
 def _notes(rows: Iterable[RowComparison]) -> Iterator[str]:
     by_text: dict[str, list[str]] = {}
     for row in rows:
-        texts = [*([f"not comparable: {row.reason}"] if row.reason else []), *row.lost, *row.notes]
+        texts = [f"not comparable: {row.reason}"] if row.reason else []
+        texts += [f"not judged: {row.unjudged}"] if row.open else []
+        texts += [*row.lost, *row.notes]
         for text in texts:
             by_text.setdefault(text, []).append(f"`{row.variant}`")
     for text, names in by_text.items():

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.planning.plan import build_task, chosen_items
-from unlearn_bench.harness.planning.request import Request
-from unlearn_bench.harness.records import MANY
+from unlearn_bench.harness.records import MANY, LogRole
 from unlearn_bench.harness.results.provenance import tuned_facts
 from unlearn_bench.harness.runtime import BOARD_SEED, TUNING_SEED, RunOptions
 from unlearn_bench.harness.store.files import read_jsonl
 from unlearn_bench.harness.suite import RangeSpec, load_suite
+from unlearn_bench.harness.tuning.divergence import replicas_part, runaway
+from unlearn_bench.harness.tuning.finals import final_of, winners
 from unlearn_bench.harness.tuning.space import STARTUP, Sampler, space_of
 from unlearn_bench.harness.tuning.study import best_trials, plan_study, tune
 from unlearn_bench.harness.tuning.trial import Trial
@@ -124,7 +126,8 @@ def test_only_validation_items_are_asked(alone, folder: Path) -> None:
 
 
 def test_what_is_written_is_a_suite_with_the_best_trial_alone(alone, folder: Path) -> None:
-    best = min((Trial(**trial) for trial in alone["trials"]), key=lambda trial: trial.order)
+    trials, finals = ([Trial(**values) for values in alone[key]] for key in ("trials", "finals"))
+    best = winners(trials, finals)["knowledge"]["rmu"]
     suite = load_suite(str(folder / "alone.yaml"))
     variant = suite.variants["knowledge"]["rmu"]
     assert variant.identity() == {"method": "rmu", "settings": best.settings, "training": best.training}
@@ -244,15 +247,115 @@ def test_a_search_keeps_away_from_broken_answers_however_high_their_score() -> N
     assert share_of_late(lambda values: values["alpha"] <= 10, lambda values: values["alpha"]) < 0.3
 
 
-def test_the_best_trial_is_not_a_broken_one() -> None:
-    def trial(number: int, s: float | None, broken: float) -> Trial:
-        status = "failed" if s is None else "ok"
-        return Trial("t", "rmu", f"rmu-{number}", {}, {}, status, s, 0.5, 0.5, broken)
+def trial(number: int, s: float | None = 0.5, broken: float = 0.0, retain: float = 0.5, **more) -> Trial:
+    status = "failed" if s is None else "ok"
+    return Trial("t", "rmu", f"rmu-{number}", {"alpha": number}, {}, status, s, 0.5, retain, broken, **more)
 
-    trials = [trial(0, 0.9, 0.5), trial(1, 0.4, 0.0), trial(2, 0.6, 0.1), trial(3, None, 0.0), trial(4, 0.6, 0.0)]
-    assert best_trials(trials)["t"]["rmu"].trial == "rmu-2"
-    assert best_trials([trials[0], trials[3]])["t"]["rmu"].trial == "rmu-0"
+
+def best_of(*trials: Trial) -> str:
+    return best_trials(trials)["t"]["rmu"].trial
+
+
+def test_the_best_trial_is_not_a_broken_one() -> None:
+    trials = [trial(0, 0.9, 0.5), trial(1, 0.4), trial(2, 0.6, 0.1), trial(3, None), trial(4, 0.6)]
+    assert best_of(*trials) == "rmu-2"
+    assert best_of(trials[0], trials[3]) == "rmu-0"
     assert best_trials([trials[3]]) == {}
+
+
+def test_where_no_trial_speaks_the_least_broken_wins_and_never_the_highest_s() -> None:
+    assert best_of(trial(0, 0.6, 0.86), trial(1, 0.57, 0.15), trial(2, 0.9, 1.0)) == "rmu-1"
+    assert best_of(trial(0, 0.9, 1.0, 0.3), trial(1, 0.1, 1.0, 0.6)) == "rmu-1", "of equal ones, the most utility"
+    assert best_of(trial(0, 0.9, 0.11), trial(1, 0.1, 0.10)) == "rmu-1", "a tenth is no more than a tenth"
+    assert best_of(trial(0, None), trial(1, 0.0, 1.0)) == "rmu-1"
+
+
+def test_a_trial_at_the_edge_of_divergence_does_not_win() -> None:
+    edge = trial(0, 0.9, edge="it ran away")
+    assert best_of(edge, trial(1, 0.2)) == "rmu-1"
+    assert best_of(edge, trial(1, 0.2, 0.5)) == "rmu-1"
+    assert best_of(edge, trial(1, None)) == "rmu-0"
+    assert edge.excess > trial(1, broken=0.5).excess > 0 > trial(2).excess, "and the sampler keeps away from it"
+
+
+LOSSES: dict[str, LogRole] = {"forget": "loss", "retain": "loss", "total": "total", "reward": "other"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"forget": -1.0 - step} for step in range(20)], "ascent without a bound"),
+        ([{"forget": -6.0}] * 20, None),
+        ([{"forget": -1.0}, {"forget": -8.0}, {"forget": -1.0}], "fell to -8.0 nats, past -ln |V| = -7.6"),
+        ([{"reward": -100.0}] * 20, None),
+        ([{"forget": 100.0, "total": 100.0 - step} for step in range(20)], None),
+        ([{"total": 3.0 + step / 2} for step in range(20)], "rose to 12.5"),
+        ([{"total": 5.0}] * 15 + [{"total": 10.5}] + [{"total": 5.0}] * 4, "rose to 10.5"),
+        ([{"total": 5.0}] * 15 + [{"total": 9.5}] + [{"total": 5.0}] * 4, None),
+        ([{"total": 1.0}, {"total": 9.0}], None),
+        ([{"total": -1.0 - step / 100} for step in range(20)], None),
+        ([], None),
+        ([{"grad_norm": 1e9}] * 20, None),
+    ],
+)
+def test_a_log_tells_a_training_that_ran_away(rows, words) -> None:
+    found = runaway([{"step": step, **row} for step, row in enumerate(rows)], LOSSES, 1936)
+    assert found is None if words is None else words in (found or "")
+
+
+def test_seeds_that_lie_far_apart_are_the_edge() -> None:
+    assert replicas_part({"0": 0.0, "1": 0.245, "2": 0.627})
+    assert replicas_part({"0": 0.458, "1": 0.369, "2": 0.300}) is None
+    assert replicas_part({"0": 0.0, "1": 0.0, "2": 0.0}) is None
+
+
+def test_finalists_are_decided_by_their_seeds_and_the_worst_of_them() -> None:
+    def decided(number: int, *results: Trial) -> Trial:
+        return final_of(trial(number, 0.9), dict(enumerate(results)))
+
+    lucky = decided(0, trial(0, 0.6), trial(0, 0.3), trial(0, 0.4))
+    steady = decided(1, trial(1, 0.5), trial(1, 0.5), trial(1, 0.5))
+    assert lucky.seeds == {"0": 0.6, "1": 0.3, "2": 0.4}
+    assert lucky.edge is not None
+    assert (steady.s_unlearning, steady.edge) == (0.5, None)
+    assert decided(2, trial(2), trial(2, broken=0.9), trial(2)).broken == 0.9
+    assert "seed 1" in (decided(3, trial(3), trial(3, None, failure="no"), trial(3)).edge or "")
+    assert decided(4, trial(4), trial(4, edge="ran away"), trial(4)).edge == "ran away"
+    gone = decided(5, trial(5, None, failure="no"), trial(5, None, failure="no"))
+    assert (gone.s_unlearning, gone.failure) == (None, "failed with seed 0: no")
+    searched = [trial(0, 0.9), trial(1, 0.8), trial(2, 0.1)]
+    assert winners(searched, [lucky, steady])["t"]["rmu"].trial == "rmu-1"
+    assert winners(searched, [])["t"]["rmu"].trial == "rmu-0"
+    assert winners(searched, [gone])["t"]["rmu"].trial == "rmu-0"
+
+
+def test_finals_of_a_search_are_trained_with_seeds_of_no_board(alone, folder: Path) -> None:
+    finals = alone["finals"]
+    assert len(finals) == 2
+    assert all(list(final["seeds"]) == ["1000", "1001", "1002"] for final in finals)
+    assert all(len(final["cells"]) == 3 for final in finals)
+    by_name = {each["trial"]: each for each in alone["trials"]}
+    for final in finals:
+        assert final["seeds"]["1000"] == by_name[final["trial"]]["s_unlearning"]
+        assert final["s_unlearning"] == pytest.approx(sum(final["seeds"].values()) / 3, abs=1e-6)
+    (row,) = alone["said"]["rows"]
+    assert row["s_search"] == by_name[row["trial"]]["s_unlearning"]
+    tuned = load_suite(str(folder / "alone.yaml")).tuned["knowledge"]["rmu"]
+    assert tuned.validation == {"s": row["s_best"], "gain": row["gain"], "seeds": 3}
+    assert "decided on training seeds 1000, 1001, 1002" in load_suite(str(folder / "alone.yaml")).tuning
+
+
+def test_a_board_shows_the_optimism_of_a_search(folder: Path, alone, tmp_path: Path) -> None:
+    asked = Request(suite=str(folder / "alone.yaml"), methods=("rmu",), tracks=("knowledge",), limit=8)
+    result = evaluate(asked, output=tmp_path, executor="inline")
+    told = result.board.spec.facts["tuning optimism"]
+    (row,) = alone["said"]["rows"]
+    gain = next(each["delta_base"]["value"] for each in result.board.rows if each["variant"] == "rmu")
+    assert f"knowledge rmu {row['gain']:+.3f} → {gain:+.3f}" in told
+    by_hand = evaluate(replace(asked, settings=("rmu.alpha=3",)), output=tmp_path, executor="inline")
+    assert "tuning optimism" not in by_hand.board.spec.facts
+    older = evaluate(replace(asked, suite="micro", settings=("training.steps=1",)), output=tmp_path, executor="inline")
+    assert "tuning optimism" not in older.board.spec.facts, "its suite file holds no gains"
 
 
 def test_layers_are_searched_by_the_models_depth(monkeypatch) -> None:
@@ -311,7 +414,14 @@ def test_a_dry_run_counts_trainings_and_runs_nothing(tmp_path: Path) -> None:
     asked = ["tune", "--suite", "micro", "--methods", "rmu,cosine_meta_rmu", "--budget", "5", "--seeds", "1,2"]
     asked += ["--output", output]
     said = json.loads(CliRunner().invoke(main, [*asked, "--dry-run", "--json"]).stdout)
-    assert said["trainings"] == 2 * 2 * 5 * 2
+    assert said["trainings"] == 2 * 2 * 5 * 2 + 2 * 2 * 2 * 1, "two finalists have one more seed each"
+    assert (said["finalists"], said["final_seeds"]) == (2, [1, 2, TUNING_SEED])
     assert said["space"]["rmu"]["training.learning_rate"] == {"low": 1e-4, "high": 5e-3, "log": True, "whole": False}
     assert not (tmp_path / "store").exists()
-    assert "= 40 trainings" in CliRunner().invoke(main, [*asked, "--dry-run"]).stdout
+    text = CliRunner().invoke(main, [*asked, "--dry-run"]).stdout
+    assert "= 40 trainings" in text
+    assert "decided on the seeds 1, 2, 1000: at most 8 more, 48 in all" in text
+    alone = CliRunner().invoke(main, [*asked, "--dry-run", "--budget", "1"]).stdout
+    assert "decided" not in alone, "one trial is no choice"
+    many = CliRunner().invoke(main, [*asked, "--dry-run", "--seeds", "1,2,3"]).stdout
+    assert "decided" not in many, "three seeds are three seeds"

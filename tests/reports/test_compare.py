@@ -19,6 +19,7 @@ from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.leaderboards.stats.simultaneous import simultaneous
 from unlearn_bench.reports.comparison.compare import Boards, Draft, compare_sides, identity_changes
+from unlearn_bench.reports.comparison.judgement import Reproduction, Training, pooled_sd, reach, unjudged
 from unlearn_bench.reports.comparison.model import Quantity, RowComparison, Side
 from unlearn_bench.reports.comparison.report import ComparisonReport
 
@@ -58,8 +59,10 @@ def base(**more) -> Checkpoint:
     return made("base", "base", **{"seed": None, "wmdp": 130, "mmlu": 150, **more})
 
 
-def side(*checkpoints: Checkpoint, name="A", asked=ASKED, **identity) -> Side:
-    return Side(name, SPEC, identity, asked, checkpoints)
+def side(*checkpoints: Checkpoint, name="A", asked=ASKED, trained="once", machine=None, **identity) -> Side:
+    """A side of checkpoints that came from their cell by a training of this name; None: which is not known."""
+    trainings = {c.cell: Training(c.cell, trained and f"{c.cell} {trained}", machine or {}) for c in checkpoints}
+    return Side(name, SPEC, identity, asked, checkpoints, trainings=trainings)
 
 
 def compared(a: Side, b: Side) -> ComparisonReport:
@@ -168,12 +171,144 @@ def test_a_change_that_differs_from_seed_to_seed_is_not_told_from_noise() -> Non
     assert quantity(unsteady, "forget").change == "within noise"
 
 
+# What few trainings allow to say
+
+
+KERNELS = ({"processor": "A", "capability": "AVX512"}, {"processor": "A", "capability": "DEFAULT"})
+
+
+@pytest.mark.parametrize("change", [{"mmlu": 60}, {"mmlu": 190}, {"wmdp": 190}, {"wmdp": 40}, {"mmlu": 139}])
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("kind", ["method", "noise"])
+def test_fewer_than_three_trainings_made_anew_are_never_judged(change, seeds, kind) -> None:
+    a = side(base(), *(made(kind=kind, seed=seed) for seed in range(seeds)), machine=KERNELS[0])
+    b = [base(), *(made(kind=kind, seed=seed, **change) for seed in range(seeds))]
+    report = compared(a, side(*b, trained="again", machine=KERNELS[1]))
+    assert {each.change for each in row(report).quantities} == {"not judged", "same"}
+    assert report.status == 2
+    text = report.to_text()
+    assert "capability AVX512 against DEFAULT" in text
+    assert "processor A" not in text
+    assert not any(word in text for word in ("orse", "etter", "oved", "leave room")), text
+    assert not any("seeds: speaks" in note for note in row(report).notes)
+
+
+def test_the_same_checkpoints_measured_twice_are_judged_on_whatever_machine() -> None:
+    a, b = side(made(), machine=KERNELS[0]), side(made(mmlu=60), machine=KERNELS[1])
+    assert quantity(compared(a, b), "retain").change == "worse"
+
+
+def test_three_trainings_made_anew_are_judged() -> None:
+    a, b = ([made(seed=seed, mmlu=mmlu) for seed in range(3)] for mmlu in (140, 60))
+    report = compared(side(*a), side(*b, trained="again", machine=KERNELS[1]))
+    assert quantity(report, "retain").change == "worse"
+    assert row(report).unjudged is None
+
+
+def test_what_is_not_judged_leaves_what_is_judged_its_words() -> None:
+    a = side(base(), made(), made("idle"))
+    report = compared(a, side(base(mmlu=60), made(wmdp=20), made("idle"), trained="again"))
+    assert quantity(report, "retain", "base").change == "not judged", "another base is another model"
+    assert {each.change for each in row(report, "idle").quantities} == {"same"}, "the same answers are the same"
+    assert row(report, "idle").open is False
+    lone = compared(side(made()), side(made(wmdp=20), trained="again"))
+    assert "got worse" not in lone.to_text(), "nothing was judged at all"
+    broken = compared(a, side(base(), made(wmdp=20), made("idle", status="failed", failure="no"), trained="again"))
+    assert broken.status == 1
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        (Training("c", "d1"), Training("c", "d2"), "another training of the same settings and seed"),
+        (Training("c1", "d1"), Training("c2", "d2"), "another training (other settings or another seed)"),
+        (Training("c"), Training("c"), "not known to be one training"),
+        (
+            Training("c", "d1", {"processor": "unknown"}),
+            Training("c", "d2", {"processor": "A"}),
+            "another training of the same settings and seed; processor unknown",
+        ),
+        (
+            Training("c", "d1", {"threads": "1", "device": "cpu"}),
+            Training("c", "d2", {"threads": "2", "device": "Some GPU", "driver": "550"}),
+            "another training of the same settings and seed; made with threads 1 against 2, device cpu against Some"
+            " GPU, driver none against 550",
+        ),
+        (Training("c", "d1", {"threads": "1"}), Training("c", "d1", {"threads": "2"}), None),
+    ],
+)
+def test_why_a_row_is_not_judged_is_named(a, b, words) -> None:
+    assert unjudged([(a, b)]) == unjudged([(a, b)] * 2) == words
+    assert unjudged([(a, b)] * 3) is None
+
+
+def test_one_of_two_trainings_made_anew_is_enough() -> None:
+    same, again = (Training("c0", "d"), Training("c0", "d")), (Training("c1", "d"), Training("c1", "e"))
+    assert unjudged([same, again])
+    assert unjudged([same, same]) is None
+
+
+def test_a_row_is_reproduced_within_twice_the_root_of_two_of_its_run_spread() -> None:
+    assert reach(0.1) == pytest.approx(0.2828427)
+    assert Reproduction.of(0.28, 0.1).reproduced is True
+    assert Reproduction.of(-0.29, 0.1).reproduced is False
+    assert Reproduction.of(0.01, None).reproduced is None
+    assert Reproduction.of(0.0, None).reproduced is True
+    assert Reproduction.of(1e-9, 0.0).reproduced is False
+    three, wide, two = np.array([0.1, 0.2, 0.3]), np.array([0.0, 0.3, 0.6]), np.array([0.0, 1.0])
+    assert pooled_sd([three, two]) == pytest.approx(0.1)
+    assert pooled_sd([three, wide]) == pytest.approx(((0.01 + 0.09) / 2) ** 0.5)
+    assert pooled_sd([two, two]) is None
+
+
+def test_a_comparison_says_which_rows_are_reproduced_and_with_what_spread() -> None:
+    board = [made(seed=seed, wmdp=wmdp) for seed, wmdp in enumerate((100, 110, 120))]
+    for wmdp, outcome in ((104, True), (60, False)):
+        report = compared(side(*board), side(made(seed=0, wmdp=wmdp), trained="again"))
+        again = row(report).reproduction
+        assert again is not None
+        assert again.run_sd == pytest.approx(np.std([c.s for c in map(_S, board)], ddof=1))
+        assert again.reproduced is outcome
+        assert "|S − S'| < 2√2 σ_run" in " ".join(report.to_text().split())
+        assert (" Reproduced: tiny" if outcome else "Not reproduced: tiny") in " ".join(report.to_text().split())
+        assert json.loads(report.to_json())["comparisons"][0]["rows"][0]["reproduction"]["reproduced"] is outcome
+    unknown = compared(side(made()), side(made(wmdp=104), trained="again"))
+    assert row(unknown).reproduction == Reproduction(quantity(unknown, "S").difference["value"], None, None)
+    assert "is unknown, as σ_run is" in " ".join(unknown.to_text().split())
+
+
+def test_other_settings_are_no_reproduction() -> None:
+    report = compared(side(made()), side(replace(made(wmdp=104), cell="other"), trained="again"))
+    assert row(report).reproduction is None
+    assert "eproduced" not in report.to_text()
+
+
+class _S:
+    """S of a made-up checkpoint, computed by hand."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        wmdp, mmlu = (np.mean([each.scores["acc"] for each in checkpoint.records[t]]) for t in ("wmdp", "mmlu"))
+        self.s = (1 - (wmdp - 0.25) / 0.75) * (mmlu - 0.25) / 0.75
+
+
+def test_boards_alone_judge_no_single_training() -> None:
+    report = boards([base(), made()], [base(mmlu=20), made(mmlu=20)])
+    assert {each.change for each in row(report).quantities} == {"same", "not judged"}
+    assert quantity(report, "retain", "base").change == "worse", "a base is no training"
+    assert "boards do not say more" in report.to_text()
+    assert row(report).reproduction is not None
+    other = replace(SPEC, facts={"measured with": "capability DEFAULT"})
+    report = boards([base(), made()], [base(), made(mmlu=20)], other)
+    assert "other machines or libraries" in " ".join(report.to_text().split())
+    assert report.status == 2
+
+
 def boards(a: list[Checkpoint], b: list[Checkpoint], spec_b: BoardSpec = SPEC) -> ComparisonReport:
     return compared(Side.of_board("A", build_board(SPEC, a)), Side.of_board("B", build_board(spec_b, b)))
 
 
 def test_boards_alone_are_compared_with_wider_intervals() -> None:
-    a, b = [base(), made()], [base(), made(mmlu=120)]
+    a, b = ([base(), *(made(seed=seed, mmlu=mmlu) for seed in range(3))] for mmlu in (140, 120))
     paired, alone = compared(side(*a), side(*b)), boards(a, b)
     widths = [quantity(r, "retain").difference for r in (paired, alone)]
     assert widths[0]["value"] == pytest.approx(widths[1]["value"])
@@ -182,7 +317,7 @@ def test_boards_alone_are_compared_with_wider_intervals() -> None:
     )
     assert (quantity(paired, "retain").change, quantity(alone, "retain").change) == ("worse", "within noise")
     assert "Not paired" in alone.to_text()
-    assert boards(a, [base(), made(mmlu=40)]).status == 1
+    assert boards(a, [base(), *(made(seed=seed, mmlu=40) for seed in range(3))]).status == 1
     assert boards(a, a).status == 0
     assert "No difference." in boards(a, a).to_text()
 
@@ -370,8 +505,8 @@ def test_noise_and_replicas_are_no_rows_of_a_comparison() -> None:
 def test_no_s_of_broken_answers_is_compared(paired: bool) -> None:
     spec = replace(SPEC, tasks={**SPEC.tasks, "wmdp": replace(SPEC.tasks["wmdp"], marks=MARKS)})
 
-    def of(name: str, share: float) -> Side:
-        cells = [base(), marked(made(), share)]
+    def of(name: str, share: float, seeds: int = 3) -> Side:
+        cells = [base(), *(marked(made(seed=seed), share) for seed in range(seeds))]
         rows = build_board(spec, cells).rows
         return Side(name, spec, {}, ASKED, cells if paired else None, rows)
 
@@ -382,4 +517,7 @@ def test_no_s_of_broken_answers_is_compared(paired: bool) -> None:
         assert found.reason is None
         assert f"S is not compared: most answers to the forget task are none in {where}" in found.notes
         assert found.lost == (["its answers are broken in B"] if where == "B" else [])
+        alone = row(compared(*(of(name, share, 1) for name, share in zip("AB", shares, strict=True))))
+        assert alone.lost == [], "one training made anew is not judged"
+        assert ("its answers are broken in B" in alone.notes) is (where == "B")
         assert report.status == status
