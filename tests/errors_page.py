@@ -83,6 +83,8 @@ class Messages:
                 return joined([self.texts(left, scope, seen), self.texts(right, scope, seen)])
             case ast.IfExp(body=body, orelse=other):
                 return [*self.texts(body, scope, seen), *self.texts(other, scope, seen)]
+            case ast.BoolOp(op=ast.Or(), values=values):
+                return [text for value in values for text in self.texts(value, scope, seen)]
             case ast.Name(id=name) if name not in seen:
                 values = [each.value for each in own(scope) if isinstance(each, ast.Assign) and targets(each, name)]
                 found = [text for value in values for text in self.texts(value, scope, (*seen, name))]

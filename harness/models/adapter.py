@@ -12,7 +12,7 @@ from ..errors import UserError, first_line
 from ..store.files import folder_digest, read_json
 from .load import MODEL_FILES, ModelSpec, load_config, load_model, load_tokenizer
 from .misfit import quiet
-from .weights import ADAPTER, ADAPTER_WEIGHTS, AGAIN, names_of, weight_files
+from .weights import ADAPTER, ADAPTER_WEIGHTS, RENEW, names_of, weight_files
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -111,7 +111,7 @@ def _config(what: str, folder: Path) -> PeftConfig:
 
     facts = read_json(folder / ADAPTER)
     if not any((folder / name).is_file() for name in ADAPTER_WEIGHTS):
-        raise UserError(f"{what} has {ADAPTER} but no weights ({' or '.join(ADAPTER_WEIGHTS)}). {AGAIN}")
+        raise UserError(f"{what} has {ADAPTER} but no weights ({' or '.join(ADAPTER_WEIGHTS)}). {RENEW}")
     kind = facts.get("peft_type") if isinstance(facts, Mapping) else None
     if kind is None or not hasattr(PEFT_TYPE_TO_TUNER_MAPPING.get(kind), "merge_and_unload"):
         raise UserError(f"{what} is an adapter of the kind {kind}, which cannot be merged into weights. Pass a model.")
@@ -126,7 +126,7 @@ def _config(what: str, folder: Path) -> PeftConfig:
         with _silent():
             config = PeftConfig.from_pretrained(str(folder))
     except Exception as error:
-        raise UserError(f"{what}: {ADAPTER} cannot be read: {first_line(error)} {AGAIN}") from error
+        raise UserError(f"{what}: {ADAPTER} cannot be read: {first_line(error)} {RENEW}") from error
     config.inference_mode = True
     return config
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -157,7 +157,7 @@ def check_loaded(
         info: what transformers said.
     """
     if info.count:
-        raise UserError(f"{what} {explanation(Misfit(model, stored, info))}")
+        raise UserError(f"{what} " + explanation(Misfit(model, stored, info)))
     _check_ties(what, model, stored)
 
 
@@ -205,8 +205,15 @@ def _check_ties(what: str, model: PreTrainedModel, stored: Mapping[str, StoredTe
 
 def explanation(misfit: Misfit) -> str:
     """Return what does not fit, the likely cause, and what to do."""
-    causes: tuple[Callable[[Misfit], str | None], ...] = (_adapter, _quantised, _renamed, _headless, _layers, _shapes)
-    return next(filter(None, (cause(misfit) for cause in causes)), None) or _plainly(misfit)
+    return (
+        _adapter(misfit)
+        or _quantised(misfit)
+        or _renamed(misfit)
+        or _headless(misfit)
+        or _layers(misfit)
+        or _shapes(misfit)
+        or _plainly(misfit)
+    )
 
 
 def _adapter(misfit: Misfit) -> str | None:

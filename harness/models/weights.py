@@ -12,7 +12,7 @@ from zipfile import is_zipfile
 from ..errors import UserError, first_line
 from ..store.files import read_json
 
-AGAIN = "Copy or download it again."
+RENEW = "Copy or download it again."
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 LFS_POINTER = 1024
@@ -105,7 +105,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     listed = read_json(index)
     names = listed.get("weight_map") if isinstance(listed, dict) else None
     if not isinstance(names, dict) or not all(isinstance(file, str) for file in names.values()):
-        raise UserError(f"{index} is no index of weights: it has no `weight_map` of tensors to files. {AGAIN}")
+        raise UserError(f"{index} is no index of weights: it has no `weight_map` of tensors to files. {RENEW}")
     if "metadata" not in listed:
         raise UserError(f'{index} has no `metadata`, which transformers asks for; add "metadata": {{}} to it.')
     return names
@@ -130,7 +130,7 @@ def stored_tensors(what: str, folder: Path) -> dict[str, StoredTensor]:
     index = _index(folder)
     lost = sorted(_weight_map(index).keys() - tensors.keys()) if index is not None else []
     if lost:
-        raise UserError(f"{what}: its index lists {names_of(lost)}, which no file of it holds. {AGAIN}")
+        raise UserError(f"{what}: its index lists {names_of(lost)}, which no file of it holds. {RENEW}")
     return tensors
 
 
@@ -147,7 +147,7 @@ def _of_safetensors(what: str, file: Path) -> dict[str, StoredTensor]:
                 for name, part in slices.items()
             }
     except Exception as error:
-        raise UserError(f"{what}: {file.name} is cut off or damaged: {first_line(error)} {AGAIN}") from error
+        raise UserError(f"{what}: {file.name} is cut off or damaged: {first_line(error)} {RENEW}") from error
 
 
 def _of_pickle(what: str, file: Path) -> dict[str, StoredTensor]:
@@ -157,7 +157,7 @@ def _of_pickle(what: str, file: Path) -> dict[str, StoredTensor]:
     try:
         state = torch.load(file, map_location="meta", weights_only=True, mmap=is_zipfile(file))
     except Exception as error:
-        raise UserError(f"{what} cannot be loaded: {file.name}: {first_line(error)} {AGAIN}") from error
+        raise UserError(f"{what} cannot be loaded: {file.name}: {first_line(error)} {RENEW}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         keys = names_of(list(state)) if isinstance(state, Mapping) else type(state).__name__
         raise UserError(f"{what}: {file.name} is no state dict but {keys}; save the model's `state_dict()` alone.")
@@ -193,7 +193,7 @@ def config_facts(what: str, folder: Path) -> dict[str, Any]:
     """Return what a folder's config.json says; raise a `UserError` where it is no configuration."""
     facts = read_json(folder / "config.json")
     if not isinstance(facts, dict):
-        raise UserError(f"{what}: its config.json is no configuration of a model (a JSON object). {AGAIN}")
+        raise UserError(f"{what}: its config.json is no configuration of a model (a JSON object). {RENEW}")
     return facts
 
 
