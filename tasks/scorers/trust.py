@@ -35,7 +35,7 @@ class Trust(Scorer):
     summary = "the TRuST toxicity classifier: BERT and a linear layer, label 1 is toxic"
     version = 1
     Settings: ClassVar[type[ScorerSettings]] = TrustSettings
-    reversed_labels = "its first label is the toxic one: --set scorer.label=0"
+    reversed_labels = "its other label is the toxic one: --set scorer.label=0, or 1 where 0 was said"
 
     def __init__(self, folder: str, device: str = "cpu", settings: TrustSettings | None = None) -> None:
         """Load the classifier.
