@@ -62,13 +62,14 @@ def evaluate(
     batch_size: int = 64,
     checkpointing: bool = False,
     time_limit: float | None = None,
+    verify_inputs: bool = False,
     console: Console | None = None,
 ) -> Result:
     """Run a request: train what is not trained, measure what is not measured, write the board.
 
     `checkpointing` trains with less memory and the same results, from the start instead of where memory ends. A cell's
     training, or its measurement, that takes more than `time_limit` seconds is ended and has failed. `address` is that
-    of the cluster whose machines run the cells (executor `ray`).
+    of the cluster whose machines run the cells (executor `ray`). `verify_inputs` takes no digest of a file from memory.
 
     Raises:
         UserError: the request cannot be planned or the output folder not written; nothing has run then.
@@ -81,13 +82,14 @@ def evaluate(
         batch_size=batch_size,
         checkpointing=checkpointing,
         time_limit=time_limit,
+        verify_inputs=verify_inputs,
     )
     return run(request or Request(), Path(output), options, console)
 
 
 def run(request: Request, output: Path, options: RunOptions, console: Console | None = None) -> Result:
     """Plan a request, run what its store lacks, and write the board of what the store then holds; see `evaluate`."""
-    store = Store.create(output)
+    store = Store.create(output, verify_inputs=options.verify_inputs)
     with store.used():
         kind = _executor(options)
         if not store.plans():

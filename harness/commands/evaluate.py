@@ -120,6 +120,11 @@ if TYPE_CHECKING:
     help="Train with gradient checkpointing from the start: less memory, more time, the same results.",
 )
 @TIME_LIMIT
+@click.option(
+    "--verify-inputs",
+    is_flag=True,
+    help="Read every file of models, checkpoints and judges again, whatever its size and times say.",
+)
 @OUTPUT
 @DATA_ROOT
 @option("--scorer", "Scorer of texts in place of the suite's: a folder, a hub id or a packaged one.")
