@@ -18,6 +18,7 @@ from .models.load import find_device
 from .planning.build import make_plan
 from .planning.classes import pack
 from .planning.plan import Plan
+from .planning.replaced import replaced_rows
 from .planning.request import Request
 from .planning.status import CellStatus, statuses
 from .planning.trainings import check_trainings
@@ -41,7 +42,8 @@ DEFAULT_OUTPUT = Path("unlearn-bench-results")
 class Result:
     """What a run came to: the plan, its store, the board, and the cause of failure by cell label.
 
-    With several models the label stands after the model's name. `cells`: what the store holds of each.
+    With several models the label stands after the model's name. `cells`: what the store holds of each. `replaced`: what
+    an earlier run's board showed that this one does not; None: nothing.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class Result:
     board: Board
     failures: Mapping[str, str]
     cells: Sequence[CellStatus] = ()
+    replaced: str | None = None
 
 
 def evaluate(
@@ -84,7 +87,11 @@ def evaluate(
         time_limit=time_limit,
         verify_inputs=verify_inputs,
     )
-    return run(request or Request(), Path(output), options, console)
+    console = console or _console()
+    result = run(request or Request(), Path(output), options, console)
+    if result.replaced:
+        console.print(result.replaced, markup=False, highlight=False, soft_wrap=True)
+    return result
 
 
 def run(request: Request, output: Path, options: RunOptions, console: Console | None = None) -> Result:
@@ -98,14 +105,19 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
         states = statuses(plan, store)
         check_trainings(plan, states)
         classes = {} if kind.in_process else pack(plan)
+        replaced = replaced_rows(plan, store)
         plan.save(store)
-        console = console or Console(stderr=True, quiet=logger.getEffectiveLevel() > logging.WARNING)
+        console = console or _console()
         unfinished = sum(not status.finished for status in states)
         failures = _run_jobs(plan, store, kind, options, request.engine_options, classes, console, unfinished)
         cells = statuses(plan, store)
         board = board_of(plan, store, cells)
         write_board(board, store)
-    return Result(plan, store, board, failures, cells)
+    return Result(plan, store, board, failures, cells, replaced)
+
+
+def _console() -> Console:
+    return Console(stderr=True, quiet=logger.getEffectiveLevel() > logging.WARNING)
 
 
 def _executor(options: RunOptions) -> type[Executor]:

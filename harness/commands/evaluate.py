@@ -21,6 +21,7 @@ from .options import (
     OUTPUT,
     SUITE,
     TIME_LIMIT,
+    Command,
     echo,
     names,
     numbers,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from ..api import Result
 
 
-@click.command()
+@click.command(cls=Command)
 @SUITE
 @option(
     "--methods",
@@ -151,6 +152,8 @@ def evaluate(ctx: click.Context, output: Path, dry_run: bool, as_json: bool, **v
     board = output / "leaderboards" / f"{result.plan.suite.name}.md"
     say(f"\nWrote {board} and .json after {time.perf_counter() - started:.0f} s.")
     say(_report_beside(result))
+    if result.replaced:
+        say(result.replaced)
     for cause in dict.fromkeys(result.failures.values()):
         labels = [label for label, other in result.failures.items() if other == cause]
         click.echo(f"Failed: {', '.join(labels)}: {cause}", err=True)

@@ -1,4 +1,4 @@
-"""What a process keeps of data that it read: by the content of the files that they are in, never by the files' place."""
+"""What a process keeps of data that it read: by the content of the files that they are in, never by their place."""
 
 from __future__ import annotations
 
