@@ -25,7 +25,7 @@ from ..store.files import FileDigests, folder_digest
 from ..store.identity import UNRELATED, CellSpec
 from ..suite import ScorerSpec, SourceSpec, StressSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, chosen_suite
 from .classes import source_of
-from .names import check_checkpoints, check_once
+from .names import check_checkpoints, check_once, check_rows
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, build_task, pin_items
 from .request import Request
@@ -110,6 +110,7 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
     started = time.perf_counter()
     inputs = resolve(request, store, reader or SourceReader())
     cells = list(plan_cells(inputs))
+    check_rows(cells)
     logger.info("suite %s: %d cells planned in %.1f s", inputs.suite.name, len(cells), time.perf_counter() - started)
     return Plan(
         suite=inputs.suite,

@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..registry import check_alike, folded
 from ..store.identity import BASE, NULLS
 from ..suite import SuiteSpec, VariantSpec
+from .plan import PlannedCell
 from .request import Request
 from .stress import DEFAULTS
 
@@ -69,3 +70,13 @@ def check_checkpoints(
                 f" +{stress}."
             )
         taken[folded(label)] = f"the checkpoint {label}"
+
+
+def check_rows(cells: Iterable[PlannedCell]) -> None:
+    """Raise a `UserError` where two cells of a model would stand in one place of a board."""
+    places = Counter((cell.model, cell.spec.label) for cell in cells)
+    for (model, label), count in places.items():
+        if count > 1:
+            raise UserError(
+                f"{count} checkpoints of {model} are called {label!r}; rename a checkpoint, variant or stress."
+            )

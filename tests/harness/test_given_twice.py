@@ -183,6 +183,16 @@ def test_names_of_a_suite_file_that_would_be_taken_for_each_other_are_refused(tm
     assert said in str(error.value)
 
 
+def test_no_two_checkpoints_stand_in_one_place_of_a_board(tmp_path: Path) -> None:
+    stresses = "{a+b: {transform: quantise, settings: {bits: 3}}, b: {transform: quantise, settings: {bits: 2}}}"
+    asked = {**ASKED, "methods": ("rmu",), "stress": ("a+b", "b")}
+    suite = suite_of(
+        tmp_path, f"variants: {{knowledge: {{x+a: {{method: rmu}}, x: {{method: rmu}}}}}}\nstress: {stresses}\n"
+    )
+    with pytest.raises(UserError, match=r"2 checkpoints of micro are called 'knowledge/x\+a\+b#0'; rename"):
+        make_plan(Request(suite=suite, **asked), None)
+
+
 @pytest.mark.parametrize(
     "given",
     [
