@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from unlearn_bench.harness import Request, data, evaluate
+from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.api import Result
 from unlearn_bench.harness.data import load_rows
+from unlearn_bench.harness.data import rows as data
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.jobs import evaluate as measuring
 from unlearn_bench.harness.models import cache as model_cache
@@ -164,6 +165,8 @@ def test_a_file_that_changes_while_it_is_read_is_refused_and_not_kept(tmp_path: 
 
 
 def test_the_hub_is_asked_once_a_plan(tmp_path: Path, monkeypatch) -> None:
+    from datasets import Dataset
+
     given: list[list[dict]] = [[{"text": "old"}], [{"text": "new"}]]
     asked: list[str] = []
 
@@ -171,7 +174,7 @@ def test_the_hub_is_asked_once_a_plan(tmp_path: Path, monkeypatch) -> None:
         asked.append(path)
         if len(asked) == 3:
             raise ConnectionError("no route")
-        return given[len(asked) - 1]
+        return Dataset.from_list(given[len(asked) - 1])
 
     monkeypatch.setattr("datasets.load_dataset", load)
     source = SourceSpec(hub="own/set")
