@@ -374,10 +374,10 @@ def test_answers_settings_text_and_tokenizer_that_changed_are_read_again(home) -
     assert {name for name in ids[0] if ids[0][name] != ids[1][name]} == {"rmu", "mine"}
 
 
-def test_a_judge_that_changed_judges_anew(home) -> None:
+def test_a_judge_that_changed_is_loaded_anew(home) -> None:
     import torch
 
-    before = run(home, "toxicity")
+    assert not run(home, "toxicity").failures
     file = home / "judge" / "toxicity_classifier.pth"
     kept = torch.load(file, weights_only=True)
 
@@ -387,10 +387,8 @@ def test_a_judge_that_changed_judges_anew(home) -> None:
         return -value if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
     torch.save(negate(kept), file)
-    now = run(home, "toxicity")
-    assert answers(now, "base", "prompts") == answers(before, "base", "prompts")
-    scores = [answers(result, "base", "prompts", "records") for result in (before, now)]
-    assert scores[0] != scores[1]
+    with pytest.raises(UserError, match="ranks rude sentences below plain ones"):
+        run(home, "toxicity")
 
 
 def after_planning(monkeypatch, change: Callable[[], object]) -> None:
