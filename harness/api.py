@@ -18,6 +18,7 @@ from .models.load import find_device
 from .planning.build import make_plan
 from .planning.classes import pack
 from .planning.plan import Plan
+from .planning.replaced import replaced_rows
 from .planning.request import Request
 from .planning.status import CellStatus, statuses
 from .planning.trainings import check_trainings
@@ -41,7 +42,8 @@ DEFAULT_OUTPUT = Path("unlearn-bench-results")
 class Result:
     """What a run came to: the plan, its store, the board, and the cause of failure by cell label.
 
-    With several models the label stands after the model's name. `cells`: what the store holds of each.
+    With several models the label stands after the model's name. `cells`: what the store holds of each. `replaced`: what
+    an earlier run's board showed that this one does not; None: nothing.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class Result:
     board: Board
     failures: Mapping[str, str]
     cells: Sequence[CellStatus] = ()
+    replaced: str | None = None
 
 
 def evaluate(
@@ -62,13 +65,14 @@ def evaluate(
     batch_size: int = 64,
     checkpointing: bool = False,
     time_limit: float | None = None,
+    verify_inputs: bool = False,
     console: Console | None = None,
 ) -> Result:
     """Run a request: train what is not trained, measure what is not measured, write the board.
 
     `checkpointing` trains with less memory and the same results, from the start instead of where memory ends. A cell's
     training, or its measurement, that takes more than `time_limit` seconds is ended and has failed. `address` is that
-    of the cluster whose machines run the cells (executor `ray`).
+    of the cluster whose machines run the cells (executor `ray`). `verify_inputs` takes no digest of a file from memory.
 
     Raises:
         UserError: the request cannot be planned or the output folder not written; nothing has run then.
@@ -81,13 +85,18 @@ def evaluate(
         batch_size=batch_size,
         checkpointing=checkpointing,
         time_limit=time_limit,
+        verify_inputs=verify_inputs,
     )
-    return run(request or Request(), Path(output), options, console)
+    console = console or _console()
+    result = run(request or Request(), Path(output), options, console)
+    if result.replaced:
+        console.print(result.replaced, markup=False, highlight=False, soft_wrap=True)
+    return result
 
 
 def run(request: Request, output: Path, options: RunOptions, console: Console | None = None) -> Result:
     """Plan a request, run what its store lacks, and write the board of what the store then holds; see `evaluate`."""
-    store = Store.create(output)
+    store = Store.create(output, verify_inputs=options.verify_inputs)
     with store.used():
         kind = _executor(options)
         if not store.plans():
@@ -96,14 +105,19 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
         states = statuses(plan, store)
         check_trainings(plan, states)
         classes = {} if kind.in_process else pack(plan)
+        replaced = replaced_rows(plan, store)
         plan.save(store)
-        console = console or Console(stderr=True, quiet=logger.getEffectiveLevel() > logging.WARNING)
+        console = console or _console()
         unfinished = sum(not status.finished for status in states)
         failures = _run_jobs(plan, store, kind, options, request.engine_options, classes, console, unfinished)
         cells = statuses(plan, store)
         board = board_of(plan, store, cells)
         write_board(board, store)
-    return Result(plan, store, board, failures, cells)
+    return Result(plan, store, board, failures, cells, replaced)
+
+
+def _console() -> Console:
+    return Console(stderr=True, quiet=logger.getEffectiveLevel() > logging.WARNING)
 
 
 def _executor(options: RunOptions) -> type[Executor]:

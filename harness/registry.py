@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -27,6 +28,20 @@ def check_name(kind: str, name: str) -> None:
             f"{name!r} cannot be the name of a {kind}: use at most 80 letters, digits, spaces and .:+@=,()[]-_, a"
             " letter or digit first."
         )
+
+
+def folded(name: str) -> str:
+    """Return what people and file systems that ignore case and spelling of characters take a name for."""
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def check_alike(kind: str, names: Iterable[str], where: str) -> None:
+    """Raise a `UserError` where two names of a kind differ in case or spelling of characters only."""
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(folded(name), name)
+        if other != name:
+            raise UserError(f"The {kind}s {other!r} and {name!r} of {where} are too much alike; rename one of them.")
 
 
 class Registry(Generic[T]):

@@ -16,6 +16,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .errors import CellError, DataError, UserError, suggest
@@ -114,6 +115,42 @@ def _fields(model: Any, problem: Any) -> list[str]:
             candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
             model = next((c for c in candidates if hasattr(c, "model_fields")), model)
     return list(getattr(model, "model_fields", {}))
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which no mapping has a key twice; what `<<` merges into it may be there too."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping; raise a `UserError` where a key stands in it twice."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            name = key.value if key.tag in SPECIAL else self.construct_object(key)
+            line = key.start_mark.line + 1
+            if name in lines:
+                where = f"lines {lines[name]} and {line}" if lines[name] != line else f"line {line}"
+                raise UserError(f"the key {name!r} stands twice, in {where}; keep one of them.")
+            lines[name] = line
+        return node
+
+
+SPECIAL = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")
+"""Tags of keys that YAML itself has a meaning for: `<<` and `=`."""
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Return what a YAML text says, plain types only.
+
+    Raises:
+        UserError: a mapping has a key twice, with the lines of both.
+        yaml.YAMLError: it is no YAML.
+    """
+    try:
+        return yaml.load(text, _OnceLoader)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def canonical(value: Any) -> bytes:

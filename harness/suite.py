@@ -10,8 +10,8 @@ import yaml
 from pydantic import field_validator, model_validator
 
 from .errors import UserError, suggest
-from .registry import Registry
-from .specs import Spec, identity, recorded, runtime
+from .registry import Registry, check_alike
+from .specs import Spec, identity, read_yaml, recorded, runtime
 
 suites: Registry[Callable[[], Path]] = Registry("suite", "unlearn_bench.harness.suites", "unlearn_bench.suites")
 
@@ -255,6 +255,12 @@ class SuiteSpec(Spec):
     folder: str = runtime("", description="folder of the suite's file, set on loading")
 
     @model_validator(mode="after")
+    def _names_differ(self) -> SuiteSpec:
+        for kind, names in (("model", self.models), ("task", self.tasks), ("track", self.tracks)):
+            check_alike(kind, names, f"suite {self.name}")
+        return self
+
+    @model_validator(mode="after")
     def _names_exist(self) -> SuiteSpec:
         for track, spec in self.tracks.items():
             for role in (spec.forget_task, spec.retain_task, *spec.controls):
@@ -298,7 +304,7 @@ def _read(name: str, beside: Path, seen: tuple[Path, ...]) -> tuple[dict[str, An
     if path in seen:
         raise UserError(f"Suite file {path} extends itself; name another suite in `extends:`.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"), f"Suite file {path}")
     except OSError as error:
         raise UserError(f"Suite file {path} cannot be read: {error.strerror}; check its path.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

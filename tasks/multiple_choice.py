@@ -33,7 +33,7 @@ DELIMITER = " "
 TIE = 1e-6
 """Choices closer than this (nats) to the best one tie with it."""
 KEPT = 4
-_BUILT: dict[str, list[ModelRequest]] = {}
+_BUILT: dict[tuple[type, str], list[ModelRequest]] = {}
 """Requests of the last few item sets: lm-eval takes a millisecond a prompt, and every checkpoint asks the same."""
 
 
@@ -193,7 +193,13 @@ class MultipleChoice(Task):
         """Return lm-eval's own requests: one context an item and a continuation a choice, with its leading space."""
         if not items:
             return []
-        key = digest([self.name, self.settings.identity(), self._shown, [[item.id, item.doc] for item in items]])
+        content = [
+            self.name,
+            self.settings.identity(),
+            self._shown,
+            [[item.id, item.stratum, item.doc] for item in items],
+        ]
+        key = type(self), digest(content)
         if key not in _BUILT:
             while len(_BUILT) >= KEPT:
                 _BUILT.pop(next(iter(_BUILT)))

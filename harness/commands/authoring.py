@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from .options import JSON, OUTPUT, SUITE, echo, options
+from .options import JSON, OUTPUT, SUITE, Command, echo, options
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("what", type=click.Choice(["method", "task"]))
 @click.argument("name")
 @click.option(
@@ -26,7 +26,7 @@ def new(what: str, name: str, folder: Path | None) -> None:
     click.echo(write(what, name, folder))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name")
 @click.option(
     "--set",
@@ -50,7 +50,7 @@ def check(ctx: click.Context, name: str, settings: dict[str, object], as_json: b
     ctx.exit(0 if result.ok else 1)
 
 
-@click.command(name="list")
+@click.command(name="list", cls=Command)
 @click.argument("what", type=click.Choice(["methods", "tasks", "suites", "models", "engines", "executors", "scorers"]))
 @SUITE
 @JSON
@@ -64,7 +64,7 @@ def list_(what: str, suite: str | None, as_json: bool) -> None:
         click.echo(f"Broken: {source}: {cause}", err=True)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name")
 @OUTPUT
 @JSON

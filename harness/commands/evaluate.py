@@ -21,6 +21,7 @@ from .options import (
     OUTPUT,
     SUITE,
     TIME_LIMIT,
+    Command,
     echo,
     names,
     numbers,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from ..api import Result
 
 
-@click.command()
+@click.command(cls=Command)
 @SUITE
 @option(
     "--methods",
@@ -120,6 +121,11 @@ if TYPE_CHECKING:
     help="Train with gradient checkpointing from the start: less memory, more time, the same results.",
 )
 @TIME_LIMIT
+@click.option(
+    "--verify-inputs",
+    is_flag=True,
+    help="Read every file of models, checkpoints and judges again, whatever its size and times say.",
+)
 @OUTPUT
 @DATA_ROOT
 @option("--scorer", "Scorer of texts in place of the suite's: a folder, a hub id or a packaged one.")
@@ -146,6 +152,8 @@ def evaluate(ctx: click.Context, output: Path, dry_run: bool, as_json: bool, **v
     board = output / "leaderboards" / f"{result.plan.suite.name}.md"
     say(f"\nWrote {board} and .json after {time.perf_counter() - started:.0f} s.")
     say(_report_beside(result))
+    if result.replaced:
+        say(result.replaced)
     for cause in dict.fromkeys(result.failures.values()):
         labels = [label for label, other in result.failures.items() if other == cause]
         click.echo(f"Failed: {', '.join(labels)}: {cause}", err=True)

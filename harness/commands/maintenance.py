@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from .options import DATA_ROOT, JSON, OUTPUT, SUITE, echo
+from .options import DATA_ROOT, JSON, OUTPUT, SUITE, Command, echo
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("cell")
 @click.argument("folder", type=click.Path(path_type=Path))
 @OUTPUT
@@ -22,7 +22,7 @@ def export(cell: str, folder: Path, output: Path, suite: str | None) -> None:
     click.echo(f"Wrote {folder}; load it with AutoModelForCausalLM.from_pretrained.")
 
 
-@click.command()
+@click.command(cls=Command)
 @OUTPUT
 @DATA_ROOT
 @JSON
@@ -36,7 +36,7 @@ def doctor(ctx: click.Context, output: Path, data_root: Path | None, as_json: bo
     ctx.exit(0 if diagnosis.fit else 1)
 
 
-@click.command()
+@click.command(cls=Command)
 @OUTPUT
 @JSON
 @click.pass_context
@@ -53,7 +53,7 @@ def verify(ctx: click.Context, output: Path, as_json: bool) -> None:
     ctx.exit(0 if verification.whole else 1)
 
 
-@click.command()
+@click.command(cls=Command)
 @OUTPUT
 @click.option("--delete", is_flag=True, help="Remove it; without this it is only listed.")
 @click.option("--dry-run", is_flag=True, help="List only, which is the default.")
@@ -73,7 +73,7 @@ def gc(output: Path, delete: bool, dry_run: bool, as_json: bool) -> None:
     echo(collect(store) if delete else garbage(store), as_json)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path, file_okay=False))
 @OUTPUT
 @JSON

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,20 @@ from click.core import ParameterSource
 
 from ..records import Printable
 from ..runtime import RunOptions
+from ..specs import read_yaml
+
+
+class Command(click.Command):
+    """A command whose options of one value are given once: the last of several would win without a word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments; refuse an option that is given again, unless it is repeatable or a flag."""
+        *_, order = self.make_parser(ctx).parse_args(list(args))
+        for param, count in Counter(order).items():
+            if count > 1 and isinstance(param, click.Option) and not (param.multiple or param.is_flag or param.count):
+                listed = ", its values separated by commas" if param.callback in (names, numbers) else ""
+                raise click.UsageError(f"{param.opts[0]} is given {count} times; give it once{listed}.", ctx)
+        return super().parse_args(ctx, args)
 
 
 def option(flag: str, text: str, variable: str | None = None, **options: Any) -> Callable[[Any], Any]:
@@ -97,11 +112,11 @@ def seconds(ctx: click.Context, option: click.Parameter, value: str | None) -> f
 
 
 def numbers(ctx: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
-    """Return whole numbers from 0, each once."""
+    """Return whole numbers from 0."""
     parts = [part.strip() for part in value.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise click.BadParameter(f"takes whole numbers from 0 separated by commas, not {value!r}")
-    return tuple(dict.fromkeys(map(int, parts)))
+    return tuple(map(int, parts))
 
 
 def pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
@@ -111,6 +126,8 @@ def pairs(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) 
         name, separator, folder = value.partition("=")
         if not (separator and name and folder):
             raise click.BadParameter(f"takes NAME=FOLDER, not {value!r}")
+        if name in pairs:
+            raise click.BadParameter(f"has {name!r} twice, for {pairs[name]} and {folder}; give each a name of its own")
         pairs[name] = Path(folder)
     return pairs
 
@@ -120,8 +137,10 @@ def options(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]
     pairs = {}
     for value in values:
         name, separator, text = value.partition("=")
+        if name in pairs:
+            raise click.BadParameter(f"has {name!r} twice, as {pairs[name]!r} and {text}; give it once")
         try:
-            pairs[name] = yaml.safe_load(text)
+            pairs[name] = read_yaml(text, f"--engine-option {name}")
         except yaml.YAMLError:
             separator = ""
         if not (separator and name and text):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from .options import JSON, OUTPUT, SUITE, echo, option, say
+from .options import JSON, OUTPUT, SUITE, Command, echo, option, say
 
 
-@click.command()
+@click.command(cls=Command)
 @OUTPUT
 @SUITE
 @click.option("--format", "form", type=click.Choice(["md", "json", "csv", "latex"]), default="md", show_default=True)
@@ -27,7 +27,7 @@ def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> No
     click.echo(written[form]() if form in written else board.to_markdown(details=details), nl=False)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("cell")
 @click.argument("task")
 @OUTPUT
@@ -42,7 +42,7 @@ def items(cell: str, task: str, output: Path, suite: str | None, flipped: bool, 
     echo(cell_items(cell, task, output, suite, flipped=flipped, most=most), as_json)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("a")
 @click.argument("b")
 @OUTPUT
@@ -63,7 +63,7 @@ def compare(ctx: click.Context, a: str, b: str, output: Path, suite: str | None,
     ctx.exit(report.status)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument(
     "stores",
     nargs=-1,

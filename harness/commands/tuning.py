@@ -15,6 +15,7 @@ from .options import (
     JSON,
     SUITE,
     TIME_LIMIT,
+    Command,
     echo,
     names,
     numbers,
@@ -25,7 +26,7 @@ from .options import (
 )
 
 
-@click.command()
+@click.command(cls=Command)
 @SUITE
 @option("--methods", "Methods, separated by commas.", default="all", callback=names)
 @option("--models", "The model: one of the suite, a folder or a hub id.", callback=names)

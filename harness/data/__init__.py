@@ -1,6 +1,7 @@
 """Data: files of rows in every format, rows of a source under our column names with their digest, samples of items."""
 
+from .memory import ask_hub_again
 from .rows import FILE, Rows, corpora_digests, hub_copy, load_rows, texts
 from .samples import sample_items
 
-__all__ = ["FILE", "Rows", "corpora_digests", "hub_copy", "load_rows", "sample_items", "texts"]
+__all__ = ["FILE", "Rows", "ask_hub_again", "corpora_digests", "hub_copy", "load_rows", "sample_items", "texts"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from ..errors import DataError, UserError, first_line, hub_refusal
 from ..specs import LabelledRow, RowSpec, TextRow, canonical
 from ..suite import CorporaSpec, SourceSpec
 from .files import DataRow, plain_row, read_rows, stem
+from .memory import Content, content_of, remembered
 
 FILE = "@file"
 """The column that names a row's file or hub configuration until columns are mapped."""
@@ -43,20 +43,40 @@ def load_rows(source: SourceSpec, folder: Path | None, schema: type[RowSpec] | N
             raise UserError(
                 f"{pattern!r} leads out of the data folder; name files below it, or pass another --data-root."
             )
-    return _load(source.model_dump_json(), folder, schema)
-
-
-@lru_cache(maxsize=64)
-def _load(source_json: str, folder: Path | None, schema: type[RowSpec] | None) -> Rows:
-    source = SourceSpec.model_validate_json(source_json)
     try:
-        raw = _raw(source, folder)
+        rows = remembered(
+            (source.model_dump_json(), folder, schema),
+            _name(source),
+            lambda: _content(source, folder),
+            lambda: _read(source, folder, schema),
+            hub=source.hub is not None,
+        )
     except DataError:
         raise
     except UserError:
         if source.otherwise is None:
             raise
         return load_rows(source.otherwise, folder, schema)
+    return replace(rows, rows=[_copied(row) for row in rows.rows])
+
+
+def _content(source: SourceSpec, folder: Path | None) -> Content:
+    """Return the content of the files that a source is read from; of a downloaded copy, of all its files."""
+    files = _files(source, folder)
+    copy = hub_copy(source.hub, folder) if source.hub is not None and not files else None
+    return content_of(sorted(copy.rglob("*")) if copy is not None else files)
+
+
+def _copied(value: Any) -> Any:
+    """Return a row, or what a cell of it holds, that whoever gets it may change."""
+    if isinstance(value, dict):
+        cells = {key: _copied(cell) for key, cell in value.items()}
+        return DataRow(cells, value.place) if isinstance(value, DataRow) else cells
+    return [_copied(cell) for cell in value] if isinstance(value, list) else value
+
+
+def _read(source: SourceSpec, folder: Path | None, schema: type[RowSpec] | None) -> Rows:
+    raw = _raw(source, folder)
     if source.part:
         raw = _part(raw, source)
     rows = [mapped for row in raw for mapped in _map(row, source) if _wanted(mapped, source)]
@@ -109,10 +129,8 @@ def _raw(source: SourceSpec, folder: Path | None) -> list[DataRow]:
     """Return the rows as they are at the first place that has them, with their file or configuration as `@file`."""
     if folder is not None and not folder.is_dir():
         raise UserError(f"Data folder {folder} does not exist; pass an existing one with --data-root.")
-    for pattern in source.paths:
-        files = sorted(folder.glob(pattern)) if folder is not None else []
-        if files:
-            return [row for file in files for row in _read_file(file)]
+    if files := _files(source, folder):
+        return [row for file in files for row in _read_file(file)]
     if source.hub is not None:
         return _read_hub(source, folder, hub_copy(source.hub, folder))
     if folder is None:
@@ -121,6 +139,12 @@ def _raw(source: SourceSpec, folder: Path | None) -> list[DataRow]:
         f"No file matches {_name(source)} below {folder}; put the data there or pass another --data-root."
         f"{_advice(source)}"
     )
+
+
+def _files(source: SourceSpec, folder: Path | None) -> list[Path]:
+    """Return the files of the first place of a source that has some."""
+    places = (sorted(folder.glob(pattern)) for pattern in source.paths) if folder is not None else ()
+    return next(filter(None, places), [])
 
 
 def _advice(source: SourceSpec) -> str:
@@ -141,7 +165,9 @@ def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> lis
     from datasets import disable_progress_bars, load_dataset
 
     disable_progress_bars()
-    place: dict[str, Any] = {"path": str(copy)} if copy else {"path": source.hub, "revision": source.revision}
+    place: dict[str, Any] = {"path": source.hub, "revision": source.revision}
+    if copy is not None:
+        place = {"path": str(copy), "cache_dir": str(_cache(_content(source, folder)))}
     configs = source.config if isinstance(source.config, list) else [source.config]
     rows: list[DataRow] = []
     for config in configs:
@@ -175,6 +201,13 @@ def _written_out(dataset: Any, place: dict[str, Any], config: str | None, source
     return [
         row for name, file in zip(files, fetched, strict=True) for row in read_rows(str(name), Path(file).read_bytes())
     ]
+
+
+def _cache(content: Content) -> Path:
+    """Return where `datasets` keeps what it makes of a copy with this content; it tells copies by path and time."""
+    from datasets import config
+
+    return Path(config.HF_DATASETS_CACHE) / "unlearn-bench" / content_hash(content)[:16]
 
 
 def _unreachable(source: SourceSpec, folder: Path | None, copy: Path | None, error: Exception) -> str:

@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...methods.base import DecodingMethod, build_method
-from ...tasks.base import ChoiceRequest, GenerationRequest, ModelRequest, Scorer, Task, load_scorer, tasks
+from ...tasks.base import ChoiceRequest, GenerationRequest, ModelRequest, Scorer, Task, load_scorer, scorers, tasks
 from ..engines.base import Engine, engines
 from ..errors import EntryLocked, UserError
-from ..models.load import MODEL_FILES, ModelSpec, load_tokenizer
+from ..models.content import check_model, digests_of, stamps
+from ..models.load import ModelSpec, load_tokenizer
 from ..planning.nulls import TEXT, constant_answers
 from ..planning.plan import PlannedTask
+from ..planning.scorers import SCORER_FILES, check_judge
 from ..planning.status import delta_of
 from ..records import Choices, Generations, Item, to_row
 from ..runtime import Event, OnEvent, RunConfig, environment_facts, recorded_facts
 from ..specs import digest
 from ..store.delta import decoding_of, load_delta, load_tensors
 from ..store.entries import Entry, Store
-from ..store.files import folder_digest, read_jsonl, write_jsonl
+from ..store.files import read_jsonl, write_jsonl
 from ..store.identity import CONSTANT, UNMADE, OutcomeSpec
 from ..store.partial import PartialResults
 from ..suite import ScorerSpec
@@ -107,8 +109,9 @@ def _counted(report: Callable[[int, int], None], total: int) -> Callable[[int], 
 class PartialScorer(Scorer):
     """A judge that keeps the judgements of each part of many texts beside the records that they are for."""
 
-    def __init__(self, judge: Scorer, record: Entry, config: RunConfig, report: Callable[[int, int], None]) -> None:
-        self.judge, self.record, self.report = judge, record, report
+    def __init__(self, spec: ScorerSpec, record: Entry, config: RunConfig, report: Callable[[int, int], None]) -> None:
+        self.spec, self.judge = spec, loaded_scorer(spec, config)
+        self.record, self.digests, self.report = record, digests_of(config), report
         self.maker = {**environment_facts(config), "scikit-learn": version("scikit-learn")}
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
@@ -117,6 +120,7 @@ class PartialScorer(Scorer):
 
         def judged(part: Sequence[str]) -> list[float | None]:
             values = [None if value is None else float(value) for value in self.judge.score(part)]
+            check_judge(self.spec, self.digests)
             progress(len(part))
             return values
 
@@ -129,7 +133,7 @@ def _judge(job: EvalJob, planned: PlannedTask, record: Entry, report: OnEvent) -
     if planned.scorer is None:
         raise UserError("This task needs a scorer of texts; pass one with --scorer FOLDER.")
     return PartialScorer(
-        loaded_scorer(planned.scorer, job.config.device),
+        planned.scorer,
         record,
         job.config,
         lambda done, total: report(Event(job.cell.label, f"{planned.name}, judged", done, total)),
@@ -140,7 +144,8 @@ def _engine(job: EvalJob, model: ModelSpec) -> Engine:
     from ..models.cache import engine
 
     config = job.config
-    return engine(engines.get(job.engine), model, config.device, config.batch_size, config.engine_options)
+    kind = engines.get(job.engine)
+    return engine(kind, model, config.device, config.batch_size, config.engine_options, digests_of(config))
 
 
 def _engine_facts(job: EvalJob) -> dict[str, Any]:
@@ -154,7 +159,10 @@ def _answered(
     progress = _counted(lambda done, total: report(Event(job.cell.label, name, done, total)), len(items))
 
     def answered(part: Sequence[Item]) -> list[dict[str, Any]]:
-        return [to_row(outcome) for outcome in answer(job, task, part, progress)]
+        rows = [to_row(outcome) for outcome in answer(job, task, part, progress)]
+        for model in (job.model, answering_model(job)):
+            check_model(model, digests_of(job.config))
+        return rows
 
     return PartialResults(entry, "answers", environment_facts(job.config)).rows(items, PART, answered, progress)
 
@@ -183,23 +191,25 @@ def _constant(job: EvalJob, task: Task, requests: Sequence[ModelRequest]) -> lis
 
 def _answers(job: EvalJob, task: Task, requests: Any, progress: Callable[[int], None]) -> list[Any]:
     """Let the engine answer as the checkpoint does."""
-    store = Store.open(job.config.store)
-    entry = store.entry("cells", job.cell.id)
-    if job.cell.elsewhere:
-        folder = job.folder or Path((entry.manifest() or {})["pointer"])
-        if folder_digest(folder, MODEL_FILES, store.digests) != job.cell.settings["digest"]:
-            raise UserError(f"{folder} changed after {job.cell.label} was planned; run again.")
-        engine = _engine(job, job.model.model_copy(update={"path": str(folder), "hub": None}))
-    else:
-        engine = _engine(job, job.model)
+    model = answering_model(job)
+    engine = _engine(job, model)
     try:
-        if job.cell.transform not in UNMADE and not job.cell.elsewhere:
-            _put(engine, entry)
+        if model is job.model and job.cell.transform not in UNMADE:
+            _put(engine, Store.open(job.config.store).entry("cells", job.cell.id))
         if task.needs == "choices":
             return engine.score_choices(requests, progress)
         return engine.generate(requests, task.settings.decoding, progress)
     finally:
         engine.restore()
+
+
+def answering_model(job: EvalJob) -> ModelSpec:
+    """Return the model whose files answer: of an import its own folder with its digest, else the base."""
+    if job.cell.transform != "import" or "digest" not in job.cell.settings:
+        return job.model
+    manifest = Store.open(job.config.store).entry("cells", job.cell.id).manifest() or {}
+    folder, content = str(job.folder or manifest["pointer"]), job.cell.settings["digest"]
+    return job.model.model_copy(update={"path": folder, "hub": None, "digest": content})
 
 
 def _put(engine: Engine, entry: Entry) -> None:
@@ -246,12 +256,13 @@ def built_task(planned: PlannedTask) -> tuple[Task, list[Item]]:
     return _tasks[key]
 
 
-def loaded_scorer(spec: ScorerSpec, device: str) -> Scorer:
-    """Return a loaded scorer; one of another digest or with other settings is another."""
-    return _loaded(spec.model_dump_json(), device)
+def loaded_scorer(spec: ScorerSpec, config: RunConfig) -> Scorer:
+    """Return a loaded scorer; one is kept while its class, its spec and the stamps of its files stay."""
+    seen = stamps(Path(spec.path), SCORER_FILES) if spec.path else ()
+    return _loaded_scorer(scorers.get(spec.kind), spec.model_dump_json(), config.device, seen)
 
 
 @lru_cache(maxsize=2)
-def _loaded(values: str, device: str) -> Scorer:
+def _loaded_scorer(kind: type[Scorer], values: str, device: str, seen: Any) -> Scorer:
     spec = ScorerSpec.model_validate_json(values)
     return load_scorer(spec.kind, spec.path or "", device, spec.settings)

@@ -48,6 +48,7 @@ def build_checkpoint(job: BuildJob, report: OnEvent) -> None:
 
 
 def _build(job: BuildJob, entry: Entry, report: OnEvent) -> None:
+    from ..models.content import check_model, digests_of
     from ..store.delta import save_delta
     from ..transforms.base import transforms
 
@@ -62,6 +63,7 @@ def _build(job: BuildJob, entry: Entry, report: OnEvent) -> None:
         files[DELTA] = None
     else:
         facts |= {"delta": made.imported[0], "pointer": made.imported[1]}
+    check_model(job.model, digests_of(job.config))
     logger.info("%s: made by %s in %.1f s", job.cell.label, job.cell.transform, time.perf_counter() - started)
     kernel = {} if made.attention is None else {"training_attention": made.attention}
     entry.commit(files, {**facts, "recorded": {**recorded_facts(job.config, started - made.before), **kernel}})

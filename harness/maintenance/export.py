@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..models.content import check_model
 from ..models.load import MODEL_FILES, ModelSpec, load_model, model_folder
 from ..models.weights import weight_files
 from ..planning.plan import Plan
@@ -53,6 +54,7 @@ def export_cell(name: str, folder: Path, output: Path, suite: str | None = None)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder; pass a new one.")
     try:
+        check_model(plan.models[cell.model], store.digests)
         export_checkpoint(plan.models[cell.model], entry.file(DELTA) if made else None, folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error.strerror}; pass another folder.") from error

@@ -13,6 +13,9 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..errors import UserError
+from ..store.files import FileDigests
+from .content import check_model, model_stamps
 from .load import ModelSpec, load_model, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -35,29 +38,48 @@ class LoadedEngine(Protocol):
 
 
 EngineT = TypeVar("EngineT", bound=LoadedEngine)
-_engines: dict[str, Any] = {}
+_engines: dict[tuple[type, str], Any] = {}
+"""Engines by class and what they hold: a model's digest, and the stamps of the files that its weights may live in."""
 _base: dict[str, tuple[int | None, PreTrainedModel, PreTrainedTokenizerBase]] = {}
 """The base model for training, with the number of its first layers that were loaded; None: all."""
 
 
 def base_model(
-    model: ModelSpec, device: str, precision: str, layers: int | None = None
+    model: ModelSpec, device: str, precision: str, layers: int | None = None, digests: FileDigests | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return the base model for training, at least its first `layers`; who changes it gives its tensors back."""
+    """Return the base model for training, at least its first `layers`; who changes it gives its tensors back.
+
+    Raises:
+        UserError: it cannot be loaded, or its files are not those that its digest is of; `digests` remembers them.
+    """
     if device != "cpu":
         _close(_engines)
     dtype = None if precision in ("mixed", "reference") else torch.float32
-    key = repr((model, device, dtype))
+    key = repr((model, model_stamps(model), device, dtype))
     entry = _base.get(key)
     if entry is None or (entry[0] or math.inf) < (layers or math.inf):
         _base.clear()
-        _base[key] = entry = (layers, load_model(model, device, dtype, layers), load_tokenizer(model))
+        check_model(model, digests)
+        entry = (layers, load_model(model, device, dtype, layers), load_tokenizer(model))
+        check_model(model, digests)
+        _base[key] = entry
     return entry[1], entry[2]
 
 
-def engine(kind: type[EngineT], model: ModelSpec, device: str, batch_size: int, options: Mapping[str, Any]) -> EngineT:
-    """Return an engine of a class that holds the model; whoever applies a delta restores the base."""
-    key = repr((kind, model, device, batch_size, sorted(options.items())))
+def engine(
+    kind: type[EngineT],
+    model: ModelSpec,
+    device: str,
+    batch_size: int,
+    options: Mapping[str, Any],
+    digests: FileDigests | None = None,
+) -> EngineT:
+    """Return an engine of a class that holds the model; whoever applies a delta restores the base.
+
+    Raises:
+        UserError: it cannot be loaded, or its files are not those that its digest is of; `digests` remembers them.
+    """
+    key = kind, repr((model, model_stamps(model), device, batch_size, sorted(options.items())))
     _close(name for name, engine in _engines.items() if engine.closed)
     if key not in _engines:
         alone = kind.alone or any(engine.alone for engine in _engines.values())
@@ -67,15 +89,21 @@ def engine(kind: type[EngineT], model: ModelSpec, device: str, batch_size: int, 
             gc.collect()
             torch.cuda.empty_cache()
         started = time.monotonic()
+        check_model(model, digests)
         _engines[key] = kind(model, device=device, batch_size=batch_size, options=options)
+        try:
+            check_model(model, digests)
+        except UserError:
+            _close([key])
+            raise
         logger.info("%s: engine %s starts in %.1f s", model.name, kind.__name__, time.monotonic() - started)
     _engines[key] = _engines.pop(key)
     return _engines[key]
 
 
-def _close(names: Iterable[str]) -> None:
+def _close(names: Iterable[tuple[type, str]]) -> None:
     for name in list(names):
-        logger.debug("engine closes: %s", name)
+        logger.debug("engine closes: %s", name[1])
         _engines.pop(name).close()
 
 

@@ -18,13 +18,14 @@ from ..errors import UserError, suggest
 from ..models.adapter import ADAPTER_FILES, check_adapter, is_adapter
 from ..models.fit import check_weights
 from ..models.load import MODEL_FILES, ModelSpec, described, named_model, resolve_models
-from ..registry import check_name
-from ..specs import RowSpec
+from ..registry import check_alike, check_name
+from ..specs import RowSpec, digest
 from ..store.entries import Store
-from ..store.files import folder_digest
+from ..store.files import FileDigests, folder_digest
 from ..store.identity import UNRELATED, CellSpec
 from ..suite import ScorerSpec, SourceSpec, StressSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, chosen_suite
 from .classes import source_of
+from .names import check_checkpoints, check_once, check_rows
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, build_task, pin_items
 from .request import Request
@@ -109,6 +110,7 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
     started = time.perf_counter()
     inputs = resolve(request, store, reader or SourceReader())
     cells = list(plan_cells(inputs))
+    check_rows(cells)
     logger.info("suite %s: %d cells planned in %.1f s", inputs.suite.name, len(cells), time.perf_counter() - started)
     return Plan(
         suite=inputs.suite,
@@ -129,16 +131,19 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
 
 def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inputs:
     """Return what a request names, each checked: suite, tracks, variants, nulls, stresses, models, tasks, imports."""
+    check_once(request)
     suite = request.extended(chosen_suite(request.suite, request.data_root))
     folder = _data_folder(request, suite)
     tracks = _chosen("track", request.tracks, suite.tracks)
     chosen = choose_variants(request.method_names, request.settings, suite, tracks, request.grid)
     variants, left_out = runnable(chosen, request.method_names, _engine_name(request.engine))
+    check_checkpoints(request.checkpoints, suite, chosen)
     nulls = check_nulls(request.nulls or ())
     if UNRELATED in nulls and not all(variants.values()):
         raise UserError("The null `unrelated` is a method trained on other text: name one with --methods.")
     stress = choose_stresses(request.stress or (), suite, tracks)
     models = _models(request, suite, store, reader)
+    check_alike("model", models, "this run")
     _check_models(models.values())
     imports = _imports(request, models, store)
     return Inputs(
@@ -154,7 +159,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         tasks=_tasks(request, suite, tracks, folder, store, reader),
         imports=imports,
         engine=resolve_engine(request.engine, request.engine_options),
-        notes=[*left_out, *(own.note for own in imports.values() if own.note)],
+        notes=[*left_out, *_same_files(imports), *(own.note for own in imports.values() if own.note)],
     )
 
 
@@ -307,7 +312,7 @@ def _imports(request: Request, models: Mapping[str, ModelSpec], store: Store | N
     }
 
 
-def _imported(label: str, folder: Path, base: ModelSpec, digests: Path | None) -> ImportedFolder:
+def _imported(label: str, folder: Path, base: ModelSpec, digests: FileDigests | None) -> ImportedFolder:
     """Return a checkpoint made elsewhere: a whole model, or an adapter of the base; refuse one that does not fit."""
     check_name("checkpoint", label)
     what = f"Checkpoint {label}: {folder}"
@@ -317,6 +322,16 @@ def _imported(label: str, folder: Path, base: ModelSpec, digests: Path | None) -
     note = check_adapter(what, folder, base) if base.digest else None
     settings = {"adapter": folder_digest(folder, ADAPTER_FILES, digests), "dtype": base.dtype, "version": 1}
     return ImportedFolder(folder, settings, note)
+
+
+def _same_files(imports: Mapping[str, ImportedFolder]) -> Iterator[str]:
+    """Say which checkpoints hold the same files, so that a row of a board is there under two names."""
+    labels: dict[str, list[str]] = {}
+    for label, own in imports.items():
+        labels.setdefault(digest(dict(own.settings)), []).append(label)
+    for alike in labels.values():
+        if len(alike) > 1:
+            yield f"the checkpoints {', '.join(alike)} hold the same files"
 
 
 def _tasks(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from ...methods.base import build_method
+from ...methods.base import Method, methods
 from ..data import Rows, load_rows, texts
 from ..errors import UserError
 from ..models.load import ModelSpec
@@ -203,13 +203,13 @@ def work_of(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Work
     """Return what a cell's method trains and runs, traced on a model without weights, and its training."""
     settings = cell.spec.settings
     topics = tuple(plan.suite.tracks[cell.spec.track or ""].corpora.forget)
-    work = _traced(model, settings["method"], json.dumps(settings["settings"]), topics)
+    work = _traced(model, methods.get(settings["method"]), json.dumps(settings["settings"]), topics)
     return work, TrainingSpec.parse(settings["training"], "training")
 
 
 @lru_cache(maxsize=256)
-def _traced(model: PreTrainedModel, method: str, settings: str, topics: tuple[str, ...]) -> Workload:
-    return trace_method(build_method(method, json.loads(settings)), model, topics)
+def _traced(model: PreTrainedModel, kind: type[Method], settings: str, topics: tuple[str, ...]) -> Workload:
+    return trace_method(kind(kind.Settings.parse(json.loads(settings), kind.__name__)), model, topics)
 
 
 @lru_cache(maxsize=256)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import PrivateAttr, field_validator
 
 from ...tasks.base import Task, tasks
-from ..data import load_rows, sample_items
+from ..data import Rows, load_rows, sample_items
 from ..errors import UserError
 from ..models.load import ModelSpec
 from ..records import Item
@@ -75,10 +76,10 @@ class PlannedTask(Spec):
     def build(self) -> tuple[Task, list[Item]]:
         """Return the task and its items, read again from the data; raise a `UserError` where the data changed."""
         folder = Path(self.folder) if self.folder else None
-        if pin_items(self.spec, folder, self.limit)[:2] != (self.data, self.items):
-            raise UserError(f"The data of task {self.name} changed while the run was planned; run again.")
-        task = build_task(self.spec, folder)
-        return task, chosen_items(task, self.spec, folder, self.limit)
+        task, items, data = read_task(self.spec, folder, self.limit)
+        if (data, _digest_of(items)) != (self.data, self.items):
+            raise UserError(f"The data of task {self.name} changed after the run was planned; run again.")
+        return task, items
 
 
 class PlannedCell(Spec):
@@ -173,11 +174,16 @@ class Plan(Spec):
 
 def build_task(spec: TaskSpec, folder: Path | None = None) -> Task:
     """Return a registered task with validated settings, and its few-shot examples where they are asked for."""
+    return _with_examples(spec, folder)[0]
+
+
+def _with_examples(spec: TaskSpec, folder: Path | None) -> tuple[Task, Rows | None]:
     kind = tasks.get(spec.task)
     task = kind(kind.Settings.parse(spec.settings, spec.task))
     if not task.shots or spec.fewshot is None:
-        return task
-    return kind(task.settings, load_rows(spec.fewshot, folder, kind.Row).rows)
+        return task, None
+    examples = load_rows(spec.fewshot, folder, kind.Row)
+    return kind(task.settings, examples.rows), examples
 
 
 def chosen_items(task: Task, spec: TaskSpec, folder: Path | None, limit: int | None) -> list[Item]:
@@ -185,14 +191,25 @@ def chosen_items(task: Task, spec: TaskSpec, folder: Path | None, limit: int | N
     return sample_items(task.items(load_rows(spec.data, folder, task.Row).rows), limit)
 
 
+def read_task(spec: TaskSpec, folder: Path | None, limit: int | None) -> tuple[Task, list[Item], str]:
+    """Return a task, its items that are asked, and the digest of the rows, examples included, that both were read from.
+
+    Each source is read once, so that the digest is that of what is used.
+    """
+    task, examples = _with_examples(spec, folder)
+    rows = load_rows(spec.data, folder, task.Row)
+    items = sample_items(task.items(rows.rows), limit)
+    return task, items, rows.digest if examples is None else digest([rows.digest, examples.digest])
+
+
 def pin_items(spec: TaskSpec, folder: Path | None, limit: int | None) -> tuple[str, str, int]:
     """Return the digest of a task's rows (examples included), that of the ids that are asked, and their number."""
-    task = build_task(spec, folder)
-    items = chosen_items(task, spec, folder, limit)
-    rows = load_rows(spec.data, folder, task.Row).digest
-    if task.shots and spec.fewshot is not None:
-        rows = digest([rows, load_rows(spec.fewshot, folder, task.Row).digest])
-    return rows, digest([item.id for item in items]), len(items)
+    _, items, rows = read_task(spec, folder, limit)
+    return rows, _digest_of(items), len(items)
+
+
+def _digest_of(items: Sequence[Item]) -> str:
+    return digest([item.id for item in items])
 
 
 def base_cell(model: ModelSpec) -> CellSpec:

@@ -13,9 +13,10 @@ from ...tasks.base import load_scorer, scorers
 from ...tasks.scorers.kinds import Packaged
 from ..data import hub_copy, load_rows
 from ..errors import DataError, UserError, first_line, hub_refusal
+from ..models.content import check_content
 from ..specs import LabelledRow, digest
 from ..store.entries import Store
-from ..store.files import folder_digest, read_sealed, write_jsonl, write_sealed
+from ..store.files import FileDigests, folder_digest, read_sealed, write_jsonl, write_sealed
 from ..suite import ScorerSpec
 from .scorer_check import FILES, Check, Sentences
 
@@ -204,6 +205,17 @@ def _check(spec: ScorerSpec, store: Store) -> Check:
                 f"Scorer {spec.name or spec.kind} cannot score a plain sentence: {first_line(error)} Mend its files, or"
                 " pass another with --scorer."
             ) from error
+        check_judge(spec, store.digests)
         file.parent.mkdir(exist_ok=True)
         write_sealed(file, known)
     return Check(**known[key])
+
+
+def check_judge(spec: ScorerSpec, digests: FileDigests | None) -> None:
+    """Raise a `UserError` where the files of a judge's folder are no longer those that its digest is of.
+
+    Labelled text that a store keeps for a judge has the digest of its rows, which is its folder's name.
+    """
+    folder = Path(spec.path or "")
+    if spec.path is not None and folder.name != spec.digest:
+        check_content(folder, SCORER_FILES, spec.digest, digests)

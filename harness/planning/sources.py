@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from ..data import Rows, load_rows
+from ..data import Rows, ask_hub_again, load_rows
 from ..errors import DataError, UserError
 from ..specs import RowSpec
 from ..suite import SourceSpec
@@ -25,7 +25,8 @@ class SourceReader:
     def __init__(self, lenient: bool = False) -> None:
         self.lenient = lenient
         self.missing: list[str] = []
-        self._read: dict[tuple[SourceSpec, type[RowSpec] | None], Rows | UserError] = {}
+        self._read: dict[tuple[SourceSpec, Path | None, type[RowSpec] | None], Rows | UserError] = {}
+        ask_hub_again()
 
     def __call__(self, read: Callable[[], T], instead: T) -> T:
         """Return what `read` returns, in a sketch `instead` where something is out of reach; damaged data stop both."""
@@ -39,7 +40,7 @@ class SourceReader:
 
     def rows(self, source: SourceSpec, folder: Path | None, schema: type[RowSpec] | None = None) -> Rows:
         """Return a source's rows as `load_rows` does; one that was out of reach is not asked for again."""
-        key = source, schema
+        key = source, folder, schema
         if key not in self._read:
             try:
                 self._read[key] = load_rows(source, folder, schema)
@@ -53,6 +54,6 @@ class SourceReader:
     def notes(self, sources: Iterable[SourceSpec]) -> Iterator[str]:
         """Give what those of the sources that were read say of themselves."""
         wanted = set(sources)
-        for (source, _), rows in self._read.items():
+        for (source, *_), rows in self._read.items():
             if source in wanted and isinstance(rows, Rows) and rows.note:
                 yield rows.note

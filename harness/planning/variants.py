@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -11,7 +11,9 @@ import yaml
 from ...methods.base import methods
 from ..engines.base import engines
 from ..errors import UserError
+from ..specs import read_yaml
 from ..suite import SuiteSpec, VariantSpec
+from .names import check_variants
 
 Values = dict[str, dict[str, Any]]
 """By method (or `training`, `scorer`) and key."""
@@ -34,6 +36,7 @@ def choose_variants(
     wanted = set() if every else {name for name in names if name != "none"}
     offered = {track: dict(suite.variants.get(track, {})) for track in tracks}
     for track in tracks:
+        check_variants(offered[track], track)
         covered = {variant.method for variant in offered[track].values()}
         offered[track] |= {name: VariantSpec(method=name) for name in methods.names() if name not in covered}
     known = {name for track in tracks for label, v in offered[track].items() for name in (label, v.method)}
@@ -48,7 +51,7 @@ def choose_variants(
         for key in keys.keys() & changes.get(name, {}).keys():
             raise UserError(f"{name}.{key} stands in --set and in --grid; keep one of them.")
     chosen = {
-        track: dict(
+        track: _named(
             point
             for label, variant in sorted(offered[track].items())
             if every or label in wanted or variant.method in wanted
@@ -67,12 +70,28 @@ def choose_variants(
     return chosen
 
 
+def _named(points: Iterable[tuple[str, VariantSpec]]) -> dict[str, VariantSpec]:
+    """Return variants by name; raise a `UserError` where two have the same."""
+    named: dict[str, VariantSpec] = {}
+    for label, variant in points:
+        if label in named:
+            raise UserError(
+                f"Two variants are called {label!r}: {named[label].settings} and {variant.settings}. Rename one in the"
+                " suite, or take one of the values out of the grid."
+            )
+        named[label] = variant
+    return named
+
+
 def overrides(settings: Sequence[str]) -> Values:
     """Return what `--set` changes; raise a `UserError` on what cannot be read."""
     changes: Values = {}
     for setting in settings:
         name, key, value = _parsed("set", setting, "VALUE", "{}")
-        changes.setdefault(name, {})[key] = value
+        own = changes.setdefault(name, {})
+        if key in own:
+            raise UserError(f"--set {name}.{key} stands twice, as {own[key]!r} and {value!r}; give it once.")
+        own[key] = value
     return changes
 
 
@@ -106,7 +125,7 @@ def _parsed(option: str, setting: str, form: str, frame: str) -> tuple[str, str,
     if name != "training" and (option, name) != ("set", SCORER):
         methods.get(name)
     try:
-        return name, key, yaml.safe_load(frame.format(text))
+        return name, key, read_yaml(frame.format(text), f"--{option} {target}")
     except yaml.YAMLError:
         raise UserError(
             f"--{option} {target}: {text!r} is not YAML; values that are lists stand in brackets."

@@ -23,7 +23,20 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import EntryLocked, UserError, redacted
-from .files import atomic, file_sha256, locked, read_json, read_sealed, unwritable, write_json, write_sealed
+from .files import (
+    FileDigests,
+    Stamp,
+    atomic,
+    file_sha256,
+    is_telling,
+    locked,
+    read_json,
+    read_sealed,
+    stamp_of,
+    unwritable,
+    write_json,
+    write_sealed,
+)
 
 SCHEMA = 2
 StoreSection = Literal["cells", "outcomes", "records"]
@@ -66,8 +79,7 @@ class Entry:
         if not path.is_file():
             return "unfinished"
         try:
-            stat = path.stat()
-            manifest = _sealed(path, stat.st_size, stat.st_mtime_ns)
+            manifest = _sealed(path, stamp) if is_telling(stamp := stamp_of(path)) else read_sealed(path)
         except (OSError, UserError):
             return "manifest.json is not as it was written"
         if (manifest.get("schema"), manifest.get("entry")) != (SCHEMA, self.name):
@@ -146,32 +158,38 @@ class Entry:
 
 def _matches(path: Path, facts: Mapping[str, Any]) -> bool:
     try:
-        stat = path.stat()
-        return stat.st_size == facts["bytes"] and _sha256(path, stat.st_size, stat.st_mtime_ns) == facts["sha256"]
+        stamp = stamp_of(path)
+        if stamp[0] != facts["bytes"]:
+            return False
+        return facts["sha256"] == (_sha256(path, stamp) if is_telling(stamp) else file_sha256(path))
     except OSError:
         return False
 
 
 @lru_cache(maxsize=65536)
-def _sealed(path: Path, size: int, modified: int) -> dict[str, Any]:
-    """Return a manifest, read once a process while its size and time of modification (ns) stay; not to be changed."""
+def _sealed(path: Path, stamp: Stamp) -> dict[str, Any]:
+    """Return a manifest, read once a process while its stamp stays; not to be changed."""
     return read_sealed(path)
 
 
 @lru_cache(maxsize=65536)
-def _sha256(path: Path, size: int, modified: int) -> str:
-    """Return a file's sha256, read once a process while its size and time of modification (ns) stay."""
+def _sha256(path: Path, stamp: Stamp) -> str:
+    """Return a file's sha256, read once a process while its stamp stays."""
     return file_sha256(path)
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder that holds everything that was made; opened with `create` or `open`."""
+    """A folder that holds everything that was made; opened with `create` or `open`.
+
+    With `verify_inputs` no digest of a model's, checkpoint's or judge's file is taken from memory.
+    """
 
     root: Path
+    verify_inputs: bool = False
 
     @classmethod
-    def create(cls, root: Path) -> Store:
+    def create(cls, root: Path, *, verify_inputs: bool = False) -> Store:
         """Open a store to write to, making it where it is missing; raise a `UserError` where it cannot be written."""
         marker = root / "store.json"
         try:
@@ -186,10 +204,10 @@ class Store:
             raise UserError(
                 f"Output folder {root} cannot be written ({error.strerror}); pass another with --output."
             ) from error
-        return cls.open(root)
+        return cls.open(root, verify_inputs=verify_inputs)
 
     @classmethod
-    def open(cls, root: Path) -> Store:
+    def open(cls, root: Path, *, verify_inputs: bool = False) -> Store:
         """Open a store that exists; raise a `UserError` where it does not, or is of another schema."""
         marker = root / "store.json"
         if not marker.is_file():
@@ -203,7 +221,7 @@ class Store:
             ) from None
         if schema != SCHEMA:
             raise UserError(f"{root} has store schema {schema}; this version reads {SCHEMA}. Use another --output.")
-        return cls(root)
+        return cls(root, verify_inputs)
 
     @contextmanager
     def used(self, *, alone: bool = False) -> Iterator[None]:
@@ -244,6 +262,6 @@ class Store:
         return self.root / "plans" / f"{suite}.json"
 
     @property
-    def digests(self) -> Path:
-        """The cache of file digests, by size and modification time."""
-        return self.root / "digests.json"
+    def digests(self) -> FileDigests:
+        """The digests of files that runs read: models, checkpoints, judges."""
+        return FileDigests(self.root / "digests.json", self.verify_inputs)

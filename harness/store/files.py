@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,12 @@ PARTIAL = ".partial"
 REPLACE = "Replace it; what belongs to a store is made anew by the same `unlearn-bench evaluate`."
 UNLOCKABLE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a filesystem without locks answers."""
+FRESH = 2.0
+"""Seconds for which a file's time of change may stay the same while it changes again, whatever the filesystem."""
+KEPT = 8
+"""Stamps of a file whose digests are kept: machines with disks of their own see one path as different files."""
+Stamp = tuple[int, int, int, int]
+"""Size in bytes, times of modification and of change (ns), inode."""
 
 
 @contextmanager
@@ -165,28 +173,73 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def folder_digest(folder: Path, patterns: Iterable[str], cache: Path | None = None) -> str:
+def stamp_of(path: Path) -> Stamp:
+    """Return what a file's digest is remembered by: every way of changing it but a write to mapped memory moves it."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def is_telling(stamp: Stamp) -> bool:
+    """Return whether a file with this stamp cannot change any more without another stamp: it is older than `FRESH`."""
+    return time.time() - stamp[2] / 1e9 > FRESH
+
+
+@dataclass(frozen=True)
+class FileDigests:
+    """Digests of files that were read before, by path and stamp, in a sealed JSON file.
+
+    One that is damaged, or cannot be written, is none. With `anew` nothing that was remembered counts.
+    """
+
+    path: Path
+    anew: bool = False
+
+    def load(self) -> dict[str, list[list[Any]]]:
+        """Return the stamps of each path with the digest that each stands for."""
+        known: dict[str, Any] = {}
+        with suppress(UserError):
+            known = {} if self.anew else read_sealed(self.path)
+        return {path: stamps for path, stamps in known.items() if all(isinstance(stamp, list) for stamp in stamps)}
+
+    def save(self, known: Mapping[str, Any]) -> None:
+        """Write what is known."""
+        with suppress(UserError):
+            write_sealed(self.path, known)
+
+
+def folder_files(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """Return the files of a folder that match one of the patterns, sorted."""
+    return sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+
+
+def folder_digest(folder: Path, patterns: Iterable[str], cache: FileDigests | None = None) -> str:
     """Return the digest of the files in `folder` that match the patterns: their names and contents.
 
-    With `cache` (a sealed JSON file), a file's sha256 is taken from there while its size and modification time stay the
-    same. A cache that is damaged, or cannot be written, is none.
+    With `cache` a file's sha256 is taken from there while its stamp stays the same.
+
+    Raises:
+        UserError: there is no such file, or one changes while it is read.
     """
-    known: dict[str, list[Any]] = {}
-    if cache is not None:
-        with suppress(UserError):
-            known = read_sealed(cache)
-    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    files = folder_files(folder, patterns)
     if not files:
         raise UserError(f"{folder} holds none of {', '.join(patterns)}; is it the right folder?")
-    sums, changed = {}, False
+    known = cache.load() if cache is not None else {}
+    sums, news = {}, False
     for file in files:
-        stat, key = file.stat(), str(file.resolve())
-        stamp = [stat.st_size, stat.st_mtime_ns]
-        if known.get(key, [None])[:2] != stamp:
-            known[key] = [*stamp, file_sha256(file)]
-            changed = True
-        sums[file.name] = known[key][2]
-    if cache is not None and changed:
-        with suppress(UserError):
-            write_sealed(cache, known)
+        key, stamp = str(file.resolve()), stamp_of(file)
+        remembered = next((entry[-1] for entry in known.get(key, ()) if entry[:-1] == [*stamp]), None)
+        sums[file.name] = remembered or _sha256(file, stamp)
+        if remembered is None and is_telling(stamp):
+            known[key] = [[*stamp, sums[file.name]], *known.get(key, ())][:KEPT]
+            news = True
+    if cache is not None and news:
+        cache.save(known)
     return digest(sums)
+
+
+def _sha256(file: Path, stamp: Stamp) -> str:
+    """Return the sha256 of a file that has this stamp, before and after it is read."""
+    sha256 = file_sha256(file)
+    if stamp_of(file) != stamp:
+        raise UserError(f"{file} changed while it was read; wait until it is written, and run again.")
+    return sha256

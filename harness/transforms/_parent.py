@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..models.content import check_model, digests_of
 from ..models.load import load_model
 from ..store.delta import load_delta
 from ..store.entries import Store
@@ -30,7 +31,9 @@ def parent_delta(job: BuildJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]
         raise UserError(f"The checkpoint that {job.cell.label} is made from changed while it was planned; run again.")
     if "pointer" not in manifest:
         return load_delta(entry)
-    imported = load_model(job.model.model_copy(update={"path": manifest["pointer"], "hub": None}))
+    own_model = job.model.model_copy(update={"path": manifest["pointer"], "hub": None, "digest": wanted})
+    check_model(own_model, digests_of(job.config))
+    imported = load_model(own_model)
     own = {name: parameter.detach() for name, parameter in imported.named_parameters()}
     other = sorted(name for name in own.keys() | base.keys() if _shape(own, name) != _shape(base, name))
     if other:
@@ -38,7 +41,9 @@ def parent_delta(job: BuildJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]
             f"The checkpoint of {job.cell.label} and its base differ in the shape of {other[0]}; pass the model it was"
             " made from with --models."
         )
-    return changed(own, base)
+    delta = changed(own, base)
+    check_model(own_model, digests_of(job.config))
+    return delta
 
 
 def changed(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UserError
+from ..models.content import check_content, digests_of
 from ..models.load import MODEL_FILES
 from ..runtime import OnEvent
-from ..store.entries import Store
-from ..store.files import folder_digest
 from ._parent import changed
 from .base import BuildJob, Transform, TransformResult, register
 
@@ -32,10 +31,8 @@ class Import(Transform):
 
 def _digest(job: BuildJob, folder: Path, files: tuple[str, ...], key: str) -> str:
     """Return the digest of a folder; raise a `UserError` where it is not the planned one."""
-    digest = folder_digest(folder, files, Store.open(job.config.store).digests)
-    if digest != job.cell.settings[key]:
-        raise UserError(f"{folder} changed while the run was planned; run again.")
-    return digest
+    check_content(folder, files, job.cell.settings[key], digests_of(job.config))
+    return job.cell.settings[key]
 
 
 def _merged(job: BuildJob, folder: Path) -> TransformResult:
@@ -44,6 +41,7 @@ def _merged(job: BuildJob, folder: Path) -> TransformResult:
     from ..models.cache import base_model
 
     _digest(job, folder, ADAPTER_FILES, "adapter")
-    model, _ = base_model(job.model, job.config.device, "mixed")
+    model, _ = base_model(job.model, job.config.device, "mixed", digests=digests_of(job.config))
     delta = changed(merged(f"Checkpoint {job.cell.label}: {folder}", folder, job.model), dict(model.named_parameters()))
+    _digest(job, folder, ADAPTER_FILES, "adapter")
     return TransformResult(delta, summary={"tensors": len(delta)})

@@ -11,6 +11,7 @@ import torch
 
 from ..errors import UserError
 from ..models.cache import base_model
+from ..models.content import digests_of
 from ..rng import weight_noise
 from ..runtime import Event, OnEvent
 from ..store.delta import load_delta
@@ -26,7 +27,7 @@ class Noise(Transform):
 
     def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
         """Draw the noise from (seed, tensor name) alone and return the changed tensors."""
-        model, _ = base_model(job.model, job.config.device, "mixed")
+        model, _ = base_model(job.model, job.config.device, "mixed", digests=digests_of(job.config))
         base = dict(model.named_parameters())
         squares = self._mean_squares(job, base)
         delta, log = {}, []

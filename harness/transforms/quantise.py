@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..models.cache import base_model
+from ..models.content import digests_of
 from ..models.layers import decoder_layers
 from ..runtime import Event, OnEvent
 from ..specs import Spec, identity
@@ -42,7 +43,7 @@ class Quantise(Stress):
     def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
         """Return all tensors that differ from the base's, with the relative error of the rounding by tensor."""
         settings = QuantiseSettings.parse(job.cell.settings["settings"], job.cell.label)
-        model, _ = base_model(job.model, job.config.device, "mixed")
+        model, _ = base_model(job.model, job.config.device, "mixed", digests=digests_of(job.config))
         base = dict(model.named_parameters())
         delta = parent_delta(job, base)
         linear, log = dict(linear_weights(model)), []

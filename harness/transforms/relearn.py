@@ -16,6 +16,7 @@ from ...methods.base import Batch, Context, LoRA, Method, next_logprobs
 from ..data import load_rows, texts
 from ..errors import UserError
 from ..models.cache import base_model
+from ..models.content import digests_of
 from ..models.load import attention_of
 from ..models.patch import apply_delta, put_tensors
 from ..runtime import Event, OnEvent
@@ -74,7 +75,7 @@ class Relearn(Stress):
         method = LanguageModelling(RelearnSettings.parse(job.cell.settings["settings"], job.cell.label))
         text = relearn_text(job)
         corpora = Corpora(text, [passage for topic in text.values() for passage in topic])
-        model, tokenizer = base_model(job.model, job.config.device, training.precision)
+        model, tokenizer = base_model(job.model, job.config.device, training.precision, digests=digests_of(job.config))
         base = dict(model.named_parameters())
         delta = parent_delta(job, base)
         originals = apply_delta(model, job.model.name, delta)
@@ -110,5 +111,5 @@ def relearn_text(job: BuildJob) -> dict[str, list[str]]:
     sources = job.corpora.relearn if job.corpora is not None else {}
     rows = {topic: load_rows(source, job.folder, TextRow) for topic, source in sources.items()}
     if {topic: dataset.digest for topic, dataset in rows.items()} != job.cell.settings["data"]["relearn"]:
-        raise UserError(f"The text for {job.cell.label} changed while the run was planned; run again.")
+        raise UserError(f"The text for {job.cell.label} changed after the run was planned; run again.")
     return {topic: texts(dataset.rows, sources[topic]) for topic, dataset in rows.items()}

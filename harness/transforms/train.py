@@ -9,13 +9,14 @@ import torch
 from transformers import PretrainedConfig
 
 from ...methods.base import Method, build_method
-from ..data import corpora_digests, load_rows, texts
+from ..data import Rows, corpora_digests, load_rows, texts
 from ..errors import LayerNotLoaded, UserError
 from ..models.cache import base_model
+from ..models.content import check_model, digests_of
 from ..models.load import attention_of, load_config
 from ..models.meta import meta_model
 from ..runtime import Event, OnEvent, environment_facts
-from ..specs import LabelledRow, TextRow
+from ..specs import LabelledRow, RowSpec, TextRow
 from ..store.entries import Store
 from ..store.partial import PartialResults
 from ..suite import CorporaSpec, SourceSpec, TrainingSpec
@@ -63,7 +64,7 @@ def _read_layers(job: BuildJob, config: PretrainedConfig) -> int | None:
 
 def _train(job: BuildJob, report: OnEvent, config: PretrainedConfig, layers: int | None) -> TransformResult:
     training = TrainingSpec.parse(job.cell.settings["training"], "training")
-    model, tokenizer = base_model(job.model, job.config.device, training.precision, layers)
+    model, tokenizer = base_model(job.model, job.config.device, training.precision, layers, digests_of(job.config))
     depth = config.get_text_config(decoder=True).num_hidden_layers
     with matrix_products(training.precision):
         trainer = Trainer(
@@ -117,6 +118,7 @@ def _run(job: BuildJob, report: OnEvent, trainer: Trainer) -> float:
         report(Event(job.cell.label, "train", trainer.step, trainer.steps))
         now = time.monotonic()
         if now - saved >= pause and trainer.step < trainer.steps:
+            check_model(job.model, digests_of(job.config))
             state = trainer.state_dict()
             partials.keep(trainer.step, lambda path: torch.save(state, path), seconds=before + now - started)
             partials.clear(below=trainer.step)
@@ -141,16 +143,22 @@ def read_corpora(job: BuildJob) -> Corpora:
     if spec is None:
         raise UserError(f"{job.cell.label} needs text to train on; name it under `corpora:` of its track in the suite.")
 
-    digests = corpora_digests(spec, lambda source, schema: load_rows(source, job.folder, schema).digest)
-    if digests != job.cell.settings["data"]:
-        raise UserError(f"The text for {job.cell.label} changed while the run was planned; run again.")
+    known: dict[tuple[SourceSpec, type[RowSpec]], Rows] = {}
+
+    def rows_of(source: SourceSpec, schema: type[RowSpec]) -> Rows:
+        if (source, schema) not in known:
+            known[source, schema] = load_rows(source, job.folder, schema)
+        return known[source, schema]
 
     def read(source: SourceSpec) -> list[str]:
-        return texts(load_rows(source, job.folder, TextRow).rows, source)
+        return texts(rows_of(source, TextRow).rows, source)
+
+    if corpora_digests(spec, lambda source, schema: rows_of(source, schema).digest) != job.cell.settings["data"]:
+        raise UserError(f"The text for {job.cell.label} changed after the run was planned; run again.")
 
     probe = None
     if spec.probe is not None:
-        rows = LabelledRow.read_all(load_rows(spec.probe, job.folder, LabelledRow).rows, "probe")
+        rows = LabelledRow.read_all(rows_of(spec.probe, LabelledRow).rows, "probe")
         kept = [row for row in rows if row.text.strip()]
         probe = ([row.text for row in kept], [row.label for row in kept])
     return Corpora({topic: read(source) for topic, source in spec.forget.items()}, read(spec.retain), probe)

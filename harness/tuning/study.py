@@ -25,6 +25,7 @@ from ..data import load_rows
 from ..errors import UserError, suggest
 from ..models.load import load_config
 from ..planning.build import make_plan
+from ..planning.names import check_once
 from ..planning.plan import Plan, build_task
 from ..planning.request import Request
 from ..planning.variants import TRAINING, Values, overrides
@@ -141,6 +142,7 @@ def plan_study(request: Request, budget: int, seed: int = 0) -> Study:
         UserError: an unknown name or setting, several models, or a task without validation items of its own.
     """
     request = request if request.seeds is not None else replace(request, seeds=(TUNING_SEED,))
+    check_once(request)
     suite = chosen_suite(request.suite, request.data_root)
     models = list(request.model_names or suite.models)
     if len(models) != 1:

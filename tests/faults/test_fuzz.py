@@ -18,7 +18,14 @@ from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.planning.plan import Plan
 from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.store.entries import Store
-from unlearn_bench.harness.store.files import folder_digest, read_json, read_jsonl, read_sealed, write_sealed
+from unlearn_bench.harness.store.files import (
+    FileDigests,
+    folder_digest,
+    read_json,
+    read_jsonl,
+    read_sealed,
+    write_sealed,
+)
 from unlearn_bench.harness.suite import SuiteSpec, load_suite
 
 LOOSE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
@@ -89,7 +96,7 @@ def test_any_bytes_in_place_of_a_file_are_a_message(tmp_path: Path, content: byt
     with pytest.raises(UserError, match="damaged"):
         read_sealed(file)
     (tmp_path / "model.json").write_text("{}")
-    assert folder_digest(tmp_path, ["model.json"], file) == folder_digest(tmp_path, ["model.json"])
+    assert folder_digest(tmp_path, ["model.json"], FileDigests(file)) == folder_digest(tmp_path, ["model.json"])
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,9 @@ def job(spec, tmp_path):
         Request(methods=("rmu",), tracks=("knowledge",), settings=("training.steps=2", "rmu.layer=7")), None
     )
     cell = next(cell.spec for cell in plan.cells if cell.spec.transform == "train")
-    place = SimpleNamespace(store=Store.create(tmp_path / "store").root, device="cpu", checkpointing=False)
+    place = SimpleNamespace(
+        store=Store.create(tmp_path / "store").root, device="cpu", checkpointing=False, verify_inputs=False
+    )
     corpora, folder = plan.suite.tracks["knowledge"].corpora, Path(plan.data_folder or "")
     return SimpleNamespace(cell=cell, model=spec, corpora=corpora, folder=folder, config=place)
 

@@ -227,5 +227,5 @@ def test_text_that_changed_after_the_plan_is_not_trained_on() -> None:
     place = RunConfig(store=Path(), device="cpu", threads=1, batch_size=1)
     assert set(read_corpora(BuildJob(place, plan.models["micro"], cell, corpora, folder)).forget) == set(corpora.forget)
     other = cell.model_copy(update={"settings": {**cell.settings, "data": {"forget": {}, "retain": "", "probe": None}}})
-    with pytest.raises(UserError, match="changed while the run was planned"):
+    with pytest.raises(UserError, match="changed after the run was planned"):
         read_corpora(BuildJob(place, plan.models["micro"], other, corpora, folder))

@@ -12,6 +12,7 @@ from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.planning.plan import Plan
 from unlearn_bench.harness.store.entries import Entry, Store
 from unlearn_bench.harness.store.files import (
+    FileDigests,
     atomic,
     folder_digest,
     read_json,
@@ -105,7 +106,7 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_digest_follows_content_through_its_cache(tmp_path: Path) -> None:
-    folder, cache = tmp_path / "model", tmp_path / "digests.json"
+    folder, cache = tmp_path / "model", FileDigests(tmp_path / "digests.json")
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     first = folder_digest(folder, ["*.json"], cache)
