@@ -74,7 +74,7 @@ def corpus_of(
             count, lengths = count + len(documents), [*lengths, np.mean([max(part) for part in parts if part])]
         return count, round(float(np.mean(lengths)))
 
-    def maybe(source: SourceSpec | None, schema: type[RowSpec]) -> tuple[int | None, int | None]:
+    def maybe(source: SourceSpec | None, schema: type[RowSpec] = TextRow) -> tuple[int | None, int | None]:
         try:
             return read([source], schema) if source is not None else (None, None)
         except UserError:
@@ -82,7 +82,7 @@ def corpus_of(
 
     forget_texts, forget_tokens = read(corpora.forget.values())
     probe_texts, probe_tokens = maybe(corpora.probe, LabelledRow)
-    return Corpus(forget_texts, forget_tokens, maybe(corpora.retain, TextRow)[1], probe_texts, probe_tokens)
+    return Corpus(forget_texts, forget_tokens, maybe(corpora.retain)[1], probe_texts, probe_tokens)
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ tracks:
   knowledge: {{forget_task: wmdp, retain_task: mmlu, controls: [prose, prompts], corpora: {corpora}
     relearn: {{f: {{path: relearn.jsonl}}}}}}}}
 training: {{steps: 2, max_length: 16}}
-scorer: {{kind: ngram, train: {{path: judge.csv}}}}
+scorer: {{kind: ngram, train: {{path: judge.csv}}, accepted: rows are read}}
 """)
     return tmp_path / "suite.yaml"
 
