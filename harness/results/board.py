@@ -25,7 +25,7 @@ from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
-from .provenance import RECORDED, log_schema, recorded_values, tuned_facts, unusual
+from .provenance import RECORDED, diverged, log_schema, recorded_values, tuned_facts, unmatched, unusual
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +64,12 @@ def board_of(plan: Plan, store: Store, cells: Sequence[CellStatus] | None = None
     }
     spec = board_spec(plan)
     controls = _controls_only(spec)
-    checkpoints = [
-        replace(checkpoint(status, store, controls, unusual(usual, values)), texts=_texts(plan, status))
-        for status, values in zip(cells, recorded, strict=True)
-    ]
+    bare = unmatched(cells, store)
+    checkpoints = []
+    for status, values in zip(cells, recorded, strict=True):
+        warnings = [*unusual(usual, values), *diverged(status, store), *bare.get(status.cell.id, ())]
+        seen = checkpoint(status, store, controls, warnings)
+        checkpoints.append(replace(seen, texts=_texts(plan, status)))
     facts = {"measured with": ", ".join(f"{key} {value}" for key, value in usual.items())} if usual else {}
     board = build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)
     logger.info("board of %d checkpoints built in %.1f s", len(checkpoints), time.perf_counter() - started)

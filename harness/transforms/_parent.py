@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..models.load import load_model
+from ..models.load import MODEL_FILES, load_model
 from ..store.delta import load_delta
 from ..store.entries import Store
+from ..store.files import folder_digest
 from ..store.identity import BASE
 from .base import BuildJob
 
@@ -30,8 +32,7 @@ def parent_delta(job: BuildJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]
         raise UserError(f"The checkpoint that {job.cell.label} is made from changed while it was planned; run again.")
     if "pointer" not in manifest:
         return load_delta(entry)
-    imported = load_model(job.model.model_copy(update={"path": manifest["pointer"], "hub": None}))
-    own = {name: parameter.detach() for name, parameter in imported.named_parameters()}
+    own = imported_tensors(job, Path(manifest["pointer"]), wanted)
     other = sorted(name for name in own.keys() | base.keys() if _shape(own, name) != _shape(base, name))
     if other:
         raise UserError(
@@ -39,6 +40,18 @@ def parent_delta(job: BuildJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]
             " made from with --models."
         )
     return changed(own, base)
+
+
+def imported_tensors(job: BuildJob, folder: Path, digest: str) -> dict[str, Tensor]:
+    """Return the parameters of a checkpoint that was made elsewhere, in the base's dtype, on the CPU.
+
+    Raises:
+        UserError: the folder has not this digest, or holds no model.
+    """
+    if folder_digest(folder, MODEL_FILES, Store.open(job.config.store).digests) != digest:
+        raise UserError(f"{folder} changed after {job.cell.label} was planned; run again.")
+    imported = load_model(job.model.model_copy(update={"path": str(folder), "hub": None}))
+    return {name: parameter.detach() for name, parameter in imported.named_parameters()}
 
 
 def changed(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -170,7 +170,13 @@ def _round(request: Request, suite: SuiteSpec, track: str, variants: Mapping[str
     """Return the request that trains and measures these variants on validation items, without a null but the base."""
     validation = validation_suite(suite, track, variants)
     return replace(
-        request, suite=validation, methods=tuple(variants) or ("none",), tracks=(track,), settings=(), noise=False
+        request,
+        suite=validation,
+        methods=tuple(variants) or ("none",),
+        tracks=(track,),
+        settings=(),
+        noise=False,
+        replicate=False,
     )
 
 
