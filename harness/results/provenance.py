@@ -57,8 +57,8 @@ def unmatched(cells: Sequence[CellStatus], store: Store) -> dict[str, list[str]]
     without: dict[str, list[str]] = {}
     for status in cells:
         spec = status.cell.spec
-        manifest = store.entry("cells", status.cell.id).manifest()
-        if spec.beside == "noise" and manifest is not None and manifest["summary"].get("norm") == 0:
+        manifest = store.entry("cells", status.cell.id).manifest() or {}
+        if spec.beside == "noise" and manifest.get("summary", {}).get("norm") == 0:
             without[spec.parents[0]] = ["its weights are the base's: there is no change that noise could be matched to"]
     return without
 
@@ -90,7 +90,7 @@ def tuned_facts(plan: Plan) -> dict[str, str]:
         return {"tuning": suite.tuning} if suite.tuning else {}
     rows: dict[str, dict[str, list[str]]] = {}
     for spec in dict.fromkeys(cell.spec for cell in plan.cells if cell.spec.origin == "train"):
-        if spec.beside is not None:
+        if spec.beside is not None or spec.stress is not None:
             continue
         kind, text = _said(suite, spec)
         tracks = rows.setdefault(kind, {}).setdefault(text, [])
