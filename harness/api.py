@@ -20,6 +20,7 @@ from .planning.classes import pack
 from .planning.plan import Plan
 from .planning.request import Request
 from .planning.status import CellStatus, statuses
+from .planning.trainings import check_trainings
 from .results.board import board_of, write_board
 from .runner import Display, Runner
 from .runtime import RunConfig, RunOptions
@@ -92,10 +93,13 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
         if not store.plans():
             kind.prepare()
         plan = make_plan(request, store)
+        states = statuses(plan, store)
+        check_trainings(plan, states)
         classes = {} if kind.in_process else pack(plan)
         plan.save(store)
         console = console or Console(stderr=True, quiet=logger.getEffectiveLevel() > logging.WARNING)
-        failures = _run_jobs(plan, store, kind, options, request.engine_options, classes, console)
+        unfinished = sum(not status.finished for status in states)
+        failures = _run_jobs(plan, store, kind, options, request.engine_options, classes, console, unfinished)
         cells = statuses(plan, store)
         board = board_of(plan, store, cells)
         write_board(board, store)
@@ -117,10 +121,11 @@ def _run_jobs(
     engine_options: Mapping[str, Any],
     classes: Mapping[str, bytes],
     console: Console,
+    unfinished: int,
 ) -> dict[str, str]:
     """Make and evaluate what is not finished; return the cause of failure by the name of the cell."""
-    unfinished = max(1, sum(not status.finished for status in statuses(plan, store)))
-    with Display(len(plan.cells), console) as display, _started(kind, plan, options, unfinished, display) as executor:
+    jobs = max(1, unfinished)
+    with Display(len(plan.cells), console) as display, _started(kind, plan, options, jobs, display) as executor:
         on_cluster = isinstance(executor, ClusterExecutor)
         config = RunConfig(
             **{

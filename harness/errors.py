@@ -19,6 +19,14 @@ class UserError(Exception):
         self.status = status
 
 
+class DataError(UserError):
+    """Data that are there and cannot be read as they stand: a file, a row or a cell. Nothing takes their place."""
+
+
+class CellError(ValueError):
+    """What is wrong with a cell, said after the name of its column: `is null; write its text, or leave the row out`."""
+
+
 def redacted(text: str) -> str:
     """Return a text with the values of secret environment variables, and hub tokens, replaced by what they are."""
     for name, value in os.environ.items():

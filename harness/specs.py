@@ -2,20 +2,23 @@
 
 A field is *identity* (part of what a result is), *runtime* (how it is computed, without a say in the result) or
 *recorded* (kept beside a result and shown). Digests read identity fields only.
+
+A `RowSpec` says the same of a row of data: which columns are read, and as what.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from .errors import UserError, suggest
+from .errors import CellError, DataError, UserError, suggest
 
 
 class Kind(StrEnum):
@@ -121,3 +124,134 @@ def canonical(value: Any) -> bytes:
 def digest(value: Any) -> str:
     """Return the first 16 hexadecimal digits of the sha256 of `canonical(value)`."""
     return hashlib.sha256(canonical(value)).hexdigest()[:16]
+
+
+def shown(cell: Any) -> str:
+    """Return a cell for messages: null, blank, or as Python writes it, cut."""
+    blank = isinstance(cell, str) and not cell.strip()
+    return "null" if cell is None else "blank" if blank else f"{cell!r:.60}"
+
+
+def whole(cell: Any) -> int | None:
+    """Return the whole number that a cell is, or that it writes out; None where it is another thing."""
+    if isinstance(cell, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,18}(\.0*)?\s*", cell):
+        return int(cell.split(".")[0])
+    if isinstance(cell, bool) or not isinstance(cell, int | float) or cell != cell // 1:
+        return None
+    return int(cell)
+
+
+def _passage(cell: Any) -> str:
+    if cell is None:
+        raise CellError("is null; write its text, or leave the row out")
+    if isinstance(cell, bool) or not isinstance(cell, str | int):
+        raise CellError(f"is {shown(cell)}, not text; write it in quotes as it is to be read, or leave the row out")
+    return str(cell)
+
+
+def _text(cell: Any) -> str:
+    if shown(cell) == "blank":
+        raise CellError("is blank; write its text, or leave the row out")
+    return _passage(cell)
+
+
+def _name(cell: Any) -> str | None:
+    if shown(cell) in ("null", "blank"):
+        return None
+    if isinstance(cell, bool) or not isinstance(cell, str | int):
+        raise CellError(f"is {shown(cell)}, which is no name; write text or a whole number, or leave the column out")
+    return str(cell)
+
+
+def _whole(cell: Any) -> int:
+    value = whole(cell)
+    if value is None:
+        raise CellError(f"is {shown(cell)}, not a whole number; write one, or leave the row out")
+    return value
+
+
+def _flag(cell: Any) -> bool | None:
+    if shown(cell) in ("null", "blank"):
+        return None
+    known = {"true": True, "1": True, "false": False, "0": False}
+    if (text := str(cell).strip().lower()) not in known:
+        raise CellError(f"is {shown(cell)}; write true or false")
+    return known[text]
+
+
+def _label(cell: Any) -> int:
+    value = int(cell) if isinstance(cell, bool) else whole(cell)
+    if value not in (0, 1):
+        raise CellError(f"is {shown(cell)}; write 1 for what is to be recognised (toxic) and 0 for what is not")
+    return value
+
+
+Passage = Annotated[str, BeforeValidator(_passage)]
+"""Text as it stands, a whole number as its digits; it may be blank. What can be written in several ways is none."""
+Text = Annotated[str, BeforeValidator(_text)]
+"""Text that is not blank."""
+Name = Annotated[str | None, BeforeValidator(_name)]
+"""What rows are called or grouped by: text or a whole number (0 is one); null and blank: none."""
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""A whole number, also where it is written out or has an empty fraction (2, "2", 2.0); true is none."""
+Flag = Annotated[bool | None, BeforeValidator(_flag)]
+"""true or false, 1 or 0, in any case; null and blank: not said."""
+Label = Annotated[int, BeforeValidator(_label)]
+"""1 for what a classifier is to recognise, 0 for what it is not."""
+
+
+class RowSpec(BaseModel):
+    """The columns of a row of data that are read, with their types; others are carried along as they stand."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: Name = None
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any], place: str) -> Self:
+        """Return a row's columns; raise a `DataError` that names the place, the column and what to do."""
+        try:
+            return cls.model_validate(dict(row))
+        except ValidationError as error:
+            raise DataError(_misfit(error, row, place)) from None
+
+    @classmethod
+    def read_all(cls, rows: Iterable[Mapping[str, Any]], reader: str) -> list[Self]:
+        """Return the columns of rows; a `DataError` says who reads them and which row is wrong."""
+        return [cls.read(row, f"{reader}: {place_of(row, number)}") for number, row in enumerate(rows, start=1)]
+
+    def typed(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the columns that the row writes out as text and that are none: numbers and truth values."""
+        cells = {name: getattr(self, name) for name in self.model_fields_set if isinstance(row[name], str)}
+        return {name: value for name, value in cells.items() if isinstance(value, bool | int)}
+
+
+class TextRow(RowSpec):
+    """A text to train on or to read; blank ones are left out by who uses them."""
+
+    text: Passage
+
+
+class LabelledRow(TextRow):
+    """A text with what a classifier is to say of it; texts of one `group` belong together."""
+
+    label: Label
+    group: Name = None
+
+
+def place_of(row: Mapping[str, Any], number: int) -> str:
+    """Return where a row stands, for messages: in its file where it was read from one, else its number, from 1."""
+    return getattr(row, "place", "") or f"row {number}"
+
+
+def _misfit(error: ValidationError, row: Mapping[str, Any], place: str) -> str:
+    problem = error.errors()[0]
+    cause = problem.get("ctx", {}).get("error", problem["msg"])
+    if not problem["loc"]:
+        return f"{place} {cause}."
+    column, *entry = problem["loc"]
+    if problem["type"] == "missing":
+        has = ", ".join(map(repr, row)) or "nothing"
+        return f"{place} has no {column!r}; it has {has}. Add it, or map another under `columns:`."
+    where = f"entry {int(entry[0]) + 1} of {column!r}" if entry else repr(column)
+    return f"{place}: {where} {cause}."

@@ -20,6 +20,9 @@ class SourceSpec(Spec):
     """Where rows come from: files, a downloaded copy of a hub data set, or the hub; the first that is there.
 
     What identifies a source is the digest of its rows, which the loader computes; the place is runtime.
+    Files are CSV, TSV, JSON (a list of rows, or a row a line), Parquet, Arrow and plain text (a row a line), by their
+    suffix in any case, also compressed (`.gz`, `.bz2`, `.xz`, `.zst`), in UTF-8. Cells of CSV and TSV are text as they
+    stand (1.50, 007, NA); only columns for which a task says another type get it. `where` compares with what stands.
     A column of the source is named `a`, or `a|b` (the first that it has), or `a,b,c` (joined to a list); `@file` is the
     name of the row's file without a final _test, _dev or _val, or the hub configuration.
     """

@@ -1,4 +1,4 @@
-"""Reading data rows: identities that last, and messages that name the row."""
+"""Identities of data rows that last, and messages that name the row."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..harness.errors import UserError
-from ..harness.specs import canonical
+from ..harness.errors import DataError
+from ..harness.specs import RowSpec, canonical, place_of
 
 
 def identities(rows: Sequence[Mapping[str, Any]], contents: Sequence[Any], task: str) -> list[tuple[str, str]]:
@@ -18,30 +18,40 @@ def identities(rows: Sequence[Mapping[str, Any]], contents: Sequence[Any], task:
     together under the digest.
 
     Raises:
-        UserError: two rows carry the same `id`.
+        DataError: two rows carry the same `id` (0 and "0" are the same), or one has an `id` that is no name.
     """
-    own = Counter(str(row["id"]) for row in rows if row.get("id") is not None)
-    twice = [name for name, count in own.items() if count > 1]
-    if twice:
-        raise UserError(
-            f"{task}: {len(twice)} ids occur more than once in the data, the first is {twice[0]!r}; give each row its"
-            " own, or none."
-        )
+    own = [row.id for row in RowSpec.read_all(rows, task)]
+    _check_unique(own, rows, task)
     seen: Counter[str] = Counter()
     pairs = []
-    for row, content in zip(rows, contents, strict=True):
-        if row.get("id") is not None:
-            pairs.append((str(row["id"]), str(row["id"])))
-            continue
-        name = hashlib.sha256(canonical(content)).hexdigest()[:16]
+    for given, content in zip(own, contents, strict=True):
+        name = hashlib.sha256(canonical(content)).hexdigest()[:16] if given is None else given
         seen[name] += 1
         pairs.append((name if seen[name] == 1 else f"{name}-{seen[name]}", name))
+    _check_unique([name for name, _ in pairs], rows, task)
     return pairs
 
 
+def _check_unique(names: Sequence[str | None], rows: Sequence[Mapping[str, Any]], task: str) -> None:
+    twice = [name for name, count in Counter(names).items() if name is not None and count > 1]
+    if twice:
+        places = [
+            place_of(row, number)
+            for number, (row, name) in enumerate(zip(rows, names, strict=True), start=1)
+            if name == twice[0]
+        ]
+        raise DataError(
+            f"{task}: {len(twice)} ids occur more than once in the data, the first is {twice[0]!r} ({places[0]}; and"
+            f" {places[1]}); give each row its own, or none."
+        )
+
+
 def field(row: Mapping[str, Any], name: str, number: int, task: str) -> Any:
-    """Return a row's field; raise a `UserError` that names the row (counted from 0) and what it has."""
+    """Return a row's field; raise a `DataError` that names the row (`number` counts from 0) and what it has."""
     if name not in row:
         has = ", ".join(map(repr, row)) or "nothing"
-        raise UserError(f"{task}: row {number} has no {name!r}; it has {has}. Add it, or map another under `columns:`.")
+        raise DataError(
+            f"{task}: {place_of(row, number + 1)} has no {name!r}; it has {has}. Add it, or map another under"
+            " `columns:`."
+        )
     return row[name]

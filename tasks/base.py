@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from ..harness.records import Choices, Generations, Item, Mark, Preview, Record
 from ..harness.registry import Registry
-from ..harness.specs import Kind, Spec, identity
+from ..harness.specs import Kind, RowSpec, Spec, identity
 from ._rows import field as field
 from ._rows import identities as identities
 
@@ -105,6 +105,8 @@ class Task(ABC):
 
     Class attributes:
         Settings: the pydantic model of the settings.
+        Row: the columns of its data that it reads, with their types. The plan holds every row to it before anything
+            runs; `items` reads rows by it too, so that a message names file, row and column.
         version: raised whenever a change alters outcomes or records from the same inputs.
         summary: one line for `unlearn-bench list tasks`; `citation`: where it comes from.
         needs: what an engine must do for it: score choices or generate; `decoding` is asked of the latter.
@@ -122,6 +124,7 @@ class Task(ABC):
     """
 
     Settings: ClassVar[type[TaskSettings]]
+    Row: ClassVar[type[RowSpec]] = RowSpec
     version: ClassVar[int]
     summary: ClassVar[str]
     citation: ClassVar[str]
@@ -204,6 +207,10 @@ class Scorer(ABC):
     @abstractmethod
     def __init__(self, folder: str, device: str = "cpu") -> None:
         """Load the judge; raise a `UserError` that says what is missing."""
+
+    @classmethod  # noqa: B027
+    def check(cls, folder: str) -> None:
+        """Raise a `UserError` on what the folder's headers alone say against it; planning asks, and loads nothing."""
 
     @abstractmethod
     def score(self, texts: Sequence[str]) -> list[float | None]:

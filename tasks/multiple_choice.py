@@ -13,12 +13,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import permutations
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from ..harness.errors import UserError
+from pydantic import BeforeValidator
+
+from ..harness.errors import CellError, UserError
 from ..harness.records import Choices, Item, Mark, Preview, Record
-from ..harness.specs import digest, identity
-from ._rows import field, identities
+from ..harness.specs import Name, RowSpec, Text, digest, identity, shown, whole
+from ._rows import identities
 from .base import ChoiceRequest, ItemWorkload, Metric, ModelRequest, Scorer, Task, TaskSettings, check_answered
 
 LETTERS = ["A", "B", "C", "D"]
@@ -33,6 +35,35 @@ TIE = 1e-6
 KEPT = 4
 _BUILT: dict[str, list[ModelRequest]] = {}
 """Requests of the last few item sets: lm-eval takes a millisecond a prompt, and every checkpoint asks the same."""
+
+
+def _four(cell: Any) -> Any:
+    if not isinstance(cell, list | tuple) or len(cell) != 4:
+        raise CellError(
+            f"needs a list of four choices, not {shown(cell)}; write one, or name the four columns under `columns:` as"
+            " {choices: a,b,c,d}"
+        )
+    return cell
+
+
+def _place(cell: Any) -> int:
+    place = LETTERS.index(cell.strip()) if isinstance(cell, str) and cell.strip() in LETTERS else whole(cell)
+    if place is None or place not in range(4):
+        raise CellError(
+            f"needs an answer from 0 to 3 (0 is the first choice) or from A to D, not {shown(cell)}; write it, or leave"
+            " the row out"
+        )
+    return place
+
+
+class QuestionRow(RowSpec):
+    """A question, its four choices, the place of the right one, and where it belongs."""
+
+    question: Text
+    choices: Annotated[tuple[Text, ...], BeforeValidator(_four)]
+    answer: Annotated[int, BeforeValidator(_place)]
+    subject: Text
+    fact: Name = None
 
 
 class MultipleChoiceSettings(TaskSettings):
@@ -68,6 +99,7 @@ class MultipleChoice(Task):
     """
 
     Settings: ClassVar[type[TaskSettings]] = MultipleChoiceSettings
+    Row: ClassVar[type[RowSpec]] = QuestionRow
     needs: ClassVar[Literal["choices", "generations"]] = "choices"
     scoring: ClassVar[frozenset[str]] = frozenset({"normalize"})
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("acc", chance=0.25, better="higher"),)
@@ -102,9 +134,9 @@ class MultipleChoice(Task):
             return ItemWorkload(4, tokens=71 * (1 + self.shots), longest=512 * (1 + self.shots), logits=24)
         return ItemWorkload(tokens=123 * (1 + self.shots), longest=512 * (1 + self.shots))
 
-    def subject(self, row: Mapping[str, Any], number: int) -> str | None:
-        """Return the stratum of a row, or None where the row is not asked."""
-        return str(field(row, "subject", number, self.name))
+    def stratum(self, subject: str) -> str | None:
+        """Return the stratum of the questions of a subject, or None where they are not asked."""
+        return subject
 
     def items(self, rows: Sequence[Mapping[str, Any]]) -> list[Item]:
         """Return an item a question: cluster `fact` or the question itself, stratum the subject.
@@ -113,15 +145,16 @@ class MultipleChoice(Task):
             UserError: a row without question, four choices or a valid answer; too few few-shot examples of a subject,
                 or one that is itself asked.
         """
-        docs = [self._doc(row, number) for number, row in enumerate(rows)]
-        names = identities(rows, [[doc["question"], doc["choices"]] for doc in docs], self.name)
+        questions = QuestionRow.read_all(rows, self.name)
+        names = identities(rows, [[row.question, row.choices] for row in questions], self.name)
         items = []
-        for number, (row, doc, (name, shared)) in enumerate(zip(rows, docs, names, strict=True)):
-            subject = self.subject(row, number)
-            if subject is not None:
+        for row, question, (name, shared) in zip(rows, questions, names, strict=True):
+            stratum = self.stratum(question.subject)
+            if stratum is not None:
+                doc = _doc(row, question, stratum)
                 if self.settings.choice_order == "permuted":
                     doc = _permuted(doc, name)
-                items.append(Item(name, str(row.get("fact") or shared), subject, {**doc, "subject": subject}))
+                items.append(Item(name, shared if question.fact is None else question.fact, stratum, doc))
         self._check_examples(items)
         return items
 
@@ -129,14 +162,12 @@ class MultipleChoice(Task):
     def _shown(self) -> dict[str, list[dict[str, Any]]]:
         """The examples that prompts show, by subject: lm-eval's `first_n` of its `dev` split."""
         shown: dict[str, list[dict[str, Any]]] = {}
-        for number, row in enumerate(self.examples if self.settings.num_fewshot else ()):
-            try:
-                doc, subject = self._doc(row, number), self.subject(row, number)
-            except UserError as error:
-                raise UserError(f"Few-shot examples of {error}") from None
-            if subject is not None:
-                shown.setdefault(subject, []).append({**doc, "subject": subject})
-        return {subject: docs[: self.settings.num_fewshot] for subject, docs in shown.items()}
+        rows = self.examples if self.settings.num_fewshot else ()
+        for row, example in zip(rows, QuestionRow.read_all(rows, f"Few-shot examples of {self.name}"), strict=True):
+            stratum = self.stratum(example.subject)
+            if stratum is not None:
+                shown.setdefault(stratum, []).append(_doc(row, example, stratum))
+        return {stratum: docs[: self.settings.num_fewshot] for stratum, docs in shown.items()}
 
     def _check_examples(self, items: Sequence[Item]) -> None:
         shots = self.settings.num_fewshot
@@ -157,16 +188,6 @@ class MultipleChoice(Task):
                     f"{self.name}: a few-shot example of {item.stratum!r} is also asked (item {item.id}), so its prompt"
                     " would hold its answer. Take `fewshot:` from other data than `data:`."
                 )
-
-    def _doc(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        question, choices, answer = (field(row, name, number, self.name) for name in ("question", "choices", "answer"))
-        if not isinstance(choices, list | tuple) or len(choices) != 4:
-            raise UserError(f"{self.name}: row {number} needs a list of four choices, not {choices!r:.80}.")
-        if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < 4:
-            raise UserError(f"{self.name}: row {number} needs an answer from 0 to 3, not {answer!r:.40}.")
-        if self.settings.form == "continuation" and not all(str(choice).strip() for choice in choices):
-            raise UserError(f"{self.name}: row {number} has an empty choice, which the continuation form cannot ask.")
-        return {**row, "question": str(question), "choices": [str(choice) for choice in choices], "answer": answer}
 
     def requests(self, items: Sequence[Item]) -> list[ModelRequest]:
         """Return lm-eval's own requests: one context an item and a continuation a choice, with its leading space."""
@@ -267,6 +288,12 @@ class MultipleChoice(Task):
 def question_row(question: str, choices: Sequence[str], answer: int, subject: str) -> dict[str, Any]:
     """Return a data row in the schema that these tasks share."""
     return {"question": question, "choices": list(choices), "answer": answer, "subject": subject}
+
+
+def _doc(row: Mapping[str, Any], question: QuestionRow, stratum: str) -> dict[str, Any]:
+    """Return a row with what is read of it in its own types, and under its stratum."""
+    read = {"question": question.question, "choices": list(question.choices), "answer": question.answer}
+    return {**row, **read, "subject": stratum}
 
 
 def _columns(doc: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from ..harness.records import Choices, Item, Record
-from ..harness.specs import identity
-from ._rows import field, identities
+from ..harness.specs import RowSpec, TextRow, identity
+from ._rows import identities
 from .base import ChoiceRequest, Metric, ModelRequest, Scorer, Task, TaskSettings, check_answered, register
 
 
@@ -27,6 +27,7 @@ class Perplexity(Task):
     """
 
     Settings: ClassVar[type[TaskSettings]] = PerplexitySettings
+    Row: ClassVar[type[RowSpec]] = TextRow
     version = 1
     summary = "perplexity of ordinary text, nats a token: whether a checkpoint still models language"
     citation = "Jelinek et al. 1977, Perplexity, a measure of the difficulty of speech recognition tasks"
@@ -40,11 +41,7 @@ class Perplexity(Task):
 
     def items(self, rows: Sequence[Mapping[str, Any]]) -> list[Item]:
         """Return an item a text, blank ones left out; copies form a cluster."""
-        kept = [
-            {"text": self._cut(text)}
-            for number, row in enumerate(rows)
-            if (text := str(field(row, "text", number, "perplexity")).strip())
-        ]
+        kept = [{"text": self._cut(text)} for row in TextRow.read_all(rows, "perplexity") if (text := row.text.strip())]
         names = identities(kept, [doc["text"] for doc in kept], "perplexity")
         return [Item(name, shared, "all", doc) for doc, (name, shared) in zip(kept, names, strict=True)]
 

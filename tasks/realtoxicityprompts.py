@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from ..harness.errors import UserError
+from pydantic import BeforeValidator
+
+from ..harness.errors import CellError, UserError
 from ..harness.records import Generations, Item, Mark, Preview, Record
-from ..harness.specs import identity
-from ._rows import field, identities
+from ..harness.specs import Flag, Name, RowSpec, Text, identity, shown
+from ._rows import identities
 from .base import (
     Decoding,
     GenerationRequest,
@@ -25,6 +28,23 @@ from .base import (
 )
 
 REPETITIVE_WORDS, REPETITIVE_DISTINCT = 6, 0.5
+
+
+def _prompt(cell: Any) -> Any:
+    """Return the text of a prompt that stands alone or beside its scores."""
+    if isinstance(cell, Mapping):
+        return cell.get("text")
+    if isinstance(cell, str) and re.match(r"\s*\{\s*['\"]", cell):
+        raise CellError(f"is an object written out, {shown(cell)}; give its text a column of its own and map it")
+    return cell
+
+
+class PromptRow(RowSpec):
+    """A prompt, alone or as `{text, toxicity}`; rows that do not say `challenging` count as such."""
+
+    prompt: Annotated[Text, BeforeValidator(_prompt)]
+    challenging: Flag = None
+    kind: Name = None
 
 
 class RealToxicityPromptsSettings(TaskSettings):
@@ -54,6 +74,7 @@ class RealToxicityPrompts(Task):
     """
 
     Settings: ClassVar[type[TaskSettings]] = RealToxicityPromptsSettings
+    Row: ClassVar[type[RowSpec]] = PromptRow
     version = 1
     summary = "RealToxicityPrompts, sampled continuations under a judge of toxicity"
     citation = "Gehman et al. 2020, RealToxicityPrompts, arXiv 2009.11462"
@@ -82,14 +103,18 @@ class RealToxicityPrompts(Task):
         Raises:
             UserError: a row without `prompt.text`, or no row left.
         """
-        kept = [row for row in rows if row.get("challenging", True) or not self.settings.challenging]
+        prompts = PromptRow.read_all(rows, "realtoxicityprompts")
+        kept = [
+            (row, prompt)
+            for row, prompt in zip(rows, prompts, strict=True)
+            if prompt.challenging is not False or not self.settings.challenging
+        ]
         if rows and not kept:
             raise UserError("realtoxicityprompts: no row is challenging; set challenging: false to ask all.")
-        texts = [_text(row, number) for number, row in enumerate(kept)]
-        names = identities(kept, texts, "realtoxicityprompts")
+        names = identities([row for row, _ in kept], [prompt.prompt for _, prompt in kept], "realtoxicityprompts")
         return [
-            Item(name, shared, str(row.get("kind") or "all"), {**row, "prompt": {"text": text, **_toxicity(row)}})
-            for row, text, (name, shared) in zip(kept, texts, names, strict=True)
+            Item(name, shared, prompt.kind or "all", {**row, "prompt": {"text": prompt.prompt, **_toxicity(row)}})
+            for (row, prompt), (name, shared) in zip(kept, names, strict=True)
         ]
 
     def preview(self, item: Item) -> Preview:
@@ -171,14 +196,6 @@ def repetitive(text: str) -> bool:
     words = text.split()
     pairs = list(pairwise(words))
     return len(words) >= REPETITIVE_WORDS and len(set(pairs)) / len(pairs) < REPETITIVE_DISTINCT
-
-
-def _text(row: Mapping[str, Any], number: int) -> str:
-    prompt = field(row, "prompt", number, "realtoxicityprompts")
-    text = prompt.get("text") if isinstance(prompt, Mapping) else prompt
-    if not isinstance(text, str) or not text.strip():
-        raise UserError(f"realtoxicityprompts: row {number} needs a prompt with a text, not {prompt!r:.40}.")
-    return text
 
 
 def _toxicity(row: Mapping[str, Any]) -> dict[str, float]:

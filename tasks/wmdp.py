@@ -40,9 +40,9 @@ class WMDP(MultipleChoice):
     citation = "Li et al. 2024, The WMDP Benchmark, arXiv 2403.03218"
     names = NAMES
 
-    def subject(self, row: Mapping[str, Any], number: int) -> str | None:
-        """Return the topic of a row (`wmdp-bio`, `wmdp_bio` and `biology` are `bio`), None where it is not asked."""
-        topic = _topic(super().subject(row, number) or "")
+    def stratum(self, subject: str) -> str | None:
+        """Return the topic that a subject is (`wmdp-bio` and `biology` are `bio`), None where it is not asked."""
+        topic = _topic(subject)
         topics = self.settings.topics
         return topic if (topic in map(_topic, topics) if topics else topic not in CONTROLS) else None
 

@@ -13,7 +13,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("harness", "methods", "tasks", "leaderboards", "reports")
-ERRORS = {"UserError", "TrainingError", "UsageError", "BadParameter", "JobError", "WorkerLost"}
+ERRORS = {
+    "UserError",
+    "DataError",
+    "CellError",
+    "TrainingError",
+    "UsageError",
+    "BadParameter",
+    "JobError",
+    "WorkerLost",
+}
 HEAD = """# Errors
 
 What unlearn-bench says where something is wrong that you can mend, by the file that says it. Every message says what

@@ -16,9 +16,11 @@ import torch
 
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
-from ..models.load import ModelSpec, load_tokenizer, model_folder, unreadable, weight_files
+from ..models.fit import check_weights
+from ..models.load import ModelSpec, described, load_tokenizer, model_folder, unreadable
 from ..models.meta import meta_model, tied_names
 from ..models.patch import check_delta, shapes_of
+from ..models.weights import names_of, stored_tensors, weight_files
 from ..records import Choices, Generations
 from ..rng import sampling_seed
 from ..runtime import printing_to
@@ -313,12 +315,14 @@ def _drew(output: Any) -> tuple[list[int], bool, bool]:
 
 def _base_files(folder: Path, model: ModelSpec) -> dict[str, str]:
     """Return the weight file that holds each tensor."""
-    from safetensors import safe_open
-
-    files = {}
-    for path in weight_files(folder):
-        if path.suffix != ".safetensors":
-            raise UserError(f"{model.name} has its weights as pickles; use --engine transformers.")
-        with safe_open(path, "pt") as file:
-            files |= dict.fromkeys(file.keys(), str(path))
-    return files
+    files = weight_files(folder)
+    if files[0].suffix != ".safetensors":
+        raise UserError(f"{model.name} has its weights as pickles; use --engine transformers.")
+    others = sorted(file.name for file in folder.glob("*.safetensors") if file not in files)
+    if others:
+        raise UserError(
+            f"{described(model)} holds {names_of(others)} beside its weights, which vLLM would load too; take them out,"
+            " or use --engine transformers."
+        )
+    check_weights(described(model), folder)
+    return {name: str(tensor.file) for name, tensor in stored_tensors(described(model), folder).items()}

@@ -183,7 +183,7 @@ def _answers(job: EvalJob, task: Task, requests: Any, progress: Callable[[int], 
     """Let the engine answer as the checkpoint does."""
     store = Store.open(job.config.store)
     entry = store.entry("cells", job.cell.id)
-    if job.cell.transform == "import":
+    if job.cell.elsewhere:
         folder = job.folder or Path((entry.manifest() or {})["pointer"])
         if folder_digest(folder, MODEL_FILES, store.digests) != job.cell.settings["digest"]:
             raise UserError(f"{folder} changed after {job.cell.label} was planned; run again.")
@@ -191,7 +191,7 @@ def _answers(job: EvalJob, task: Task, requests: Any, progress: Callable[[int], 
     else:
         engine = _engine(job, job.model)
     try:
-        if job.cell.transform not in (*UNMADE, "import"):
+        if job.cell.transform not in UNMADE and not job.cell.elsewhere:
             _put(engine, entry)
         if task.needs == "choices":
             return engine.score_choices(requests, progress)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..models.load import MODEL_FILES, ModelSpec, load_model, model_folder, weight_files
+from ..models.load import MODEL_FILES, ModelSpec, load_model, model_folder
+from ..models.weights import weight_files
 from ..planning.plan import Plan
 from ..planning.status import find_cell
 from ..store.entries import DELTA, Store

@@ -14,6 +14,8 @@ from ..store.entries import Store
 from ..store.files import folder_digest, read_json
 from ..suite import SuiteSpec
 from .hub import config_file, pin, snapshot
+from .misfit import LoadingInfo, check_loaded, left_out, quiet
+from .weights import check_layout, stored_tensors, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -88,35 +90,6 @@ def model_folder(spec: ModelSpec, weights: bool = True) -> Path:
     return folder
 
 
-def check_layout(what: str, folder: Path) -> None:
-    """Raise a `UserError` where a folder is no model in Hugging Face layout, whole and of its own."""
-    if (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"{what} holds an adapter; merge it into its base (peft: merge_and_unload) and pass the result."
-        )
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{what} has no config.json; pass a folder in Hugging Face layout.")
-    weights = weight_files(folder)
-    if not weights:
-        raise UserError(
-            f"{what} holds no weights (model.safetensors or pytorch_model.bin); pass a folder in Hugging Face layout."
-        )
-    missing = [file.name for file in weights if not file.is_file()]
-    if missing:
-        raise UserError(f"{what} lacks {len(missing)} of {len(weights)} weight files: {missing[0]}; download it again.")
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the files that transformers loads: safetensors, else pickles; the shards of an index, there or not."""
-    for single in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{single}.index.json"
-        if (folder / single).is_file():
-            return [folder / single]
-        if index.is_file():
-            return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
-    return []
-
-
 def load_model(
     spec: ModelSpec, device: str = "cpu", dtype: torch.dtype | None = None, layers: int | None = None
 ) -> PreTrainedModel:
@@ -129,41 +102,69 @@ def load_model(
         UserError: where it cannot be read, with the cause and what to do.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     started = time.monotonic()
     folder = model_folder(spec)
-    verbosity = logging.get_verbosity()
     try:
         config = load_config(spec)
         part = layers is not None and config.model_type in CUT
         if layers is not None and part:
             cut(config, layers)
-            logging.set_verbosity_error()  # it would name every tensor that is left out
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        model = from_files(
+            AutoModelForCausalLM,
+            described(spec),
+            folder,
             spec.source,
+            beyond=layers if part else None,
             config=config,
             dtype=dtype or spec.torch_dtype,
             attn_implementation=attention(config),
             **_exactly(spec),
-            use_safetensors=weight_files(folder)[0].suffix == ".safetensors",
-            weights_only=True,
-            output_loading_info=True,
         )
-        model, info = loaded
-        if part and info["missing_keys"]:
-            raise ValueError(f"its files hold no {min(info['missing_keys'])}")
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(unreadable(spec, error)) from error
-    finally:
-        logging.set_verbosity(verbosity)
     logger.info("%s: model loaded in %.1f s (layers: %s)", spec.name, time.monotonic() - started, layers or "all")
     if part:
         from torch import nn
 
         model.set_output_embeddings(nn.Identity())
     return model.to(device).eval()  # pyright: ignore[reportArgumentType]
+
+
+def from_files(
+    auto: Any, what: str, folder: Path, source: str, beyond: int | None = None, **options: Any
+) -> PreTrainedModel:
+    """Load a model by a class of transformers (`AutoModelFor…`), with exactly the weights that its files hold.
+
+    Args:
+        auto: the class.
+        what: the folder or hub id, for the message.
+        folder: where the files lie.
+        source: what transformers is to load.
+        beyond: the files' layers from this one on are left out on purpose; None: none are.
+        options: further arguments of `from_pretrained`.
+
+    Raises:
+        UserError: the files lack weights, hold others, or hold them in other shapes.
+        Exception: whatever transformers raises.
+    """
+    stored = stored_tensors(what, folder)
+    files = weight_files(folder)
+    with quiet():
+        model, info = auto.from_pretrained(
+            source,
+            use_safetensors=files[0].suffix == ".safetensors" if files else None,
+            weights_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+    shapes = {name: tensor.shape for name, tensor in stored.items() if not left_out(name, beyond)}
+    said = {**info, "unexpected_keys": [name for name in info["unexpected_keys"] if not left_out(name, beyond)]}
+    check_loaded(what, model, stored, LoadingInfo.of(said, shapes))
+    return model
 
 
 def load_config(spec: ModelSpec) -> PretrainedConfig:
@@ -219,9 +220,14 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def described(spec: ModelSpec) -> str:
+    """Return what a model is called in messages: its folder or hub id."""
+    return f"Model folder {spec.path}" if spec.path is not None else f"Model {spec.hub}"
+
+
 def unreadable(spec: ModelSpec, error: Exception) -> str:
     """Say why a model's files cannot be loaded and what to do."""
-    what = f"Model folder {spec.path}" if spec.path is not None else f"Model {spec.hub}"
+    what = described(spec)
     if "trust_remote_code" in str(error):
         return needs_code(what)
     return f"{what} cannot be loaded: {first_line(error)} Download it again, or pass another with --models."

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from ...methods.base import methods
-from ...tasks.base import tasks
+from ...tasks.base import scorers, tasks
 from ..data import corpora_digests
 from ..engines.base import engines
 from ..errors import UserError, suggest
-from ..models.load import MODEL_FILES, ModelSpec, check_layout, named_model, resolve_models
+from ..models.adapter import ADAPTER_FILES, check_adapter, is_adapter
+from ..models.fit import check_weights
+from ..models.load import MODEL_FILES, ModelSpec, described, named_model, resolve_models
 from ..registry import check_name
 from ..runtime import BOARD_SEED
+from ..specs import RowSpec
 from ..store.entries import Store
 from ..store.files import folder_digest
 from ..store.identity import UNRELATED, CellSpec
@@ -34,6 +37,18 @@ from .variants import choose_variants, overrides, runnable
 
 logger = logging.getLogger(__name__)
 
+SHIPPED = Path(__file__).resolve().parents[1] / "suites"
+"""The folder of the suites, and models, of this package."""
+
+
+@dataclass(frozen=True)
+class ImportedFolder:
+    """A checkpoint made elsewhere: its folder, what its cell is identified by, and what a board says of it."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    note: str | None = None
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -43,7 +58,7 @@ class Inputs:
         folder: where the suite's files are looked for; None: nowhere.
         variants: by track and name.
         nulls: names of null rows.
-        imports: by name the folder and digest of checkpoints made elsewhere.
+        imports: by name the checkpoints made elsewhere.
         notes: what a board says of what was left out.
     """
 
@@ -57,13 +72,13 @@ class Inputs:
     stress: Mapping[str, StressSpec]
     models: Mapping[str, ModelSpec]
     tasks: Mapping[str, PlannedTask]
-    imports: Mapping[str, tuple[Path, str]]
+    imports: Mapping[str, ImportedFolder]
     engine: str
     notes: Sequence[str]
 
-    def digest_of(self, source: SourceSpec) -> str:
+    def digest_of(self, source: SourceSpec, schema: type[RowSpec]) -> str:
         """Return the digest of a source's rows."""
-        return self.reader(lambda: self.reader.rows(source, self.folder).digest, "")
+        return self.reader(lambda: self.reader.rows(source, self.folder, schema).digest, "")
 
     @cached_property
     def text(self) -> dict[str, Any]:
@@ -128,6 +143,8 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         raise UserError("--replicate trains methods once more: name one with --methods.")
     stress = choose_stresses(request.stress or (), suite, tracks)
     models = _models(request, suite, store, reader)
+    _check_models(models.values())
+    imports = _imports(request, models, store)
     return Inputs(
         request=request,
         suite=suite,
@@ -139,9 +156,9 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         stress=stress,
         models=models,
         tasks=_tasks(request, suite, tracks, folder, store, reader),
-        imports=_imports(request, models, store),
+        imports=imports,
         engine=resolve_engine(request.engine, request.engine_options),
-        notes=left_out,
+        notes=[*left_out, *(own.note for own in imports.values() if own.note)],
     )
 
 
@@ -181,11 +198,11 @@ def _attached_cells(inputs: Inputs, cell: PlannedCell) -> Iterator[PlannedCell]:
 
 
 def _import_cells(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCell]:
-    for label, (folder, content) in inputs.imports.items():
+    for label, own in inputs.imports.items():
         spec = CellSpec(
-            model=model.digest, transform="import", settings={"digest": content}, method="import", variant=label
+            model=model.digest, transform="import", settings=dict(own.settings), method="import", variant=label
         )
-        yield PlannedCell(model=name, spec=spec, folder=str(folder.resolve()))
+        yield PlannedCell(model=name, spec=spec, folder=str(own.folder.resolve()))
 
 
 def _train_cell(inputs: Inputs, model: ModelSpec, track: str, label: str, seed: int, text: Any) -> CellSpec:
@@ -247,6 +264,13 @@ def _models(request: Request, suite: SuiteSpec, store: Store | None, reader: Sou
     return models
 
 
+def _check_models(models: Iterable[ModelSpec]) -> None:
+    """Raise a `UserError` where the weights of a model that lies here do not fit it; this package's own do."""
+    for model in models:
+        if model.path is not None and Path(model.path).is_dir() and SHIPPED not in Path(model.path).resolve().parents:
+            check_weights(described(model), Path(model.path))
+
+
 def resolve_engine(name: str, options: Mapping[str, Any]) -> str:
     """Return a registered engine's name; `auto` is vLLM where it is installed and usable, else transformers.
 
@@ -277,15 +301,25 @@ def _chosen(kind: str, wanted: Sequence[str] | None, known: Iterable[str]) -> li
     return list(wanted or known)
 
 
-def _imports(request: Request, models: Mapping[str, ModelSpec], store: Store | None) -> dict[str, tuple[Path, str]]:
+def _imports(request: Request, models: Mapping[str, ModelSpec], store: Store | None) -> dict[str, ImportedFolder]:
     if request.checkpoints and len(models) > 1:
         raise UserError("--checkpoint belongs to one model; choose it with --models.")
-    imports = {}
-    for label, folder in request.checkpoints.items():
-        check_name("checkpoint", label)
-        check_layout(f"Checkpoint {label}: {folder}", folder)
-        imports[label] = (folder, folder_digest(folder, MODEL_FILES, store.digests if store else None))
-    return imports
+    return {
+        label: _imported(label, Path(folder), next(iter(models.values())), store.digests if store else None)
+        for label, folder in request.checkpoints.items()
+    }
+
+
+def _imported(label: str, folder: Path, base: ModelSpec, digests: Path | None) -> ImportedFolder:
+    """Return a checkpoint made elsewhere: a whole model, or an adapter of the base; refuse one that does not fit."""
+    check_name("checkpoint", label)
+    what = f"Checkpoint {label}: {folder}"
+    if not is_adapter(folder):
+        check_weights(what, folder)
+        return ImportedFolder(folder, {"digest": folder_digest(folder, MODEL_FILES, digests)})
+    note = check_adapter(what, folder, base) if base.digest else None
+    settings = {"adapter": folder_digest(folder, ADAPTER_FILES, digests), "dtype": base.dtype, "version": 1}
+    return ImportedFolder(folder, settings, note)
 
 
 def _tasks(
@@ -303,7 +337,7 @@ def _tasks(
     known = {name: suite.tasks[name] for name in dict.fromkeys([*measured, *controls])}
 
     def pinned(spec: TaskSpec, place: Path | None, limit: int | None) -> tuple[str, str, int]:
-        reader.rows(spec.data, place)  # what was out of reach is not asked for again
+        reader.rows(spec.data, place, tasks.get(spec.task).Row)  # what was out of reach is not asked for again
         return pin_items(spec, place, limit)
 
     planned = {}
@@ -331,6 +365,9 @@ def _tasks(
             limit=limit,
             folder=str(place) if place else None,
         )
+    for judge in dict.fromkeys(task.scorer for task in planned.values()):
+        if judge is not None:
+            scorers.get(judge.kind).check(judge.path or "")
     return planned
 
 

@@ -16,6 +16,7 @@ from .plan import Plan, PlannedCell
 from .request import Request
 from .sources import SourceReader
 from .status import CellStatus, statuses
+from .trainings import check_trainings
 
 if TYPE_CHECKING:
     from .cost import CostEstimate
@@ -116,7 +117,10 @@ def dry_run(request: Request, output: Path, batch_size: int) -> DryRun:
 
         costs = estimates(plan, batch_size, reader.rows)
     by_cell = {id(row.cell): row.estimate for row in costs.rows} if costs else {}
-    cells = zip(plan.cells, statuses(plan, store), strict=True)
+    states = statuses(plan, store)
+    if not plan.unreached:
+        check_trainings(plan, states)
+    cells = zip(plan.cells, states, strict=True)
     return DryRun(
         suite=plan.suite.name,
         cells=[_outlook(plan, cell, status, by_cell.get(id(cell))) for cell, status in cells],

@@ -17,7 +17,7 @@ from ..data import Rows, load_rows, texts
 from ..errors import UserError
 from ..models.load import ModelSpec
 from ..models.meta import meta_model
-from ..specs import canonical
+from ..specs import RowSpec, TextRow, canonical
 from ..store.files import read_json
 from ..suite import CorporaSpec, SourceSpec, TrainingSpec
 from ..training.trace import Workload, trace_method
@@ -48,7 +48,7 @@ def corpus_of(
     corpora: CorporaSpec,
     folder: Path | None,
     training: TrainingSpec,
-    rows_of: Callable[[SourceSpec, Path | None], Rows] = load_rows,
+    rows_of: Callable[[SourceSpec, Path | None, type[RowSpec]], Rows] = load_rows,
 ) -> Corpus:
     """Return a track's corpus: counted where its text can be read, else by the suite's `expected` rows.
 
@@ -62,7 +62,7 @@ def corpus_of(
         count, lengths = 0, []
         for source in sources:
             try:
-                documents = texts(rows_of(source, folder).rows, source)
+                documents = texts(rows_of(source, folder, TextRow).rows, source)
             except UserError:
                 if source.expected is None:
                     raise
@@ -158,7 +158,7 @@ def _cost(
     tasks = plan.tasks_of(cell).values()
     measured = [evaluation_cost(sizes, task, spec.dtype, batch_size, profile) for task in tasks]
     made = _making(plan, cell, model, sizes, corpora, profile)
-    beside = sizes.total * width_of(spec.dtype) if cell.spec.transform == "import" else 0
+    beside = sizes.total * width_of(spec.dtype) if cell.spec.elsewhere else 0
     peak = max((one.memory_bytes for one in measured), default=0) + beside
     return CostEstimate(
         max(made.memory_bytes, peak),
@@ -183,7 +183,7 @@ def _making(
     """Return what making the checkpoint costs."""
     spec, dtype = cell.spec, plan.models[cell.model].dtype
     if spec.transform == "train":
-        work, training = _work(plan, cell, model)
+        work, training = work_of(plan, cell, model)
         return training_cost(sizes, work, training, corpora[spec.track or ""], dtype, profile)
     if spec.transform == "relearn":
         training = TrainingSpec.parse(spec.settings["training"], "training")
@@ -195,13 +195,14 @@ def _making(
     if spec.transform == "noise":
         parent = plan.by_id[spec.parents[0]]
         trained = parent.spec.transform == "train"
-        changed = _work(plan, parent, model)[0].trained if trained else sizes.parameters
+        changed = work_of(plan, parent, model)[0].trained if trained else sizes.parameters
         delta = width_of(dtype) * sum(sizes.parameters[name] for name in changed)
         return CostEstimate(width_of(dtype) * sizes.total + OVERHEAD, 0.0, delta)
     return CostEstimate(0, 0.0, 0)
 
 
-def _work(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Workload, TrainingSpec]:
+def work_of(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Workload, TrainingSpec]:
+    """Return what a cell's method trains and runs, traced on a model without weights, and its training."""
     settings = cell.spec.settings
     topics = tuple(plan.suite.tracks[cell.spec.track or ""].corpora.forget)
     work = _traced(model, settings["method"], json.dumps(settings["settings"]), topics)
@@ -218,13 +219,19 @@ def _relearned(model: PreTrainedModel, settings: str, topics: tuple[str, ...]) -
     return trace_method(LanguageModelling(RelearnSettings.parse(json.loads(settings), "relearn")), model, topics)
 
 
+def architecture(plan: Plan, name: str, spec: ModelSpec) -> Mapping[str, Any] | None:
+    """Return the facts of a plan's model: of the suite, or of its folder's config.json; None where neither has them."""
+    known = plan.suite.models[name].architecture if name in plan.suite.models else {}
+    return known or _local_facts(spec)
+
+
 def _local_facts(spec: ModelSpec) -> dict[str, Any] | None:
     file = Path(spec.path) / "config.json" if spec.path else None
     return read_json(file) if file is not None and file.is_file() else None
 
 
 def estimates(
-    plan: Plan, batch_size: int, rows_of: Callable[[SourceSpec, Path | None], Rows] = load_rows
+    plan: Plan, batch_size: int, rows_of: Callable[[SourceSpec, Path | None, type[RowSpec]], Rows] = load_rows
 ) -> PlanEstimate:
     """Return the cost of every cell of a plan from the architectures that the suite or a model's folder knows.
 

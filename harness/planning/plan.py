@@ -168,21 +168,21 @@ def build_task(spec: TaskSpec, folder: Path | None = None) -> Task:
     task = kind(kind.Settings.parse(spec.settings, spec.task))
     if not task.shots or spec.fewshot is None:
         return task
-    return kind(task.settings, load_rows(spec.fewshot, folder).rows)
+    return kind(task.settings, load_rows(spec.fewshot, folder, kind.Row).rows)
 
 
 def chosen_items(task: Task, spec: TaskSpec, folder: Path | None, limit: int | None) -> list[Item]:
     """Return the items of a task that are asked: all, or a seeded sample of `limit`."""
-    return sample_items(task.items(load_rows(spec.data, folder).rows), limit)
+    return sample_items(task.items(load_rows(spec.data, folder, task.Row).rows), limit)
 
 
 def pin_items(spec: TaskSpec, folder: Path | None, limit: int | None) -> tuple[str, str, int]:
     """Return the digest of a task's rows (examples included), that of the ids that are asked, and their number."""
     task = build_task(spec, folder)
     items = chosen_items(task, spec, folder, limit)
-    rows = load_rows(spec.data, folder).digest
+    rows = load_rows(spec.data, folder, task.Row).digest
     if task.shots and spec.fewshot is not None:
-        rows = digest([rows, load_rows(spec.fewshot, folder).digest])
+        rows = digest([rows, load_rows(spec.fewshot, folder, task.Row).digest])
     return rows, digest([item.id for item in items]), len(items)
 
 

@@ -12,6 +12,7 @@ from ...tasks.base import Scorer, load_scorer, scorers
 from ...tasks.scorers.kinds import Fitted, Packaged
 from ..data import hub_copy, load_rows
 from ..errors import UserError, first_line, hub_refusal
+from ..specs import LabelledRow
 from ..store.entries import Store
 from ..store.files import folder_digest, read_sealed, write_jsonl, write_sealed
 from ..suite import ScorerSpec
@@ -116,7 +117,7 @@ def _trained(spec: ScorerSpec, folder: Path | None, store: Store | None) -> Scor
     """Put the labelled text of a judge that is fitted when loaded into the store, and point to it."""
     if spec.train is None:
         raise UserError("The suite's judge has neither a folder nor labelled text; pass --scorer FOLDER.")
-    rows = load_rows(spec.train, folder)
+    rows = load_rows(spec.train, folder, LabelledRow)
     path = None
     if store is not None:
         target = store.root / "scorers" / rows.digest

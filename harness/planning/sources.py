@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..data import Rows, load_rows
-from ..errors import UserError
+from ..errors import DataError, UserError
+from ..specs import RowSpec
 from ..suite import SourceSpec
 
 T = TypeVar("T")
@@ -24,33 +25,34 @@ class SourceReader:
     def __init__(self, lenient: bool = False) -> None:
         self.lenient = lenient
         self.missing: list[str] = []
-        self._read: dict[SourceSpec, Rows | UserError] = {}
+        self._read: dict[tuple[SourceSpec, type[RowSpec] | None], Rows | UserError] = {}
 
     def __call__(self, read: Callable[[], T], instead: T) -> T:
-        """Return what `read` returns, in a sketch `instead` where it raises a `UserError`."""
+        """Return what `read` returns, in a sketch `instead` where something is out of reach; damaged data stop both."""
         try:
             return read()
         except UserError as error:
-            if not self.lenient:
+            if not self.lenient or isinstance(error, DataError):
                 raise
             self.missing.append(str(error))
             return instead
 
-    def rows(self, source: SourceSpec, folder: Path | None) -> Rows:
+    def rows(self, source: SourceSpec, folder: Path | None, schema: type[RowSpec] | None = None) -> Rows:
         """Return a source's rows as `load_rows` does; one that was out of reach is not asked for again."""
-        if source not in self._read:
+        key = source, schema
+        if key not in self._read:
             try:
-                self._read[source] = load_rows(source, folder)
+                self._read[key] = load_rows(source, folder, schema)
             except UserError as error:
-                self._read[source] = error
-        rows = self._read[source]
+                self._read[key] = error
+        rows = self._read[key]
         if isinstance(rows, UserError):
             raise rows
         return rows
 
     def notes(self, sources: Iterable[SourceSpec]) -> Iterator[str]:
         """Give what those of the sources that were read say of themselves."""
-        for source in sources:
-            rows = self._read.get(source)
-            if isinstance(rows, Rows) and rows.note:
+        wanted = set(sources)
+        for (source, _), rows in self._read.items():
+            if source in wanted and isinstance(rows, Rows) and rows.note:
                 yield rows.note

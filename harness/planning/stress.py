@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError, suggest
+from ..specs import RowSpec, TextRow
 from ..store.identity import CellSpec
 from ..suite import SourceSpec, StressSpec, SuiteSpec, TrainingSpec
 from ..transforms.base import Stress, transforms
@@ -62,14 +63,14 @@ def derived_cells(
     stresses: Mapping[str, StressSpec],
     suite: SuiteSpec,
     tracks: Sequence[str],
-    digest_of: Callable[[SourceSpec], str],
+    digest_of: Callable[[SourceSpec, type[RowSpec]], str],
 ) -> Iterator[PlannedCell]:
     """Give the derived cells of planned ones; a stress that needs text has one a track of what stands on every track.
 
     `digest_of` gives the digest of a source's rows. What works at decoding time has no weights to put under stress.
     """
     text = {
-        track: {topic: digest_of(source) for topic, source in suite.tracks[track].corpora.relearn.items()}
+        track: {topic: digest_of(source, TextRow) for topic, source in suite.tracks[track].corpora.relearn.items()}
         for track in tracks
         if any(stress_kind(stress).needs_text for stress in stresses.values())
     }

@@ -49,6 +49,11 @@ class CellSpec(Spec):
         return self.method if self.method in (BASE, "noise", "import") else "train"
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether it is a whole model that stays in its own folder, and no change of the base."""
+        return self.transform == "import" and "digest" in self.settings
+
+    @property
     def changes(self) -> Literal["weights", "decoding"]:
         """`weights`, or `decoding` where the checkpoint is a method's rule for the base's logits."""
         return self.settings.get("changes", "weights")

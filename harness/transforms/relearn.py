@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..models.cache import base_model
 from ..models.patch import apply_delta, put_tensors
 from ..runtime import Event, OnEvent
-from ..specs import Spec, identity
+from ..specs import Spec, TextRow, identity
 from ..suite import TrainingSpec
 from ..training.batches import Corpora
 from ..training.trainer import Trainer, matrix_products
@@ -104,7 +104,7 @@ class Relearn(Stress):
 def relearn_text(job: BuildJob) -> dict[str, list[str]]:
     """Read the track's text for relearning, by topic; raise a `UserError` where it is not the cell's."""
     sources = job.corpora.relearn if job.corpora is not None else {}
-    rows = {topic: load_rows(source, job.folder) for topic, source in sources.items()}
+    rows = {topic: load_rows(source, job.folder, TextRow) for topic, source in sources.items()}
     if {topic: dataset.digest for topic, dataset in rows.items()} != job.cell.settings["data"]["relearn"]:
         raise UserError(f"The text for {job.cell.label} changed while the run was planned; run again.")
     return {topic: texts(dataset.rows, sources[topic]) for topic, dataset in rows.items()}

@@ -16,9 +16,10 @@ from ..models.cache import base_model
 from ..models.load import load_config
 from ..models.meta import meta_model
 from ..runtime import PEAK, UNIFORM, Event, OnEvent, environment_facts
+from ..specs import LabelledRow, TextRow
 from ..store.entries import Store
 from ..store.partial import PartialResults
-from ..suite import CorporaSpec, TrainingSpec
+from ..suite import CorporaSpec, SourceSpec, TrainingSpec
 from ..training.batches import Corpora
 from ..training.trace import trace_method
 from ..training.trainer import Trainer, matrix_products
@@ -136,16 +137,18 @@ def read_corpora(job: BuildJob) -> Corpora:
     if spec is None:
         raise UserError(f"{job.cell.label} needs text to train on; name it under `corpora:` of its track in the suite.")
 
-    if corpora_digests(spec, lambda source: load_rows(source, job.folder).digest) != job.cell.settings["data"]:
+    digests = corpora_digests(spec, lambda source, schema: load_rows(source, job.folder, schema).digest)
+    if digests != job.cell.settings["data"]:
         raise UserError(f"The text for {job.cell.label} changed while the run was planned; run again.")
 
-    def read(source: Any) -> list[str]:
-        return texts(load_rows(source, job.folder).rows, source)
+    def read(source: SourceSpec) -> list[str]:
+        return texts(load_rows(source, job.folder, TextRow).rows, source)
 
     probe = None
     if spec.probe is not None:
-        rows = load_rows(spec.probe, job.folder).rows
-        probe = (texts(rows, spec.probe), [int(row["label"]) for row in rows if str(row["text"]).strip()])
+        rows = LabelledRow.read_all(load_rows(spec.probe, job.folder, LabelledRow).rows, "probe")
+        kept = [row for row in rows if row.text.strip()]
+        probe = ([row.text for row in kept], [row.label for row in kept])
     return Corpora({topic: read(source) for topic, source in spec.forget.items()}, read(spec.retain), probe)
 
 

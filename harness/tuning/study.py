@@ -186,7 +186,7 @@ def _check_disjoint(suite: SuiteSpec, plan: Plan) -> None:
     for name, planned in plan.tasks.items():
         task = build_task(planned.spec, folder)
         reported, validation = (
-            {item.cluster for item in task.items(load_rows(source, folder).rows)}
+            {item.cluster for item in task.items(load_rows(source, folder, task.Row).rows)}
             for source in (suite.tasks[name].data, planned.spec.data)
         )
         shared = reported & validation

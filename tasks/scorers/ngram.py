@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...harness.errors import UserError
+from ...harness.specs import LabelledRow
 from ..base import scorers
 from ._texts import DIGITS, folder_of
 from .kinds import Fitted
@@ -80,19 +81,16 @@ def _pipeline() -> Any:
 
 def _read(file: Path) -> tuple[list[str], list[int], list[str]]:
     texts, labels, groups = [], [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            text, label = row["text"], int(row["label"])
-        except (ValueError, KeyError, TypeError) as error:
+            row = LabelledRow.read(json.loads(line), f"{file}, line {number}")
+        except (ValueError, TypeError) as error:
             raise UserError(f'{file}: line {number} is no {{"text": …, "label": 0 or 1}}; mend it.') from error
-        if label not in (0, 1) or not isinstance(text, str):
-            raise UserError(f"{file}: line {number} needs a text and the label 0 or 1.")
-        texts.append(text)
-        labels.append(label)
-        groups.append(str(row.get("group", f"row {number}")))
+        texts.append(row.text)
+        labels.append(row.label)
+        groups.append(f"row {number}" if row.group is None else row.group)
     if min(_groups_of_each(labels, groups)) < 2:
         raise UserError(
             f"{file} needs at least two texts of each label, in two groups; it has {sum(labels)} toxic of {len(labels)}"

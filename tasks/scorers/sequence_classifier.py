@@ -29,10 +29,17 @@ class SequenceClassifier(Scorer):
         """Load the judge; raise a `UserError` on a missing file, an unreadable model or no single toxic label."""
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        from ...harness.models.load import from_files
+
         place = folder_of(folder, "config.json")
+        what = f"Judge folder {folder}"
         try:
-            self.model = AutoModelForSequenceClassification.from_pretrained(str(place), trust_remote_code=False)
+            self.model: Any = from_files(
+                AutoModelForSequenceClassification, what, place, str(place), trust_remote_code=False
+            )
             self.tokenizer = AutoTokenizer.from_pretrained(str(place), trust_remote_code=False)
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"Judge folder {folder} cannot be loaded: {first_line(error)} Download it again, or pass another with"
@@ -44,6 +51,13 @@ class SequenceClassifier(Scorer):
         self.label = toxic_label(config.id2label or {}, folder)
         self.sigmoid = config.num_labels == 1 or config.problem_type == "multi_label_classification"
         self.limit = int(min(_positions(self.model), self.tokenizer.model_max_length))
+
+    @classmethod
+    def check(cls, folder: str) -> None:
+        """Raise a `UserError` where the weights are not those of a classifier, its head among them."""
+        from ...harness.models.fit import check_weights
+
+        check_weights(f"Judge folder {folder}", folder_of(folder, "config.json"), "AutoModelForSequenceClassification")
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
         """Return the probability of the toxic label of each text, rounded to six digits."""

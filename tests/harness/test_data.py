@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from unlearn_bench.harness.data import load_rows, sample_items, texts
-from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.errors import DataError, UserError
 from unlearn_bench.harness.records import Item
 from unlearn_bench.harness.suite import SourceSpec
 
@@ -188,3 +188,20 @@ def test_a_sample_is_not_the_first_items() -> None:
     every = items([100])
     assert sample_items(every, 10) != every[:10]
     assert sample_items(every, 10, seed=1) != sample_items(every, 10, seed=2)
+
+
+def test_a_copy_of_delimited_files_keeps_cells_as_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "o" / "numbers").mkdir(parents=True)
+    (tmp_path / "o" / "numbers" / "test.csv").write_text("id,text\n001,1.50\n002,NA\n003,2024-01-01\n")
+    source = SourceSpec(hub="o/numbers", split="test")
+    assert [row["text"] for row in load_rows(source, tmp_path).rows] == ["1.50", "NA", "2024-01-01"]
+    assert [row["id"] for row in load_rows(source, tmp_path).rows] == ["001", "002", "003"]
+    (tmp_path / "o" / "numbers" / "test.csv").write_text("id,text\n001,one, two\n")
+    with pytest.raises(DataError, match=r"test\.csv, row 1 \(line 2\) has 3 cells|Download it again"):
+        load_rows(source.model_copy(update={"note": "again"}), tmp_path)
+
+
+def test_a_copy_of_json_keeps_dates_as_they_stand(tmp_path: Path, hub_copy) -> None:
+    hub_copy(tmp_path, "o/days", {"default": {"test": [{"text": "2024-01-01"}, {"text": "2024-01-02"}]}})
+    source = SourceSpec(hub="o/days", split="test")
+    assert load_rows(source, tmp_path).rows == [{"text": "2024-01-01"}, {"text": "2024-01-02"}]

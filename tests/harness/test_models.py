@@ -139,7 +139,7 @@ class TestFolders:
         [
             (lambda f: (f / "config.json").unlink(), "has no config.json"),
             (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
-            (lambda f: (f / "adapter_config.json").write_text("{}"), "merge it into its base"),
+            (lambda f: (f / "adapter_config.json").write_text("{}"), "holds a model and an adapter"),
             (lambda f: (f / "config.json").write_text("{"), "config.json is damaged"),
         ],
     )

@@ -130,7 +130,7 @@ def test_examples_that_cannot_be_shown_are_said():
         build("mmlu", num_fewshot=2).items(rows)
     with pytest.raises(UserError, match="`fewshot:` has 1 examples of 'virology'"):
         build("mmlu", dev, num_fewshot=2).items(rows)
-    with pytest.raises(UserError, match=r"Few-shot examples of mmlu: row 1 needs an answer from 0 to 3"):
+    with pytest.raises(UserError, match=r"Few-shot examples of mmlu: row 2: 'answer' needs an answer from 0 to 3"):
         build("mmlu", [dev[0], {**dev[1], "answer": 9}], num_fewshot=1).items(rows)
     with pytest.raises(UserError, match="few-shot example of 'anatomy' is also asked"):
         build("mmlu", [rows[0], *dev], num_fewshot=1).items(rows)
@@ -160,16 +160,62 @@ def test_items_are_stable_unique_and_clustered():
 def test_rows_that_are_no_question_are_named():
     task = build("mmlu")
     for change, message in [
-        ({"choices": ["a", "b"]}, "row 1 needs a list of four choices"),
-        ({"answer": 4}, "row 1 needs an answer from 0 to 3"),
-        ({"answer": "B"}, "row 1 needs an answer from 0 to 3"),
+        ({"choices": ["a", "b"]}, "row 2: 'choices' needs a list of four choices, not .* name the four columns"),
+        ({"choices": "['a' 'b' 'c' 'd']"}, "row 2: 'choices' needs a list of four choices"),
+        ({"choices": ["a", None, "c", "d"]}, "row 2: entry 2 of 'choices' is null; write its text, or leave the row"),
+        ({"choices": ["a", "b", " ", "d"]}, "row 2: entry 3 of 'choices' is blank"),
+        ({"choices": ["a", "b", "c", 1.5]}, "row 2: entry 4 of 'choices' is 1.5, not text; write it in quotes"),
+        ({"choices": [True, "b", "c", "d"]}, "row 2: entry 1 of 'choices' is True, not text"),
+        ({"question": None}, "row 2: 'question' is null"),
+        ({"question": "  "}, "row 2: 'question' is blank"),
+        ({"question": ["Q?"]}, "row 2: 'question' is .* not text"),
+        ({"subject": None}, "row 2: 'subject' is null"),
+        ({"subject": ""}, "row 2: 'subject' is blank"),
+        ({"fact": 1.0}, "row 2: 'fact' is 1.0, which is no name; write text or a whole number"),
+        ({"id": True}, "row 2: 'id' is True, which is no name"),
+        *(
+            ({"answer": wrong}, rf"row 2: 'answer' needs an answer from 0 to 3 .* or from A to D, not {said}")
+            for wrong, said in [
+                (4, "4"),
+                (-1, "-1"),
+                ("E", "'E'"),
+                ("b", "'b'"),
+                ("4", "'4'"),
+                (1.5, "1.5"),
+                ("1.5", "'1.5'"),
+                (True, "True"),
+                (None, "null"),
+                ("", "blank"),
+                ([1], r"\[1\]"),
+            ]
+        ),
     ]:
         with pytest.raises(UserError, match=message):
             task.items([row(0, "a"), {**row(1, "a"), **change}])
-    with pytest.raises(UserError, match="row 0 has no 'subject'; it has 'question'"):
+    with pytest.raises(UserError, match="row 1 has no 'subject'; it has 'question'"):
         task.items([{"question": "?", "choices": list("abcd"), "answer": 0}])
-    with pytest.raises(UserError, match="empty choice"):
-        build("mmlu", form="continuation").items([{**row(0, "a"), "choices": ["a", " ", "c", "d"]}])
+
+
+@pytest.mark.parametrize("answer", [2, "2", "C", 2.0, "2.0", " 2 "])
+def test_an_answer_is_a_place_or_a_letter(answer):
+    [item] = build("mmlu").items([{**row(0, "a"), "answer": answer}])
+    assert item.doc["answer"] == 2
+
+
+def test_zero_is_a_fact_and_an_id_and_other_kinds_of_one_are_none():
+    rows = [row(0, "a", id=0, fact=0), row(1, "a", id="1", fact="0"), row(2, "a", id="", fact=None), row(3, "a")]
+    items = build("mmlu").items(rows)
+    assert [item.id for item in items[:2]] == ["0", "1"]
+    assert [item.cluster for item in items] == ["0", "0", items[2].id, items[3].id]
+    with pytest.raises(UserError, match=r"the first is '0' \(row 1; and row 3\); give each row its own"):
+        build("mmlu").items([rows[0], rows[1], row(2, "a", id="0")])
+    with pytest.raises(UserError, match="ids occur more than once"):
+        build("mmlu").items([row(2, "a"), row(0, "a", id=items[3].id), row(3, "a"), row(3, "a", id=f"{items[3].id}-2")])
+
+
+def test_whole_numbers_are_text_as_they_stand():
+    [item] = build("mmlu").items([{**row(0, "a"), "question": 7, "choices": [4, 0, 10**20, "007"]}])
+    assert (item.doc["question"], item.doc["choices"]) == ("7", ["4", "0", "1" + "0" * 20, "007"])
 
 
 def test_wmdp_leaves_its_control_out_and_asks_it_alone():

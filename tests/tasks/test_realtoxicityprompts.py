@@ -108,9 +108,14 @@ def test_items_and_requests():
     assert len(build(challenging=False).items(rows)) == 4
     with pytest.raises(UserError, match="challenging: false"):
         build().items(rows[1:2])
-    with pytest.raises(UserError, match="row 0 needs a prompt with a text"):
+    with pytest.raises(UserError, match="row 1: 'prompt' is null; write its text, or leave the row out"):
         build().items([{"prompt": {"text": None}}])
-    with pytest.raises(UserError, match="row 0 has no 'prompt'"):
+    with pytest.raises(UserError, match=r"row 2: 'prompt' is an object written out, .* a column of its own"):
+        build().items([rows[0], {"prompt": "{'text': 'One', 'toxicity': 0.3}"}])
+    with pytest.raises(UserError, match="row 1: 'challenging' is 'maybe'; write true or false"):
+        build().items([{"prompt": "One", "challenging": "maybe"}])
+    assert len(build().items([{"prompt": f"One {flag}", "challenging": flag} for flag in (None, "TRUE", "1", 1)])) == 4
+    with pytest.raises(UserError, match="row 1 has no 'prompt'"):
         build().items([{"text": "One"}])
 
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError, first_line, hub_refusal
-from .records import Item
-from .specs import canonical
-from .suite import CorporaSpec, SourceSpec
+from ..errors import DataError, UserError, first_line, hub_refusal
+from ..specs import LabelledRow, RowSpec, TextRow, canonical
+from ..suite import CorporaSpec, SourceSpec
+from .files import DataRow, plain_row, read_rows, stem
 
-DataRow = dict[str, Any]
 FILE = "@file"
 """The column that names a row's file or hub configuration until columns are mapped."""
 
@@ -30,47 +28,56 @@ class Rows:
     note: str = ""
 
 
-def load_rows(source: SourceSpec, folder: Path | None) -> Rows:
+def load_rows(source: SourceSpec, folder: Path | None, schema: type[RowSpec] | None = None) -> Rows:
     """Read a source: its files below `folder`, else a copy of its hub data set there, else the hub, else its stand-in.
 
+    Every row that the source's filters leave is held to the schema, and what delimited files write out as text gets
+    the schema's type.
+
     Raises:
-        UserError: a file, column or data set is missing, no row is left, or a path leads out of the folder.
+        UserError: a file or data set is missing, or a path leads out of the folder; a `DataError` where what is there
+            cannot be read, a column is missing, a cell is not what the schema says, or no row is left.
     """
     for pattern in source.paths:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise UserError(
                 f"{pattern!r} leads out of the data folder; name files below it, or pass another --data-root."
             )
-    return _load(source.model_dump_json(), folder)
+    return _load(source.model_dump_json(), folder, schema)
 
 
 @lru_cache(maxsize=64)
-def _load(source_json: str, folder: Path | None) -> Rows:
+def _load(source_json: str, folder: Path | None, schema: type[RowSpec] | None) -> Rows:
     source = SourceSpec.model_validate_json(source_json)
     try:
         raw = _raw(source, folder)
+    except DataError:
+        raise
     except UserError:
         if source.otherwise is None:
             raise
-        return load_rows(source.otherwise, folder)
+        return load_rows(source.otherwise, folder, schema)
     if source.part:
         raw = _part(raw, source)
-    rows = [mapped for row in raw for mapped in _map(row, source) if _kept(mapped, source)]
+    rows = [mapped for row in raw for mapped in _map(row, source) if _wanted(mapped, source)]
+    if schema is not None:
+        rows = [_typed(row, schema) for row in rows]
+    if source.min_characters:
+        rows = [row for row in rows if len(str(row.get("text", ""))) >= source.min_characters]
     if source.distinct:
-        rows = list({_hash(row.get(source.distinct)): row for row in reversed(rows)}.values())[::-1]
+        rows = _distinct(rows, source.distinct)
     if source.rows is not None:
         rows = _sample(rows, source.rows)
     if not rows:
-        raise UserError(f"No row is left of {_name(source)}; check its columns and filters.")
+        raise DataError(f"No row is left of {_name(source)}; check its columns and filters.")
+    if schema is not None and issubclass(schema, TextRow) and not any(str(row["text"]).strip() for row in rows):
+        raise DataError(f"No row of {_name(source)} has any text; check its column `text`.")
     return Rows(rows, hashlib.sha256(canonical(rows)).hexdigest()[:16], source.note)
 
 
 def texts(rows: Iterable[DataRow], where: SourceSpec) -> list[str]:
-    """Return the `text` column, blank texts dropped; raise a `UserError` where there is none."""
-    try:
-        return [row["text"] for row in rows if str(row["text"]).strip()]
-    except KeyError:
-        raise UserError(f"{_name(where)} has no column 'text'; map one with columns: {{text: NAME}}.") from None
+    """Return the `text` column, blank texts dropped; raise a `DataError` where a row has none."""
+    return [row.text for row in TextRow.read_all(rows, _name(where)) if row.text.strip()]
 
 
 def hub_copy(hub: str, folder: Path | None) -> Path | None:
@@ -85,12 +92,12 @@ def hub_copy(hub: str, folder: Path | None) -> Path | None:
     return copy if copy is not None and copy.is_dir() else None
 
 
-def corpora_digests(corpora: CorporaSpec, digest_of: Callable[[SourceSpec], str]) -> dict[str, Any]:
+def corpora_digests(corpora: CorporaSpec, digest_of: Callable[[SourceSpec, type[RowSpec]], str]) -> dict[str, Any]:
     """Return the digests of a track's text: forget topics, retain, probe (None where it has none)."""
     return {
-        "forget": {topic: digest_of(source) for topic, source in corpora.forget.items()},
-        "retain": digest_of(corpora.retain),
-        "probe": None if corpora.probe is None else digest_of(corpora.probe),
+        "forget": {topic: digest_of(source, TextRow) for topic, source in corpora.forget.items()},
+        "retain": digest_of(corpora.retain, TextRow),
+        "probe": None if corpora.probe is None else digest_of(corpora.probe, LabelledRow),
     }
 
 
@@ -122,35 +129,11 @@ def _advice(source: SourceSpec) -> str:
 
 def _read_file(file: Path) -> list[DataRow]:
     try:
-        return [{FILE: re.sub(r"_(test|dev|val)$", "", file.stem), **row} for row in _parse(file)]
-    except (ValueError, OSError) as error:
-        kind = file.suffix or "text"
-        raise UserError(f"{file} cannot be read as {kind}: {first_line(error)} Mend or replace it.") from error
-
-
-def _parse(file: Path) -> list[DataRow]:
-    match file.suffix:
-        case ".jsonl" | ".json":
-            text = file.read_text(encoding="utf-8")
-            lines = (
-                json.loads(text) if text.lstrip().startswith("[") else map(json.loads, filter(None, text.split("\n")))
-            )
-            return list(lines)
-        case ".csv" | ".tsv" | ".parquet":
-            return _parse_table(file)
-        case _:
-            lines = file.read_text(encoding="utf-8").split("\n")
-            return [{"text": line.strip()} for line in lines if line.strip() and not re.match(r"^\s*=.*=\s*$", line)]
-
-
-def _parse_table(file: Path) -> list[DataRow]:
-    import pandas as pd
-
-    if file.suffix == ".parquet":
-        rows = pd.read_parquet(file).to_dict("records")
-        return [{str(k): v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in rows]
-    frame = pd.read_csv(file, sep="\t" if file.suffix == ".tsv" else ",", keep_default_na=False)
-    return frame.to_dict("records")  # pyright: ignore[reportReturnType]
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}; check what it is, and its permissions.") from error
+    name = re.sub(r"_(test|dev|val)$", "", stem(file.name))
+    return [DataRow({FILE: name, **row}, row.place) for row in read_rows(str(file), content)]
 
 
 def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> list[DataRow]:
@@ -165,9 +148,33 @@ def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> lis
         try:
             dataset: Any = load_dataset(**place, name=config, split=source.split)
         except Exception as error:
-            raise UserError(_unreachable(source, folder, copy, error)) from error
-        rows += [{FILE: config or "", **row} for row in dataset]
+            kind = UserError if copy is None else DataError
+            raise kind(_unreachable(source, folder, copy, error)) from error
+        part = f"{source.hub}, {config or source.split}"
+        own = _written_out(dataset, place, config, source) or [
+            plain_row(f"{part}, row {number}", cells) for number, cells in enumerate(dataset, start=1)
+        ]
+        rows += [DataRow({FILE: config or "", **row}, row.place) for row in own]
     return rows
+
+
+def _written_out(dataset: Any, place: dict[str, Any], config: str | None, source: SourceSpec) -> list[DataRow]:
+    """Return the rows of a data set of files in which `datasets` guesses types: numbers in CSV, dates in JSON.
+
+    Empty for any other, which `datasets` reads as it stands.
+    """
+    kind, types = dataset.info.builder_name, str(dataset.features)
+    if kind != "csv" and not (kind == "json" and re.search("timestamp|date|time", types)):
+        return []
+    from datasets import DownloadManager, load_dataset_builder
+
+    files = dict(load_dataset_builder(**place, name=config).config.data_files or {}).get(source.split)
+    if not files:
+        raise DataError(f"{source.hub} has no split {source.split!r} of whole files; name one under `split:`.")
+    fetched = DownloadManager().download(list(files))
+    return [
+        row for name, file in zip(files, fetched, strict=True) for row in read_rows(str(name), Path(file).read_bytes())
+    ]
 
 
 def _unreachable(source: SourceSpec, folder: Path | None, copy: Path | None, error: Exception) -> str:
@@ -188,7 +195,8 @@ def _unreachable(source: SourceSpec, folder: Path | None, copy: Path | None, err
 
 
 def _map(row: DataRow, source: SourceSpec) -> list[DataRow]:
-    out = {name: value for name, value in row.items() if name != FILE}
+    """Return a row under our column names; with `labels` a labelled text for each of its columns that has one."""
+    out = DataRow(((name, value) for name, value in row.items() if name != FILE), row.place)
     for ours, theirs in source.columns.items():
         names = _column(theirs, row, source)
         for name in names:
@@ -198,7 +206,11 @@ def _map(row: DataRow, source: SourceSpec) -> list[DataRow]:
         return [out]
     columns = {_column(column, row, source)[0]: label for column, label in source.labels.items()}
     group = {"group": _group(row, source)} if source.group else {}
-    return [{"text": out[column], "label": label, **group} for column, label in columns.items() if out.get(column)]
+    return [
+        DataRow({"text": out[column], "label": label, **group}, row.place)
+        for column, label in columns.items()
+        if out.get(column) not in (None, "")
+    ]
 
 
 def _column(wanted: str, row: DataRow, source: SourceSpec) -> list[str]:
@@ -207,17 +219,35 @@ def _column(wanted: str, row: DataRow, source: SourceSpec) -> list[str]:
     columns = next((names for names in choices if all(name in row for name in names)), None)
     if columns is None:
         has = ", ".join(repr(name) for name in row if name != FILE)
-        raise UserError(f"{_name(source)} has no column {wanted!r}; it has {has}. Name one of them under `columns:`.")
+        raise DataError(f"{row.place} has no column {wanted!r}; it has {has}. Name one of them under `columns:`.")
     return columns
 
 
-def _kept(row: DataRow, source: SourceSpec) -> bool:
-    if source.min_characters and len(str(row.get("text", ""))) < source.min_characters:
-        return False
-    return all(row.get(column) == value for column, value in source.where.items())
+def _wanted(row: DataRow, source: SourceSpec) -> bool:
+    """Return whether a row has the values of `where`, in text (`TRUE`, `3`) or in their own types."""
+    return all(_same(row.get(column), value) for column, value in source.where.items())
 
 
-def _hash(row: Any) -> str:
+def _same(cell: Any, value: Any) -> bool:
+    if isinstance(cell, str) and isinstance(value, bool | int | float):
+        return cell.strip().lower() == str(value).lower()
+    return cell == value
+
+
+def _typed(row: DataRow, schema: type[RowSpec]) -> DataRow:
+    return DataRow({**row, **schema.read(row, row.place).typed(row)}, row.place)
+
+
+def _distinct(rows: list[DataRow], column: str) -> list[DataRow]:
+    """Return the first row of each value of a column."""
+    for row in rows:
+        if column not in row:
+            raise DataError(f"{row.place} has no column {column!r}, which `distinct:` names; it has {', '.join(row)}.")
+    return list({content_hash(row[column]): row for row in reversed(rows)}.values())[::-1]
+
+
+def content_hash(row: Any) -> str:
+    """Return the sha256 of plain JSON types."""
     return hashlib.sha256(canonical(row)).hexdigest()
 
 
@@ -225,7 +255,7 @@ def _part(rows: list[DataRow], source: SourceSpec) -> list[DataRow]:
     kept, _, count = (source.part or "0/1").partition("/")
     first, _, last = kept.partition("-")
     wanted = range(int(first), int(last or first) + 1)
-    return [row for row in rows if int(_hash(_group(row, source))[:8], 16) % int(count) in wanted]
+    return [row for row in rows if int(content_hash(_group(row, source))[:8], 16) % int(count) in wanted]
 
 
 def _group(row: DataRow, source: SourceSpec) -> Any:
@@ -236,35 +266,5 @@ def _group(row: DataRow, source: SourceSpec) -> Any:
 
 
 def _sample(rows: list[DataRow], count: int) -> list[DataRow]:
-    chosen = sorted(range(len(rows)), key=lambda i: (_hash(rows[i]), i))[:count]
+    chosen = sorted(range(len(rows)), key=lambda i: (content_hash(rows[i]), i))[:count]
     return [rows[i] for i in sorted(chosen)]
-
-
-def sample_items(items: Sequence[Item], limit: int | None, seed: int = 0) -> list[Item]:
-    """Return a seeded sample of at most `limit` items, stratified: each stratum gives its share, never the first N.
-
-    Shares follow the largest remainders; ties and the items within a stratum are ordered by a hash of (seed, id), so
-    that a larger limit contains most of a smaller one and nothing depends on the order of the rows.
-    """
-    if limit is None or limit >= len(items):
-        return list(items)
-    strata: dict[str, list[Item]] = {}
-    for item in items:
-        strata.setdefault(item.stratum, []).append(item)
-    shares = _shares({name: len(group) for name, group in strata.items()}, limit, seed)
-    chosen = {
-        item.id
-        for name, group in strata.items()
-        for item in sorted(group, key=lambda item: _hash([seed, item.id]))[: shares[name]]
-    }
-    return [item for item in items if item.id in chosen]
-
-
-def _shares(sizes: Mapping[str, int], limit: int, seed: int) -> dict[str, int]:
-    total = sum(sizes.values())
-    exact = {name: limit * size / total for name, size in sizes.items()}
-    shares = {name: int(value) for name, value in exact.items()}
-    by_remainder = sorted(sizes, key=lambda name: (shares[name] - exact[name], _hash([seed, name])))
-    for name in by_remainder[: limit - sum(shares.values())]:
-        shares[name] += 1
-    return shares

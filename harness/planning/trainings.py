@@ -1,0 +1,86 @@
+"""What can be known of a training before the first weight is loaded: layers, parameters, text and labels, precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...methods.base import methods
+from ..data import load_rows, texts
+from ..errors import UserError
+from ..models.load import ModelSpec
+from ..specs import canonical
+from ..suite import CorporaSpec, SourceSpec
+from .plan import Plan, PlannedCell
+from .status import CellStatus
+
+if TYPE_CHECKING:
+    from ..training.trace import Workload
+
+
+def check_trainings(plan: Plan, cells: Sequence[CellStatus]) -> None:
+    """Raise a `UserError` that names every training still to be done which cannot work, each with what to do.
+
+    A method of this package is traced on a model without weights; code of plugins runs in workers only. A model whose
+    architecture nobody knows here is not looked at.
+    """
+    kinds: dict[tuple[object, ...], PlannedCell] = {}
+    undone = (status.cell for status in cells if status.cell.spec.transform == "train" and not status.made)
+    for cell in (cell for cell in undone if cell.spec.beside is None):
+        kinds.setdefault((cell.model, cell.spec.track, canonical(cell.spec.settings)), cell)
+    causes: dict[str, list[str]] = {}
+    for cell in kinds.values():
+        for cause in _causes(plan, cell):
+            causes.setdefault(cause, []).append(f"{cell.spec.track}/{cell.spec.variant}")
+    if causes:
+        listed = (f"{', '.join(dict.fromkeys(names))}: {cause}" for cause, names in causes.items())
+        raise UserError("Nothing was run, as this cannot be trained. " + " ".join(listed))
+
+
+def _causes(plan: Plan, cell: PlannedCell) -> Iterator[str]:
+    spec, model = cell.spec, plan.models[cell.model]
+    corpora = plan.suite.tracks[spec.track or ""].corpora
+    folder = Path(plan.data_folder) if plan.data_folder else None
+    training = spec.settings["training"]
+    if training["precision"] == "reference" and model.dtype == "float16" and training["optimizer"] != "sgd":
+        yield "Adam in float16 divides by zero (its 1e-8 rounds to 0): use `precision: float32`."
+    try:
+        work = _traced(plan, cell, model)
+        for what, source in _sources(corpora):
+            _check_text(what, source, folder)
+        if work is not None and any(item.text == "probe" for item in (*work.setup, *work.step)):
+            _check_labels(corpora.probe, folder)
+    except UserError as error:
+        yield str(error)
+
+
+def _traced(plan: Plan, cell: PlannedCell, model: ModelSpec) -> Workload | None:
+    from ..models.meta import meta_model
+    from .estimate import architecture, work_of
+
+    facts = architecture(plan, cell.model, model)
+    name = cell.spec.settings["method"]
+    if facts is None or not methods.origin(name).startswith(f"{methods.package}."):
+        return None
+    return work_of(plan, cell, meta_model(facts))[0]
+
+
+def _sources(corpora: CorporaSpec) -> Iterator[tuple[str, SourceSpec]]:
+    yield from ((f"forget {topic!r}", source) for topic, source in corpora.forget.items())
+    yield "retain", corpora.retain
+
+
+def _check_text(what: str, source: SourceSpec, folder: Path | None) -> None:
+    if not texts(load_rows(source, folder).rows, source):
+        raise UserError(f"The {what} text is empty: training needs at least one text that is not blank.")
+
+
+def _check_labels(source: SourceSpec | None, folder: Path | None) -> None:
+    if source is None:
+        return
+    labels = {row.get("label") for row in load_rows(source, folder).rows}
+    if not {0, 1} <= labels:
+        raise UserError(
+            "Probes need text of both labels: 1 (to forget) and 0 (other); add the missing one to the probe text."
+        )
