@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from unlearn_bench.harness import Request, evaluate
@@ -138,7 +139,9 @@ def test_noise_of_an_import_is_matched_to_its_difference_from_the_base(root: Pat
     wide.save_pretrained(tmp_path / "wide")
     for file in source.glob("*token*"):
         shutil.copyfile(file, tmp_path / "wide" / file.name)
-    folders = {"moved": moved, "same": same, "wide": tmp_path / "wide"}
+    lora = LoraConfig(r=2, target_modules=["up_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(source), lora).save_pretrained(str(tmp_path / "tuned"))
+    folders = {"moved": moved, "same": same, "tuned": tmp_path / "tuned", "wide": tmp_path / "wide"}
     asked = Request(methods=("none",), checkpoints=folders, seeds=(2, 0), **QUICK)
     result = evaluate(asked, output=tmp_path / "store", executor="inline")
     assert not result.failures
@@ -148,6 +151,10 @@ def test_noise_of_an_import_is_matched_to_its_difference_from_the_base(root: Pat
     for label in ("noise(moved)#2", "noise(wide)#2"):
         assert found[label].keys() == {name}, "other shapes are no change"
         assert float((found[label][name] - base[name]).norm()) == pytest.approx(float(base[name].norm()) / 2, rel=1e-3)
+    assert found["tuned"], "an adapter's change is that of the model that it is merged into"
+    for name, tensor in found["tuned"].items():
+        noise, own = (float((changed - base[name]).norm()) for changed in (found["noise(tuned)#2"][name], tensor))
+        assert noise == pytest.approx(own, rel=1e-3)
     rows = {row["variant"]: row["warnings"] for row in result.board.rows}
     said = "its weights are the base's: there is no change that noise could be matched to"
     assert said in rows["same"]
