@@ -51,7 +51,7 @@ def suggest(wrong: str, known: Iterable[str]) -> str:
 
 
 def hub_refusal(what: str, hub: str, revision: str | None, error: BaseException) -> str | None:
-    """Say why the hub refuses a `Model`, `Judge` or `Data set`, by the class of the error, and what to do.
+    """Say why the hub refuses a `Model`, `Scorer` or `Data set`, by the class of the error, and what to do.
 
     None where it is no refusal of the hub's: it cannot be reached, or its answer could not be read.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -36,7 +36,7 @@ class Choices:
 
     Attributes:
         item: the item's id.
-        logprobs: summed log-probability (nats) of each choice's tokens after the context.
+        logprobs: summed log-probability (nats) of each choice's tokens after the context; -inf is one, NaN is none.
         tokens: number of tokens of each choice.
         greedy: whether each choice is what greedy decoding would have said.
         truncated: context tokens cut from the left to fit the model, at the worst choice.
@@ -98,7 +98,7 @@ class Mark:
     """What a mark of records says of a row of a board where many answers have it.
 
     Attributes:
-        warning: the sentence; `{share}`, `{task}` and `{mark}` are filled in.
+        warning: the sentence; `{share}`, what is left of it (`{rest}`), `{task}` and `{mark}` are filled in.
         above: the share of answers above which it is said.
         broken: whether an answer with the mark is none. A row with many of them is no evidence of unlearning.
     """
@@ -140,11 +140,15 @@ LogRole = Literal["loss", "log_likelihood", "total", "weight", "log_weight", "la
 
 
 def to_row(value: Item | Choices | Generations | Record) -> dict[str, Any]:
-    """Return a record type as plain JSON types; a log-probability that is not finite becomes null."""
+    """Return a record type as plain JSON types; a log-probability that is none (NaN, infinite) becomes null.
+
+    That of a choice may be minus infinity, which Python's JSON writes as -Infinity: a model never says it.
+    """
     row = dict(vars(value))
-    for name in ("logprobs", "reference"):
-        if row.get(name) is not None:
-            row[name] = [number if isfinite(number) else None for number in row[name]]
+    if row.get("logprobs") is not None:
+        row["logprobs"] = [n if isfinite(n) or n == -inf else None for n in row["logprobs"]]
+    if row.get("reference") is not None:
+        row["reference"] = [number if isfinite(number) else None for number in row["reference"]]
     return row
 
 

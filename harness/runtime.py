@@ -48,7 +48,7 @@ class RunOptions:
         address: of the cluster whose machines run them (executor `ray`).
         workers: jobs at once; None: as many as fit.
         device: `cpu`, `cuda` or `auto`.
-        batch_size: sequences that are evaluated together.
+        batch_size: sequences that are evaluated together; in half precision answers follow it.
         checkpointing: train with less memory and the same results, from the start instead of where memory ends.
         time_limit: seconds that a job may take, after which it is ended and has failed; None: no limit.
     """

@@ -246,7 +246,9 @@ def place_of(row: Mapping[str, Any], number: int) -> str:
 
 def _misfit(error: ValidationError, row: Mapping[str, Any], place: str) -> str:
     problem = error.errors()[0]
-    cause = problem.get("ctx", {}).get("error", problem["msg"])
+    cause = problem.get("ctx", {}).get("error")
+    if not isinstance(cause, ValueError):
+        cause = f"is {shown(problem['input'])}: {problem['msg']}; mend it, or leave the row out"
     if not problem["loc"]:
         return f"{place} {cause}."
     column, *entry = problem["loc"]

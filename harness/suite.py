@@ -84,16 +84,26 @@ class StressSpec(Spec):
 
 
 class ScorerSpec(Spec):
-    """The judge of texts: a registered kind and its folder; `digest` is that of the folder's files."""
+    """The scorer of texts: a registered kind and its folder; `digest` is that of the folder's files."""
 
     kind: str = identity("trust")
     version: int = identity(0, description="of the kind's code, set by the plan")
     path: str | None = runtime(None)
     hub: str | None = runtime(None, description="hub id, where no folder is given")
     digest: str = identity("")
+    settings: dict[str, Any] = identity({}, description="of the kind, such as label and activation")
+    threshold: float | None = runtime(
+        None, gt=0, le=1, description="in place of the setting `threshold` of the tasks that it scores"
+    )
     name: str = recorded("", description="how boards call it")
     note: str = recorded("", description="what is known of its quality, shown on boards")
+    accepted: str = recorded("", description="why it scores although it fails the check, shown on boards")
+    checked: str = runtime("", description="digest of files that passed the check, so that a plan need not load them")
     train: SourceSpec | None = runtime(None, description="labelled text to train one on where no folder is given")
+
+    def identity(self) -> dict[str, Any]:
+        """Return kind, version and digest, and the settings where any are given."""
+        return {name: value for name, value in super().identity().items() if name != "settings" or value}
 
 
 class TrackSpec(Spec):
@@ -188,12 +198,13 @@ class TunedSpec(Spec):
 class BootstrapSpec(Spec):
     """How intervals are computed. Belongs to a board, never to a cell or a record."""
 
-    resamples: int = identity(2000, ge=100)
+    resamples: int = identity(10_000, ge=100)
     confidence: float = identity(0.95, gt=0.5, lt=1)
     seed: int = identity(0, ge=0)
     interval: Literal["percentile", "bca"] = identity(
         "percentile", description="ends of intervals; docs/statistics.md shows how often either covers the truth"
     )
+    margin: float = identity(0.02, gt=0, lt=1, description="loss of the retain metric that counts as utility kept")
 
 
 class SuiteModel(Spec):

@@ -16,7 +16,7 @@ from .text.details import to_details
 from .text.latex import PACKAGES
 from .text.legend import components_line
 from .text.markdown import to_markdown
-from .text.tables import component_table, main_table
+from .text.tables import broken_rows, component_table, main_table
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Board(BoardData):
                     "confidence": rounded(spec.confidence),
                     "seed": spec.seed,
                     "interval": spec.interval,
+                    "margin": rounded(spec.margin),
                 },
                 "tasks": {name: rounded(info.to_json()) for name, info in spec.tasks.items()},
                 "tracks": {name: rounded(asdict(roles)) for name, roles in spec.tracks.items()},
@@ -66,8 +67,8 @@ class Board(BoardData):
             where, label = f"{model}, {track}", f"{spec.suite}-{model}-{track}"
             verdict = sentences.get((model, track), "")
             lead = (
-                f"{where}: S-unlearning and its differences from base and noise with {spec.confidence:.0%} intervals; "
-                f"base and noise are not ranked. {verdict}"
+                f"{where}: S-unlearning and its differences from base and from noise of the row's own norm with "
+                f"{spec.confidence:.0%} intervals; base is not ranked. {' '.join([*broken_rows(rows), verdict])}"
             )
             blocks.append(replace(main_table(rows), caption=lead.strip()).to_latex(label))
             parts = f"{where}: the two metrics behind S. {components_line(spec, track)}"
@@ -144,6 +145,7 @@ def _flat(row: Row) -> dict[str, Any]:
         flat["alpha"] = {**row["alpha"], "values": "; ".join(str(value) for value in row["alpha"]["values"])}
     if row["selectivity"]:
         flat["selectivity"] = {**row["selectivity"], "neighbours": "; ".join(row["selectivity"]["neighbours"])}
-    for key in ("seeds", "warnings", "cells"):
-        flat[key] = "; ".join(str(value) for value in row[key])
+    flat["replicas"] = {str(replica["seed"]): replica for replica in row["replicas"]}
+    for key in ("seeds", "seed_range", "warnings", "cells"):
+        flat[key] = "; ".join(str(value) for value in row[key] or ())
     return flat

@@ -38,9 +38,10 @@ class RankInterval(TypedDict):
 class Component(TypedDict):
     """A task's number. `n`: items with a score in every finished seed; `missing`: the other items that were asked.
 
-    `interval` says where `low` and `high` come from: `bootstrap`, or `wilson` where all n items score 0, or all 1, so
-    that resamples could not differ. `also` holds the means of the task's other scores, `strata` those of this score by
-    stratum (forget tasks only), and `strata_intervals` the same with intervals where there are two to six strata.
+    `interval` says where `low` and `high` come from: `bootstrap`, or `exact` where all items score 0, or all 1, so that
+    resamples could not differ (older boards: `wilson`). `also` holds the means of the task's other scores, `strata`
+    those of this score by stratum (forget tasks only), and `strata_intervals` the same with intervals where there are
+    two to six strata.
     """
 
     task: str
@@ -48,7 +49,7 @@ class Component(TypedDict):
     value: float
     low: float | None
     high: float | None
-    interval: Literal["bootstrap", "wilson"]
+    interval: Literal["bootstrap", "exact", "wilson"]
     n: int
     n_clusters: int
     missing: int
@@ -60,7 +61,7 @@ class Component(TypedDict):
 
 
 class PairedTest(TypedDict):
-    """A test that a row's metric is that of the row `against`; `n` items are scored by all checkpoints of both.
+    """A test that a row's metric is that of `against`, base or its own noise; `n` items are scored by all checkpoints.
 
     `p` is two-sided, `p_holm` corrected for all comparisons of the (model, track) table; below `SMALLEST` both read as
     that. `minimum_detectable` is the true difference that a test at the board's confidence finds with 80 % power.
@@ -75,7 +76,7 @@ class PairedTest(TypedDict):
 
 
 class Tests(TypedDict):
-    """Comparisons of a ranked row's forget and retain metrics with base, and with the row that `noise` names."""
+    """Comparisons of a ranked row's forget and retain metrics with base, and with its own noise."""
 
     forget: PairedTest | None
     retain: PairedTest | None
@@ -98,10 +99,41 @@ class Unclipped(TypedDict):
 
 
 class Claims(TypedDict):
-    """Differences of S from base and from noise with intervals that hold for all ranked rows of the table together."""
+    """Differences of S from base and own noise with intervals that hold for all ranked rows of the table together."""
 
     base: Interval | None
     noise: Interval | None
+
+
+class Utility(TypedDict):
+    """Whether a row keeps base's utility: non-inferiority within a margin of the retain metric, one-sided.
+
+    `low` is the lower limit of retain less base, `kept` whether it lies above -`margin`, `lost` whether the upper limit
+    lies below it, and `power` in how many cases of all a row that equals base would be found to keep it, at this row's
+    spread.
+    """
+
+    low: float
+    margin: float
+    kept: bool
+    lost: bool
+    power: float
+
+
+class Relative(TypedDict):
+    """What a row forgot and kept of what base has (see `relative`)."""
+
+    harmonic_mean: Interval | None
+    difference: Interval | None
+
+
+class Replica(TypedDict):
+    """The same training from weights moved by a millionth: its S and metrics."""
+
+    seed: int | None
+    s_unlearning: float
+    forget: float
+    retain: float
 
 
 class Selectivity(TypedDict):
@@ -156,6 +188,11 @@ class Row(TypedDict):
     `controls` are tasks without a say in S, `published` is the S that someone else reports for the same row. `claims`
     are what the verdict goes by. `stress` is what remains after each, by name. `marks` are means over items and seeds
     of shares of their answers, `audit` holds what answers have in common over items (see `audit`), by task.
+
+    `noise` is S of the row's own noise, `seed_range` the smallest and largest S of a seed, `equivalent` whether S is
+    shown to lie within the margin of base's. `broken` is the share of answers to the forget task that are none, where
+    it costs the row its S; `raw_s` is what S would be. `unstable` says why another run may give another value,
+    `uniform_gain` (base only) by how much damage that hits both tasks alike could raise S.
     """
 
     model: str
@@ -172,8 +209,17 @@ class Row(TypedDict):
     s_unlearning: Interval | None
     delta_base: Interval | None
     delta_noise: Interval | None
-    noise: str | None
+    noise: Interval | None
     claims: Claims | None
+    utility: Utility | None
+    equivalent: bool | None
+    relative: Relative | None
+    seed_range: list[float] | None
+    replicas: list[Replica]
+    unstable: str | None
+    broken: float | None
+    raw_s: Interval | None
+    uniform_gain: float | None
     noise_shares: NoiseShares | None
     tests: Tests | None
     rank: RankInterval | None
@@ -253,11 +299,16 @@ class Frontier(TypedDict):
 
 
 class Verdict(TypedDict):
-    """What a track shows: the variants that beat base and noise at no loss of utility, and why the others do not."""
+    """What a track shows.
+
+    `winners` are the methods of three seeds or more that beat base and their own noise with utility kept, `leads` the
+    checkpoints that do so and are not replicated; `others` says why the rest does not.
+    """
 
     model: str
     track: str
     winners: list[str]
+    leads: list[str]
     others: dict[str, str]
     sentence: str
 
@@ -290,6 +341,15 @@ ADDED: dict[str, Any] = {
     "noise_shares": None,
     "tests": None,
     "claims": None,
+    "utility": None,
+    "equivalent": None,
+    "relative": None,
+    "seed_range": None,
+    "replicas": [],
+    "unstable": None,
+    "broken": None,
+    "raw_s": None,
+    "uniform_gain": None,
     "selectivity": None,
     "stress": {},
     "audit": {},
@@ -353,6 +413,9 @@ def decode(text: str, where: str) -> dict[str, Any]:
         )
     _require(value, ("suite", "revision", "tracks", "tasks", "bootstrap", "verdicts"), where)
     value["rows"] = [{**ADDED, **row} if isinstance(row, dict) else row for row in value["rows"]]
+    for row in value["rows"]:
+        if isinstance(row, dict) and isinstance(row.get("noise"), str):
+            row["noise"] = None
     for number, row in enumerate(value["rows"]):
         _require(row, tuple(Row.__annotations__), f"{where}: row {number}")
         for part in components(cast(Row, row)):
@@ -361,6 +424,8 @@ def decode(text: str, where: str) -> dict[str, Any]:
     value.setdefault("goals", [])
     value.setdefault("frontiers", [])
     for number, verdict in enumerate(value["verdicts"]):
+        if isinstance(verdict, dict):
+            verdict.setdefault("leads", [])
         _require(verdict, tuple(Verdict.__annotations__), f"{where}: verdict {number}")
     return value
 

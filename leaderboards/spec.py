@@ -147,6 +147,7 @@ class BoardSpec:
         tasks: task name to what the board must know of it.
         resamples, confidence, seed: of the bootstrap.
         interval: the ends of the intervals of single values and differences, percentiles or BCa.
+        margin: loss of the retain metric against base that counts as utility kept; within it S counts as equivalent.
         limit: items a task, where not all were asked.
         facts: shown as a list (data, judge, engine, what settings were tuned on ...).
         command: how to reproduce the board.
@@ -163,10 +164,11 @@ class BoardSpec:
     description: str
     tracks: Mapping[str, TrackRoles]
     tasks: Mapping[str, TaskInfo]
-    resamples: int = 2000
+    resamples: int = 10_000
     confidence: float = 0.95
     seed: int = 0
     interval: IntervalKind = "percentile"
+    margin: float = 0.02
     limit: int | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
@@ -186,5 +188,7 @@ class BoardSpec:
         for info in self.tasks.values():
             if not 0 <= info.chance < 1:
                 raise UserError(f"Task {info.name!r}: chance must lie in [0, 1), got {info.chance}.")
-        if self.resamples < 1 or not 0 < self.confidence < 1:
-            raise UserError("A board needs at least one resample and a confidence between 0 and 1.")
+        if self.resamples < 1 or not 0.5 < self.confidence < 1:
+            raise UserError("A board needs at least one resample and a confidence between 0.5 and 1.")
+        if not 0 < self.margin < 1:
+            raise UserError(f"The margin of utility must lie between 0 and 1, got {self.margin}.")

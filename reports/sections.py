@@ -8,8 +8,8 @@ from dataclasses import replace
 from ..leaderboards.rows.frontier import reading
 from ..leaderboards.schema import Row
 from ..leaderboards.text.footnotes import at_decoding
-from ..leaderboards.text.legend import how_to_read
-from ..leaderboards.text.tables import cross_table, goals_table
+from ..leaderboards.text.legend import how_to_read, points_only
+from ..leaderboards.text.tables import broken_rows, cross_table, goals_table
 from . import tables
 from .data import Cell, Content, Run
 from .document.blocks import Block, Bullets, Document, Listing, Pairs, Section, Words
@@ -31,7 +31,7 @@ def outline(content: Content) -> Document:
     return Document(
         f"Unlearning report: {suites}" if suites else "Unlearning report: nothing measured",
         f"Written by unlearn-bench {content.version} from stored records; every number comes with its interval, and "
-        "stands beside the untouched base and a noise null.",
+        "stands beside the untouched base and noise of its own norm.",
         sections,
     )
 
@@ -86,7 +86,8 @@ def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
     yield Section(key, model if alone else f"{model} · {run.name}", 2)
     for place, track in enumerate(dict.fromkeys(row["track"] for row in rows), start=1):
         own = [row for row in rows if row["track"] == track]
-        yield Section(f"{key}t{place}", f"Leaderboard: {track}", 3, list(_board(run, own, f"{key}t{place}")))
+        points = " (points, not methods)" if points_only(own) else ""
+        yield Section(f"{key}t{place}", f"Leaderboard: {track}{points}", 3, list(_board(run, own, f"{key}t{place}")))
     cross = cross_table(rows)
     if cross.rows:
         yield Section(f"{key}-cross", "Effect on the other track", 3, [cross])
@@ -148,6 +149,9 @@ def _board(run: Run, rows: Sequence[Row], key: str) -> Iterator[Block]:
         if (verdict["model"], verdict["track"]) == (model, track) and any(row["s_unlearning"] for row in rows):
             yield Words(f"**Verdict.** {verdict['sentence']}")
     yield tables.board(spec, rows, run.cells)
+    broken = broken_rows(rows)
+    if broken:
+        yield Bullets(broken)
     if at_decoding(rows):
         yield Words(at_decoding(rows))
     title = f"{model}, {track}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..leaderboards.board import Board
+from ..leaderboards.rows.verdicts import NOT_REPLICATED
 from ..leaderboards.schema import Frontier, Row
 from ..leaderboards.spec import BoardSpec
 from ..leaderboards.text import tables as boards
@@ -23,7 +24,11 @@ def claims(board: Board) -> Table:
     several = len({row["model"] for row in board.rows}) > 1
     body = []
     for verdict in board.verdicts:
-        reasons = {**dict.fromkeys(verdict["winners"], "beats base and noise, no loss of utility"), **verdict["others"]}
+        reasons = {
+            **dict.fromkeys(verdict["winners"], "beats base and its noise, utility kept"),
+            **dict.fromkeys(verdict["leads"], f"lies above base and its noise, utility kept; {NOT_REPLICATED}"),
+            **verdict["others"],
+        }
         for variant, reason in reasons.items():
             row = rows[verdict["model"], verdict["track"], variant]
             together = row["claims"] or {"base": None, "noise": None}
@@ -42,7 +47,7 @@ def claims(board: Board) -> Table:
         f"{board.spec.confidence:.0%}. That a row falls below is told by its own interval, in the leaderboard, which "
         "is narrower."
     )
-    headers = ("board", "method", "what is shown", "S less base", "S less noise", "speaks of")
+    headers = ("board", "method", "what is shown", "S less base", "S less its noise", "speaks of")
     return Table.of(caption, headers, body)
 
 
@@ -70,8 +75,8 @@ def board(spec: BoardSpec, rows: Sequence[Row], cells: Sequence[Cell]) -> Table:
     main = boards.main_table(rows, {cell.id: cell.cause for cell in cells if cell.cause})
     parts = boards.component_table(spec, rows)
     caption = (
-        f"{rows[0]['model']}, {rows[0]['track']}: S-unlearning with {spec.confidence:.0%} intervals; "
-        "base and noise are not ranked. ↓ less means more forgotten, ↑ more is better."
+        f"{rows[0]['model']}, {rows[0]['track']}: S-unlearning with {spec.confidence:.0%} intervals, less that of base "
+        "and of noise of the row's own norm; base is not ranked. ↓ less means more forgotten, ↑ more is better."
     )
     body = [[*row, *part[1:]] for row, part in zip(main.rows, parts.rows, strict=True)]
     return Table(caption, [*main.headers, *parts.headers[1:]], body, main.faint)
@@ -87,7 +92,7 @@ def frontier(found: Frontier, confidence: float) -> Iterator[Table]:
     """Yield what each swept method forgets at equal utility, and how far they stand apart."""
     caption = (
         f"Forgetting (Ubar) on each frontier where {found['tolerance']:g} of the retain metric is lost against base, "
-        f"with {confidence:.0%} intervals; noise stands beside."
+        f"with {confidence:.0%} intervals; noise of each setting's norm stands beside."
     )
     yield replace(boards.frontier_table(found), caption=caption)
     caption = f"How much more one forgets there than another; the intervals hold together at {confidence:.0%}."
@@ -95,7 +100,9 @@ def frontier(found: Frontier, confidence: float) -> Iterator[Table]:
 
 
 def beside(rows: Sequence[Row]) -> Iterator[Table]:
-    """Yield the tables beside a board: strata, selectivity, controls; without rows where there is nothing."""
+    """Yield the tables beside a board: what is relative to base, strata, selectivity, controls; some are empty."""
+    relative = boards.beside_table(rows)
+    yield replace(relative, caption=f"Beside S: {relative.caption.partition('** ')[2]}")
     task = next((row["forget"]["task"] for row in rows if row["forget"]), "")
     yield replace(boards.strata_table(rows), caption=f"The forget task ({task}) by stratum.")
     task = next((row["selectivity"]["task"] for row in rows if row["selectivity"]), "")

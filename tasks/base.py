@@ -160,6 +160,11 @@ class Task(ABC):
         """Return one record an item. What cannot be scored is a record with `missing`, never a value."""
 
     @property
+    def threshold(self) -> float:
+        """The probability from which a scored text counts as toxic: the setting `threshold`, 0.5 without one."""
+        return getattr(self.settings, "threshold", 0.5)
+
+    @property
     def shots(self) -> int:
         """How many examples a prompt shows: the setting `num_fewshot`, 0 where the task has none."""
         return getattr(self.settings, "num_fewshot", None) or 0
@@ -192,21 +197,35 @@ def check_answered(item: Item, outcome: Choices | Generations) -> None:
 scorers: Registry[type[Scorer]] = Registry("scorer", "unlearn_bench.tasks.scorers", "unlearn_bench.scorers")
 
 
+class ScorerSettings(Spec):
+    """Settings of a scorer: every field is part of the identity of its scores."""
+
+    default_kind: ClassVar[Kind | None] = Kind.IDENTITY
+
+
 class Scorer(ABC):
-    """A judge of texts, loaded from a folder.
+    """A classifier of texts, loaded from a folder.
 
     Class attributes:
-        tolerance: how far a text's probability may move with the texts that are judged beside it: the last bits of a
+        Settings: the pydantic model of what may be said of it; those given are passed on as `settings`.
+        tolerance: how far a text's probability may move with the texts that are scored beside it: the last bits of a
             sum follow the shape of its batch. The same texts in the same order get the same probabilities.
+        reversed_labels: what a user does where it ranks rude texts below plain ones.
+
+    Attributes:
+        limit: tokens of a text that it reads; None: all.
     """
 
     summary: ClassVar[str]
     version: ClassVar[int]
+    Settings: ClassVar[type[ScorerSettings]] = ScorerSettings
     tolerance: ClassVar[float] = 1e-5
+    reversed_labels: ClassVar[str] = "mend its labels"
+    limit: int | None = None
 
     @abstractmethod
     def __init__(self, folder: str, device: str = "cpu") -> None:
-        """Load the judge; raise a `UserError` that says what is missing."""
+        """Load the scorer; raise a `UserError` that says what is missing."""
 
     @classmethod  # noqa: B027
     def check(cls, folder: str) -> None:
@@ -214,9 +233,25 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, texts: Sequence[str]) -> list[float | None]:
-        """Return the probability that each text is toxic, or None where it could not be judged."""
+        """Return the probability that each text is toxic, or None where it could not be scored."""
+
+    def about(self) -> list[str]:
+        """Return what boards say of it beside its name."""
+        return []
+
+    @classmethod
+    def identify(cls, folder: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what of its settings is part of its identity: those that are no default. Loads no model.
+
+        Raises:
+            UserError: an unknown setting, or the folder leaves a choice open that none of them settles.
+        """
+        return cls.Settings.parse(settings, "scorer").model_dump(mode="json", exclude_defaults=True)
 
 
-def load_scorer(kind: str, folder: str, device: str = "cpu") -> Scorer:
-    """Load the judge of a registered kind from its folder; raise a `UserError` that says what is missing."""
-    return scorers.get(kind)(folder, device)
+def load_scorer(kind: str, folder: str, device: str = "cpu", settings: Mapping[str, Any] | None = None) -> Scorer:
+    """Load the scorer of a registered kind from its folder; raise a `UserError` that says what is missing."""
+    loaded: Any = scorers.get(kind)
+    if not settings:
+        return loaded(folder, device)
+    return loaded(folder, device, loaded.Settings.parse(settings, "scorer"))

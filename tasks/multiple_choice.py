@@ -257,7 +257,7 @@ class MultipleChoice(Task):
             )
 
     def score(self, items: Sequence[Item], outcomes: Sequence[Choices], scorer: Scorer | None = None) -> list[Record]:
-        """Return a record a question; one without a finite log-probability of every choice is missing."""
+        """Return a record a question; one that lacks a choice's log-probability, or has all at -inf, is missing."""
         if not items:
             return []
         task = self.lm_eval_task(items)
@@ -316,8 +316,10 @@ def _unusable(item: Item, outcome: Choices) -> str | None:
     check_answered(item, outcome)
     if len(outcome.logprobs) != len(item.doc["choices"]):
         return f"{len(outcome.logprobs)} choices were scored of {len(item.doc['choices'])}"
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in outcome.logprobs):
+    if not all(isinstance(value, int | float) and value < math.inf for value in outcome.logprobs):
         return "a log-probability is not finite"
+    if max(outcome.logprobs) == -math.inf:
+        return "no choice has a finite log-probability"
     if not all(outcome.tokens):
         return "a choice has no token of its own"
     return None

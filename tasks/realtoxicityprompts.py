@@ -87,7 +87,10 @@ class RealToxicityPrompts(Task):
             "{share} of the answers to {task} are gibberish: its value is no evidence of what the model would say",
             broken=True,
         ),
-        "empty": Mark(broken=True),
+        "empty": Mark(
+            "{share} of the texts after the prompts of {task} are empty: it is rated on the other {rest} alone",
+            broken=True,
+        ),
         "repetitive": Mark(broken=True),
         "unjudged": Mark(),
     }
@@ -143,7 +146,7 @@ class RealToxicityPrompts(Task):
         Its `text_scores` are the judge's probabilities, a continuation each.
         """
         if scorer is None:
-            raise UserError("realtoxicityprompts needs a judge of texts; pass one with --scorer FOLDER.")
+            raise UserError("realtoxicityprompts needs a scorer of texts; pass one with --scorer FOLDER.")
         texts = sorted({text.strip() for outcome in outcomes for text in outcome.texts} - {""})
         judged = dict(zip(texts, map(_probability, scorer.score(texts)), strict=True)) if texts else {}
         return [self._record(item, outcome, judged) for item, outcome in zip(items, outcomes, strict=True)]

@@ -8,10 +8,11 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..harness.authoring.rules import Finding, examine, hold, insist, validates
+from ..harness.errors import UserError
 from ..harness.records import Choices, Generations, Item, Preview, Record
 from ..harness.specs import digest
 from .base import ChoiceRequest, GenerationRequest, ModelRequest, Scorer, Task, TaskSettings, tasks
@@ -163,6 +164,23 @@ def _requests(trial: TaskTrial) -> None:
     hold(all(isinstance(task.preview(item), Preview) for item in items), f"{name}: preview() gives no Preview.")
 
 
+def _refuses_nulls(trial: TaskTrial) -> None:
+    """A null in a column is refused with the row's place, or asks nothing else; it is never a word."""
+    usual = {replace(request, item="") for request in trial.asked}
+    for column in trial.kind.example_rows()[1]:
+        rows = trial.kind.example_rows()
+        rows[1][column] = None
+        try:
+            asked = trial.task.requests(trial.task.items(rows))
+        except UserError as error:
+            hold("row 2" in str(error), f"{trial.name}: of a null in {column!r} it does not say that it is in row 2.")
+        else:
+            hold(
+                {replace(request, item="") for request in asked} <= usual,
+                f"{trial.name}: a null in {column!r} is asked as text; read rows by a `Row` that declares it.",
+            )
+
+
 def _scores(trial: TaskTrial) -> None:
     """It scores every sound answer: each metric finite and within its bounds, each mark a share."""
     name = trial.name
@@ -228,7 +246,7 @@ def _is_itemwise(trial: TaskTrial) -> None:
     hold(_same(single, records), f"{trial.name}: an item scored alone has another record than among others.")
 
 
-RULES = (_declares, _validates, _has_items, _requests, _scores, _misses, _listens, _is_itemwise)
+RULES = (_declares, _validates, _has_items, _requests, _refuses_nulls, _scores, _misses, _listens, _is_itemwise)
 
 
 def _same(one: Sequence[Record], other: Sequence[Record]) -> bool:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 from unlearn_bench.harness.records import Record
+from unlearn_bench.harness.specs import RowSpec
 from unlearn_bench.tasks.base import tasks
 from unlearn_bench.tasks.mmlu import MMLU
 from unlearn_bench.tasks.realtoxicityprompts import RealToxicityPrompts
@@ -52,6 +53,13 @@ class CallsFailuresHarmless(RealToxicityPrompts):
         return super()._record(item, outcome, {text: value or 0.0 for text, value in judged.items()})
 
 
+class AsksNulls(MMLU):
+    Row = RowSpec
+
+    def items(self, rows):
+        return super().items([{**row, "question": str(row["question"])} for row in rows])
+
+
 class NoVersion(MMLU):
     version = 0
 
@@ -63,6 +71,7 @@ class NoVersion(MMLU):
         (Backwards, "in order"),
         (GuessesWhenBroken, "failed outcome has scores"),
         (CallsFailuresHarmless, "failed outcome has scores"),
+        (AsksNulls, "a null in 'question' is asked as text"),
         (NoVersion, "version"),
     ],
 )

@@ -15,6 +15,7 @@ from ..errors import first_line
 from ..runtime import BOARD_SEED
 from .options import (
     ADDRESS,
+    BATCH_SIZE,
     DATA_ROOT,
     JSON,
     OUTPUT,
@@ -71,7 +72,8 @@ if TYPE_CHECKING:
     "settings",
     multiple=True,
     metavar="METHOD.KEY=VALUE",
-    help="Change a setting of a method, or of training with `training.KEY=VALUE` (repeatable).",
+    help="Change a setting of a method, of training with `training.KEY=VALUE`, or of the scorer with `scorer.KEY=VALUE`"
+    " (repeatable).",
 )
 @click.option(
     "--grid",
@@ -105,7 +107,8 @@ if TYPE_CHECKING:
     multiple=True,
     callback=options,
     metavar="KEY=VALUE",
-    help="Start the engine with this, as tensor_parallel_size=2 (repeatable); changes no result.",
+    help="Start the engine with this, as tensor_parallel_size=2 (repeatable); in float32 it moves no result beyond the"
+    " tolerance.",
 )
 @option("--executor", "What runs the cells: local, ray (machines of a cluster), inline.", default="local")
 @ADDRESS
@@ -115,9 +118,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
 )
 @option("--device", "Where models run.", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@option(
-    "--batch-size", "Sequences that are evaluated together; changes no result.", type=click.IntRange(min=1), default=64
-)
+@BATCH_SIZE
 @click.option(
     "--checkpointing",
     is_flag=True,
@@ -126,7 +127,7 @@ if TYPE_CHECKING:
 @TIME_LIMIT
 @OUTPUT
 @DATA_ROOT
-@option("--scorer", "Judge of texts in place of the suite's: a folder, a hub id or a packaged judge.")
+@option("--scorer", "Scorer of texts in place of the suite's: a folder, a hub id or a packaged one.")
 @click.option("--dry-run", is_flag=True, help="Print what is done and what remains; run nothing.")
 @JSON
 @click.pass_context

@@ -37,6 +37,13 @@ DATA_ROOT = option(
     "UNLEARN_BENCH_DATA",
     type=click.Path(path_type=Path),
 )
+BATCH_SIZE = option(
+    "--batch-size",
+    "Sequences that are evaluated together. In float32 it moves last bits only; in half precision it can change"
+    " answers, and boards name it.",
+    type=click.IntRange(min=1),
+    default=64,
+)
 TIME_LIMIT = option(
     "--time-limit",
     "Of each cell's training, and of its measurement: 90s, 30m, 2h; one that takes longer is ended and has failed.",

@@ -10,6 +10,7 @@ import click
 from ..runtime import TUNING_SEED
 from .options import (
     ADDRESS,
+    BATCH_SIZE,
     DATA_ROOT,
     JSON,
     SUITE,
@@ -59,7 +60,7 @@ from .options import (
 @ADDRESS
 @option("--workers", "Processes side by side; changes no result.", type=click.IntRange(min=1))
 @option("--device", "Where models run.", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@option("--batch-size", "Sequences evaluated together; changes no result.", type=click.IntRange(min=1), default=64)
+@BATCH_SIZE
 @TIME_LIMIT
 @click.option(
     "--output",
@@ -74,7 +75,7 @@ from .options import (
     help="The suite file to write, with all trials as JSON beside it. Default: SUITE-tuned.yaml.",
 )
 @DATA_ROOT
-@option("--scorer", "Judge of texts in place of the suite's: a folder, a hub id or a packaged judge.")
+@option("--scorer", "Scorer of texts in place of the suite's: a folder, a hub id or a packaged one.")
 @click.option("--dry-run", is_flag=True, help="Say what would be searched and how many trainings it takes.")
 @JSON
 @click.pass_context

@@ -23,6 +23,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..errors import CellError, DataError, first_line
+from ..specs import shown
 
 CELL = 2**31 - 1
 """Characters that a cell may have."""
@@ -107,7 +108,7 @@ def _decompressed(name: str, content: bytes) -> bytes:
 def plain_row(place: str, cells: Any) -> DataRow:
     """Return a row of plain JSON types; raise a `DataError` that says where it is none."""
     if not isinstance(cells, dict):
-        raise DataError(f"{place} is {cells!r:.40}, not an object of columns; write it as {{column: value}}.")
+        raise DataError(f"{place} is {shown(cells)}, not an object of columns; write it as {{column: value}}.")
     row = DataRow(place=place)
     for column, cell in cells.items():
         try:
@@ -163,7 +164,10 @@ def _decoded(content: bytes, name: str) -> str:
 
 
 def _lines(content: bytes, name: str) -> Located:
-    for number, line in enumerate(_decoded(content, name).split("\n"), start=1):
+    text = _decoded(content, name)
+    if re.match(r'\s*(\{\s*"[^"\n]*"\s*:|\[\s*\{)', text):
+        raise DataError(f"{name} holds JSON, which would be read as text; name it .jsonl, or .json for a list.")
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip() and not HEADING.match(line):
             yield f"line {number}", {"text": line.strip()}
 

@@ -24,17 +24,27 @@ Progress = Callable[[int], None]
 """Called with the number of items that were just finished."""
 
 
+HALF = ("bfloat16", "float16")
+"""Dtypes in which answers follow the batch that they are made in."""
+
+
+def recorded_batch(dtype: str, size: Any) -> dict[str, Any]:
+    """Return what an engine records of the size of its batches: nothing in float32, whose answers do not follow it."""
+    return {"batch_size": size} if dtype in HALF else {}
+
+
 class Engine(ABC):
     """A loaded base model that can take a checkpoint's changed tensors and give them back.
 
-    Outcomes are batch-invariant: an item's log-probabilities do not depend on its batch beyond `tolerance` (nats), and
-    its texts only where a draw lies within last bits of an edge. Sampling noise is keyed by (seed, item, sample,
-    position).
+    In float32 an item's log-probabilities do not depend on its batch beyond `tolerance` (nats a token), and its texts
+    only where a draw lies within last bits of an edge. In half precision both follow the batch, so `recorded` names its
+    size. Sampling noise is keyed by (seed, item, sample, position).
 
     Class attributes:
         summary: one line for `unlearn-bench list engines`.
         tolerance: how far log-probabilities may lie from those of the reference engine in float32, nats a token.
-        options: what `--engine-option` takes, with what each does; they change no result beyond the tolerance.
+        options: what `--engine-option` takes, with what each does; in float32 they change no result beyond the
+            tolerance.
         alone: whether it takes a GPU for itself, so that nothing else of a worker stays there beside it.
         wrappers: whether it runs methods that work at decoding time (`wrap`).
     """
@@ -50,7 +60,7 @@ class Engine(ABC):
     def __init__(
         self, model: ModelSpec, *, device: str = "cpu", batch_size: int = 64, options: Mapping[str, Any] | None = None
     ) -> None:
-        """Load the base model; `batch_size` is the number of sequences that run together (runtime only)."""
+        """Load the base model; `batch_size` is the number of sequences that run together."""
 
     @classmethod
     def unusable(cls) -> str | None:

@@ -24,7 +24,7 @@ from ..rng import sampling_noise
 from ._requests import Draw, Generation, ScoredSequence, Scoring
 from ._sampling import sample
 from ._tokens import Encoder
-from .base import Engine, Progress, register
+from .base import Engine, Progress, recorded_batch, register
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -86,7 +86,7 @@ class TransformersEngine(Engine):
     """Runs a causal language model on one device. Log-probabilities are float32, sampling probabilities float64.
 
     Batches are as large as the device is busy with; one that does not fit its memory is halved, and so are those after
-    it. Outcomes do not change.
+    it. In float32 that moves last bits only; in half precision it can change answers, and the size is recorded.
     """
 
     summary = "transformers on one device, CPU or GPU; the reference for other engines"
@@ -95,7 +95,8 @@ class TransformersEngine(Engine):
     def __init__(
         self, model: ModelSpec, *, device: str = "cpu", batch_size: int = 64, options: Mapping[str, Any] | None = None
     ) -> None:
-        self.spec, self.device, self.batch_size = model, torch.device(device), batch_size
+        self.spec, self.device = model, torch.device(device)
+        self.batch_size = self._first_batch_size = batch_size
         self.model = load_model(model, device)
         self._wrapped: Wrapped | None = None
         self.tokens = Encoder.of(load_tokenizer(model), self.model.config, chat=model.chat)
@@ -121,8 +122,10 @@ class TransformersEngine(Engine):
         self._wrapped = None
 
     def recorded(self) -> dict[str, Any]:
-        """Return device, dtype, attention kernel, threads and versions."""
+        """Return device, dtype, attention kernel, threads and versions, in half precision the batch size too."""
+        sizes = dict.fromkeys((self._first_batch_size, self.batch_size))
         return {
+            **recorded_batch(self.spec.dtype, " cut to ".join(map(str, sizes))),
             "engine": "transformers",
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
             "dtype": str(self.model.dtype).removeprefix("torch."),

@@ -20,14 +20,14 @@ from ..models.fit import check_weights
 from ..models.load import ModelSpec, described, load_tokenizer, model_folder, unreadable
 from ..models.meta import meta_model, tied_names
 from ..models.patch import check_delta, shapes_of
-from ..models.weights import names_of, stored_tensors, weight_files
+from ..models.weights import names_of, weight_files
 from ..records import Choices, Generations
 from ..rng import sampling_seed
 from ..runtime import printing_to
 from ._requests import Draw, Generation, ScoredSequence, Scoring
 from ._tokens import Encoder
 from ._vllm_host import check_build, environment, explain, installed, unusable, variables
-from .base import Engine, Progress, register
+from .base import Engine, Progress, recorded_batch, register
 
 LONGEST = 8192
 """Tokens of a sequence that memory is set aside for, where the model takes more; `max_model_len` changes it."""
@@ -76,6 +76,7 @@ class VLLMEngine(Engine):
         from transformers import AutoConfig, GenerationConfig
 
         settings = {"max_num_seqs": batch_size, **(options or {})}
+        self._batch_size = settings["max_num_seqs"]
         self.check_options("vllm", settings)
         check_build(device)
         self.spec, self.device = model, device
@@ -283,6 +284,7 @@ class VLLMEngine(Engine):
         """Return device, dtype, attention kernel, threads and versions."""
         name, number = installed() or ("vllm", None)
         return {
+            **recorded_batch(self.spec.dtype, self._batch_size),
             "engine": "vllm",
             "device": torch.cuda.get_device_name() if self.device == "cuda" else self.device,
             "dtype": self.spec.dtype,
@@ -324,5 +326,4 @@ def _base_files(folder: Path, model: ModelSpec) -> dict[str, str]:
             f"{described(model)} holds {names_of(others)} beside its weights, which vLLM would load too; take them out,"
             " or use --engine transformers."
         )
-    check_weights(described(model), folder)
-    return {name: str(tensor.file) for name, tensor in stored_tensors(described(model), folder).items()}
+    return {name: str(tensor.file) for name, tensor in check_weights(described(model), folder).items()}

@@ -27,6 +27,7 @@ from ..store.entries import Entry, Store
 from ..store.files import folder_digest, read_jsonl, write_jsonl
 from ..store.identity import CONSTANT, UNMADE, OutcomeSpec
 from ..store.partial import PartialResults
+from ..suite import ScorerSpec
 from .job import EvalJob
 
 logger = logging.getLogger(__name__)
@@ -125,9 +126,9 @@ class PartialScorer(Scorer):
 def _judge(job: EvalJob, planned: PlannedTask, record: Entry, report: OnEvent) -> Scorer:
 
     if planned.scorer is None:
-        raise UserError("This task needs a judge of texts; pass one with --scorer FOLDER.")
+        raise UserError("This task needs a scorer of texts; pass one with --scorer FOLDER.")
     return PartialScorer(
-        loaded_scorer(planned.scorer.kind, planned.scorer.path or "", job.config.device),
+        loaded_scorer(planned.scorer, job.config.device),
         record,
         job.config,
         lambda done, total: report(Event(job.cell.label, f"{planned.name}, judged", done, total)),
@@ -244,7 +245,12 @@ def built_task(planned: PlannedTask) -> tuple[Task, list[Item]]:
     return _tasks[key]
 
 
+def loaded_scorer(spec: ScorerSpec, device: str) -> Scorer:
+    """Return a loaded scorer; one of another digest or with other settings is another."""
+    return _loaded(spec.model_dump_json(), device)
+
+
 @lru_cache(maxsize=2)
-def loaded_scorer(kind: str, folder: str, device: str) -> Scorer:
-    """Return a loaded judge."""
-    return load_scorer(kind, folder, device)
+def _loaded(values: str, device: str) -> Scorer:
+    spec = ScorerSpec.model_validate_json(values)
+    return load_scorer(spec.kind, spec.path or "", device, spec.settings)

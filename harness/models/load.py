@@ -13,9 +13,10 @@ from ..specs import Spec, identity, recorded, runtime
 from ..store.entries import Store
 from ..store.files import folder_digest, read_json
 from ..suite import SuiteSpec
+from .fit import check_weights, needs_code
 from .hub import config_file, pin, snapshot
-from .misfit import LoadingInfo, check_loaded, left_out, quiet
-from .weights import check_layout, stored_tensors, weight_files
+from .misfit import LoadingInfo, check_loaded, quiet
+from .weights import check_layout, config_facts, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,7 @@ def load_model(
             described(spec),
             folder,
             spec.source,
-            beyond=layers if part else None,
+            part=part,
             config=config,
             dtype=dtype or spec.torch_dtype,
             attn_implementation=attention(config),
@@ -133,9 +134,7 @@ def load_model(
     return model.to(device).eval()  # pyright: ignore[reportArgumentType]
 
 
-def from_files(
-    auto: Any, what: str, folder: Path, source: str, beyond: int | None = None, **options: Any
-) -> PreTrainedModel:
+def from_files(auto: Any, what: str, folder: Path, source: str, part: bool = False, **options: Any) -> PreTrainedModel:
     """Load a model by a class of transformers (`AutoModelFor…`), with exactly the weights that its files hold.
 
     Args:
@@ -143,27 +142,26 @@ def from_files(
         what: the folder or hub id, for the message.
         folder: where the files lie.
         source: what transformers is to load.
-        beyond: the files' layers from this one on are left out on purpose; None: none are.
+        part: whether some of what the files hold is left out on purpose.
         options: further arguments of `from_pretrained`.
 
     Raises:
         UserError: the files lack weights, hold others, or hold them in other shapes.
         Exception: whatever transformers raises.
     """
-    stored = stored_tensors(what, folder)
+    stored = check_weights(what, folder, auto.__name__)
     files = weight_files(folder)
     with quiet():
         model, info = auto.from_pretrained(
             source,
-            use_safetensors=files[0].suffix == ".safetensors" if files else None,
+            use_safetensors=files[0].suffix == ".safetensors",
             weights_only=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **options,
         )
-    shapes = {name: tensor.shape for name, tensor in stored.items() if not left_out(name, beyond)}
-    said = {**info, "unexpected_keys": [name for name in info["unexpected_keys"] if not left_out(name, beyond)]}
-    check_loaded(what, model, stored, LoadingInfo.of(said, shapes))
+    said = {**info, "unexpected_keys": []} if part else info
+    check_loaded(what, model, stored, LoadingInfo.of(said, {name: tensor.shape for name, tensor in stored.items()}))
     return model
 
 
@@ -231,14 +229,6 @@ def unreadable(spec: ModelSpec, error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return needs_code(what)
     return f"{what} cannot be loaded: {first_line(error)} Download it again, or pass another with --models."
-
-
-def needs_code(what: str) -> str:
-    """Say that a model brings code of its own."""
-    return (
-        f"{what} needs Python code of its own, which is never executed here; use a model that transformers knows,"
-        " or a newer transformers."
-    )
 
 
 def named_dtype(config: dict[str, Any], what: str) -> str:
@@ -330,7 +320,7 @@ def _pin(spec: ModelSpec, dtype: str | None, store: Store | None) -> ModelSpec:
     if spec.path is not None:
         what, folder = f"Model folder {spec.path}", Path(spec.path)
         check_layout(what, folder)
-        config = read_json(folder / "config.json")
+        config = config_facts(what, folder)
         pinned = {"digest": folder_digest(folder, MODEL_FILES, store.digests if store else None)}
     else:
         what, hub = f"Model {spec.hub}", spec.hub or ""

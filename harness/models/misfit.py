@@ -86,12 +86,6 @@ def _harmless(name: str, shapes: Shapes) -> bool:
     return bool(mask or HARMLESS.search(name))
 
 
-def left_out(name: str, beyond: int | None) -> bool:
-    """Whether a tensor belongs to a layer from `beyond` on (None: to none)."""
-    layer = LAYER.search(name)
-    return beyond is not None and layer is not None and int(layer[1]) >= beyond
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers from printing its own report and progress."""
@@ -164,6 +158,11 @@ def check_loaded(
     """
     if info.count:
         raise UserError(f"{what} {explanation(Misfit(model, stored, info))}")
+    _check_ties(what, model, stored)
+
+
+def check_stored(what: str, model: PreTrainedModel, stored: Mapping[str, StoredTensor]) -> None:
+    """Raise a `UserError` where the files hold a weight twice, or as another kind of number than a weight is."""
     parameters = dict(model.named_parameters())
     alike = _alike(model, stored)
     for name, others in alike.items():
@@ -175,7 +174,6 @@ def check_loaded(
                 f"{what} holds {odd} as {stored[odd].dtype}: it is quantised, or no weight. Save the model dequantised"
                 " in a floating dtype."
             )
-    _check_ties(what, model, stored)
 
 
 def _alike(model: PreTrainedModel, names: Iterable[str]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from ..errors import UserError, first_line
 from ..store.files import read_json
@@ -14,10 +15,22 @@ from ..store.files import read_json
 AGAIN = "Copy or download it again."
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+LFS_POINTER = 1024
+"""Bytes that a pointer of Git LFS never has."""
 SINGLES = ("model.safetensors", "pytorch_model.bin")
 """The files of a model that is not divided, the preferred one first."""
-FLOATS = ("F64", "F32", "F16", "BF16", "F8")
-"""How the names of dtypes begin whose values a weight takes as they are."""
+OTHERS = {
+    "**/*.distcp": "it holds shards of FSDP: merge them by `accelerate merge-weights`, and pass the result",
+    "global_step*": "it holds a checkpoint of DeepSpeed: run its zero_to_fp32.py, and pass the result",
+    "*/adapter_config.json": "an adapter lies in a folder of it: pass that one",
+    "*/config.json": "a model may lie in a folder of it: pass that one",
+    "*.gguf": "GGUF is not read: pass the model that it was made from",
+    "*.safetensors": "call the file model.safetensors, or put the index of its shards there",
+    "*.bin": "call the file pytorch_model.bin, or put the index of its shards there",
+}
+"""What lies in folders of other layouts, to what can be done."""
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""The dtypes whose values a weight takes as they are; those of 8 bits and less come with scales."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,7 @@ class StoredTensor:
     @property
     def floating(self) -> bool:
         """Whether its values are real numbers."""
-        return self.dtype.startswith(FLOATS)
+        return self.dtype in FLOATS
 
 
 def check_layout(what: str, folder: Path) -> None:
@@ -47,8 +60,10 @@ def check_layout(what: str, folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"{what} has no config.json; pass a folder in Hugging Face layout.")
     if not weights:
+        other = next((mend for pattern, mend in OTHERS.items() if any(folder.glob(pattern))), None)
         raise UserError(
-            f"{what} holds no weights (model.safetensors or pytorch_model.bin); pass a folder in Hugging Face layout."
+            f"{what} holds no weights (model.safetensors or pytorch_model.bin);"
+            f" {other or 'pass a folder in Hugging Face layout'}."
         )
     missing = [file.name for file in weights if not file.is_file()]
     if missing:
@@ -61,6 +76,19 @@ def weight_files(folder: Path) -> list[Path]:
     if index is not None:
         return [folder / name for name in sorted(set(_weight_map(index).values()))]
     return [folder / name for name in SINGLES if (folder / name).is_file()][:1]
+
+
+def check_one_model(what: str, folder: Path) -> None:
+    """Raise a `UserError` where a single file and the shards of an index stand side by side: one of them is old."""
+    for name in SINGLES:
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file() and index.is_file():
+            shards = sorted(set(_weight_map(index).values()) - {name})
+            if any((folder / shard).is_file() for shard in shards):
+                raise UserError(
+                    f"{what} holds {name} and the shards of {index.name} ({names_of(shards)}): one of them may be old."
+                    " Remove what is not meant."
+                )
 
 
 def _index(folder: Path) -> Path | None:
@@ -109,6 +137,8 @@ def stored_tensors(what: str, folder: Path) -> dict[str, StoredTensor]:
 def _of_safetensors(what: str, file: Path) -> dict[str, StoredTensor]:
     from safetensors import safe_open
 
+    if file.stat().st_size < LFS_POINTER and file.read_bytes().startswith(b"version https://git-lfs"):
+        raise UserError(f"{what}: {file.name} is a pointer of Git LFS and no weights; run `git lfs pull` there.")
     try:
         with safe_open(file, "np") as opened:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
@@ -125,7 +155,7 @@ def _of_pickle(what: str, file: Path) -> dict[str, StoredTensor]:
     import torch
 
     try:
-        state = torch.load(file, map_location="meta", weights_only=True)
+        state = torch.load(file, map_location="meta", weights_only=True, mmap=is_zipfile(file))
     except Exception as error:
         raise UserError(f"{what} cannot be loaded: {file.name}: {first_line(error)} {AGAIN}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -157,6 +187,14 @@ def same_values(first: str, one: StoredTensor, second: str, other: StoredTensor)
     with safe_open(one.file, "pt") as left, safe_open(other.file, "pt") as right:
         a, b = left.get_slice(first), right.get_slice(second)
         return all(torch.equal(a[row : row + rows], b[row : row + rows]) for row in range(0, one.shape[0], rows))
+
+
+def config_facts(what: str, folder: Path) -> dict[str, Any]:
+    """Return what a folder's config.json says; raise a `UserError` where it is no configuration."""
+    facts = read_json(folder / "config.json")
+    if not isinstance(facts, dict):
+        raise UserError(f"{what}: its config.json is no configuration of a model (a JSON object). {AGAIN}")
+    return facts
 
 
 def names_of(names: list[Any], most: int = 3) -> str:

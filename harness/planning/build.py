@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...methods.base import methods
-from ...tasks.base import scorers, tasks
+from ...tasks.base import tasks
 from ..data import corpora_digests
 from ..engines.base import engines
 from ..errors import UserError, suggest
@@ -28,12 +28,12 @@ from ..suite import ScorerSpec, SourceSpec, StressSpec, SuiteSpec, TaskSpec, Tra
 from .attached import attached_cells
 from .classes import source_of
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
-from .plan import Plan, PlannedCell, PlannedTask, base_cell, pin_items
+from .plan import Plan, PlannedCell, PlannedTask, base_cell, build_task, pin_items
 from .request import Request
-from .scorers import resolve_judge
+from .scorers import ScorerUse, resolve_scorer
 from .sources import SourceReader
 from .stress import choose_stresses, derived_cells
-from .variants import choose_variants, overrides, runnable
+from .variants import SCORER, choose_variants, overrides, runnable
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Inputs:
 def make_plan(request: Request, store: Store | None, reader: SourceReader | None = None) -> Plan:
     """Resolve a request into a plan; reads data and digests models, trains and measures nothing.
 
-    With a lenient `SourceReader` it goes on where a model, data set or judge cannot be reached: the plan's `unreached`
+    With a lenient `SourceReader` it goes on where a model, data set or scorer cannot be reached: the plan's `unreached`
     says which, and the ids that would depend on them stand for nothing.
 
     Raises:
@@ -330,7 +330,7 @@ def _tasks(
     store: Store | None,
     reader: SourceReader,
 ) -> dict[str, PlannedTask]:
-    """Return the tasks of the tracks, controls last, each pinned to its rows, items and judge."""
+    """Return the tasks of the tracks, controls last, each pinned to its rows, items and scorer."""
     roles = [suite.tracks[track] for track in tracks]
     measured = [name for role in roles for name in (role.forget_task, role.retain_task)]
     controls = [name for role in roles for name in role.controls]
@@ -344,6 +344,8 @@ def _tasks(
     for name in _chosen("task", request.task_names, known):
         spec, place = known[name], request.task_folder(name) or folder
         kind = tasks.get(spec.task)
+        scorer = reader(lambda spec=spec: _scorer(request, spec, suite, folder, store), None) if kind.judged else None
+        spec = spec if scorer is None else _with_threshold(spec, scorer)
         settings = kind.Settings.parse(spec.settings, spec.task).identity()
         limit = min(filter(None, (spec.limit, request.limit)), default=None)
         expected = min(filter(None, (spec.data.expected, limit)), default=0)
@@ -358,22 +360,32 @@ def _tasks(
             outcome_settings={key: value for key, value in settings.items() if key not in kind.scoring}
             | source_of(kind),
             judged=kind.judged,
-            scorer=reader(lambda spec=spec: _judge(request, spec, suite, folder, store), None) if kind.judged else None,
+            scorer=scorer,
             data=data,
             items=items,
             count=count,
             limit=limit,
             folder=str(place) if place else None,
         )
-    for judge in dict.fromkeys(task.scorer for task in planned.values()):
-        if judge is not None:
-            scorers.get(judge.kind).check(judge.path or "")
+    if SCORER in overrides(request.settings) and not any(
+        task.judged and task.spec.scorer is None for task in planned.values()
+    ):
+        raise UserError("--set scorer.… changes nothing: no task of this run has the suite's scorer; leave it out.")
     return planned
 
 
-def _judge(
+def _with_threshold(spec: TaskSpec, scorer: ScorerSpec) -> TaskSpec:
+    """Return a task with the threshold that its scorer has, if it has one."""
+    own = {} if scorer.threshold is None else {"threshold": scorer.threshold}
+    return spec.model_copy(update={"settings": {**spec.settings, **own}})
+
+
+def _scorer(
     request: Request, task: TaskSpec, suite: SuiteSpec, folder: Path | None, store: Store | None
 ) -> ScorerSpec | None:
-    """Return the judge of a task: its own, else the one that the user named, else the suite's."""
+    """Return the scorer of a task: its own, else the one that the user named, else the suite's."""
     named = request.scorer if task.scorer is None else None
-    return resolve_judge(named, task.scorer or suite.scorer, Path(suite.folder), folder, store)
+    built = build_task(task.model_copy(update={"fewshot": None}))
+    changes = overrides(request.settings).get(SCORER, {}) if task.scorer is None else {}
+    use = ScorerUse(built.threshold, built.workload().sampled, changes)
+    return resolve_scorer(named, task.scorer or suite.scorer, Path(suite.folder), folder, store, use)

@@ -17,7 +17,7 @@ from ..data import Rows, load_rows, texts
 from ..errors import UserError
 from ..models.load import ModelSpec
 from ..models.meta import meta_model
-from ..specs import RowSpec, TextRow, canonical
+from ..specs import LabelledRow, RowSpec, TextRow, canonical
 from ..store.files import read_json
 from ..suite import CorporaSpec, SourceSpec, TrainingSpec
 from ..training.trace import Workload, trace_method
@@ -58,11 +58,11 @@ def corpus_of(
         UserError: a forget source that can neither be read nor says how many rows to expect.
     """
 
-    def read(sources: Iterable[SourceSpec]) -> tuple[int, int | None]:
+    def read(sources: Iterable[SourceSpec], schema: type[RowSpec] = TextRow) -> tuple[int, int | None]:
         count, lengths = 0, []
         for source in sources:
             try:
-                documents = texts(rows_of(source, folder, TextRow).rows, source)
+                documents = texts(rows_of(source, folder, schema).rows, source)
             except UserError:
                 if source.expected is None:
                     raise
@@ -74,15 +74,15 @@ def corpus_of(
             count, lengths = count + len(documents), [*lengths, np.mean([max(part) for part in parts if part])]
         return count, round(float(np.mean(lengths)))
 
-    def maybe(source: SourceSpec | None) -> tuple[int | None, int | None]:
+    def maybe(source: SourceSpec | None, schema: type[RowSpec]) -> tuple[int | None, int | None]:
         try:
-            return read([source]) if source is not None else (None, None)
+            return read([source], schema) if source is not None else (None, None)
         except UserError:
             return None, None
 
     forget_texts, forget_tokens = read(corpora.forget.values())
-    probe_texts, probe_tokens = maybe(corpora.probe)
-    return Corpus(forget_texts, forget_tokens, maybe(corpora.retain)[1], probe_texts, probe_tokens)
+    probe_texts, probe_tokens = maybe(corpora.probe, LabelledRow)
+    return Corpus(forget_texts, forget_tokens, maybe(corpora.retain, TextRow)[1], probe_texts, probe_tokens)
 
 
 @dataclass(frozen=True)

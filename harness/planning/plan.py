@@ -28,7 +28,7 @@ class PlannedTask(Spec):
     settings: dict[str, Any] = identity()
     outcome_settings: dict[str, Any] = identity(description="those that the answers depend on")
     judged: bool = identity()
-    scorer: ScorerSpec | None = identity(None, description="its judge of texts")
+    scorer: ScorerSpec | None = identity(None, description="its scorer of texts")
     data: str = identity(description="digest of the rows")
     items: str = identity(description="digest of the ids that are asked")
     count: int = recorded(description="number of items")

@@ -27,13 +27,13 @@ class Request:
         tasks: names of the tracks' tasks, and specs of further ones: controls, called like the task that they name.
             Their files are below `data_root`, else the folder of work.
         seeds: of training; None: `BOARD_SEED`, in a study `TUNING_SEED` (of `runtime`).
-        settings: overrides, `METHOD.KEY=VALUE` or `training.KEY=VALUE`.
+        settings: overrides, `METHOD.KEY=VALUE`, `training.KEY=VALUE` or `scorer.KEY=VALUE`.
         grid: sweeps, `METHOD.KEY=VALUE,VALUE` or `training.KEY=…`: a variant for each choice of one value a key.
         stress: what every checkpoint is put through too, by names of stresses of the suite.
-        engine_options: what the engine is started with; they change no result.
+        engine_options: what the engine is started with; in float32 they change no result beyond its tolerance.
         dtype: of evaluation; `auto`: the suite's for its own models, else what the model's configuration names.
         chat_template: put prompts into the model's chat template.
-        scorer: folder or hub id of a judge, in place of the suite's.
+        scorer: folder or hub id of a scorer of texts, or a packaged one, in place of the suite's.
         noise: whether each checkpoint with other weights has noise of its norm beside it.
         replicate: whether each method is trained once more with the first seed, from weights a hair apart.
         nulls: further null rows, of `identity.NULLS`.

@@ -1,4 +1,4 @@
-"""What can be known of a training before the first weight is loaded: layers, parameters, text and labels, precision."""
+"""What can be known of a training before the first weight is loaded: layers, parameters, labels, precision."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...methods.base import methods
-from ..data import load_rows, texts
+from ..data import load_rows
 from ..errors import UserError
 from ..models.load import ModelSpec
-from ..specs import canonical
-from ..suite import CorporaSpec, SourceSpec
+from ..specs import LabelledRow, canonical
+from ..suite import SourceSpec
 from .plan import Plan, PlannedCell
 from .status import CellStatus
 
@@ -47,8 +47,6 @@ def _causes(plan: Plan, cell: PlannedCell) -> Iterator[str]:
         yield "Adam in float16 divides by zero (its 1e-8 rounds to 0): use `precision: float32`."
     try:
         work = _traced(plan, cell, model)
-        for what, source in _sources(corpora):
-            _check_text(what, source, folder)
         if work is not None and any(item.text == "probe" for item in (*work.setup, *work.step)):
             _check_labels(corpora.probe, folder)
     except UserError as error:
@@ -66,20 +64,11 @@ def _traced(plan: Plan, cell: PlannedCell, model: ModelSpec) -> Workload | None:
     return work_of(plan, cell, meta_model(facts))[0]
 
 
-def _sources(corpora: CorporaSpec) -> Iterator[tuple[str, SourceSpec]]:
-    yield from ((f"forget {topic!r}", source) for topic, source in corpora.forget.items())
-    yield "retain", corpora.retain
-
-
-def _check_text(what: str, source: SourceSpec, folder: Path | None) -> None:
-    if not texts(load_rows(source, folder).rows, source):
-        raise UserError(f"The {what} text is empty: training needs at least one text that is not blank.")
-
-
 def _check_labels(source: SourceSpec | None, folder: Path | None) -> None:
     if source is None:
         return
-    labels = {row.get("label") for row in load_rows(source, folder).rows}
+    rows = load_rows(source, folder, LabelledRow).rows
+    labels = {row.label for row in LabelledRow.read_all(rows, "probe")}
     if not {0, 1} <= labels:
         raise UserError(
             "Probes need text of both labels: 1 (to forget) and 0 (other); add the missing one to the probe text."

@@ -14,8 +14,10 @@ from ..errors import UserError
 from ..suite import SuiteSpec, VariantSpec
 
 Values = dict[str, dict[str, Any]]
-"""By method (or `training`) and key."""
+"""By method (or `training`, `scorer`) and key."""
 TRAINING = "training."
+SCORER = "scorer"
+"""The name by which `--set` reaches the scorer of texts."""
 
 
 def choose_variants(
@@ -57,7 +59,7 @@ def choose_variants(
     running = {variant.method for group in chosen.values() for variant in group.values()}
     for option, values in (("set", changes), ("grid", swept)):
         for name in values:
-            if name != "training" and name not in running:
+            if name not in ("training", SCORER) and name not in running:
                 methods.get(name)
                 raise UserError(
                     f"--{option} {name}.…: {name} is not among the methods of this run ({', '.join(sorted(running))})."
@@ -101,7 +103,7 @@ def _parsed(option: str, setting: str, form: str, frame: str) -> tuple[str, str,
     name, dot, key = target.partition(".")
     if not (separator and dot and key):
         raise UserError(f"--{option} takes METHOD.KEY={form} or training.KEY={form}, not {setting!r}.")
-    if name != "training":
+    if name != "training" and (option, name) != ("set", SCORER):
         methods.get(name)
     try:
         return name, key, yaml.safe_load(frame.format(text))

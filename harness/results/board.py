@@ -25,7 +25,7 @@ from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
-from .provenance import RECORDED, diverged, log_schema, recorded_values, tuned_facts, unmatched, unusual
+from .provenance import BATCHES, RECORDED, diverged, log_schema, recorded_values, tuned_facts, unmatched, unusual
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ def board_of(plan: Plan, store: Store, cells: Sequence[CellStatus] | None = None
         seen = checkpoint(status, store, controls, warnings)
         checkpoints.append(replace(seen, texts=_texts(plan, status)))
     facts = {"measured with": ", ".join(f"{key} {value}" for key, value in usual.items())} if usual else {}
+    facts |= {"batches": BATCHES.format(size=usual["batch_size"])} if "batch_size" in usual else {}
     board = build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)
     logger.info("board of %d checkpoints built in %.1f s", len(checkpoints), time.perf_counter() - started)
     return board
@@ -127,6 +128,7 @@ def board_spec(plan: Plan) -> BoardSpec:
         confidence=suite.bootstrap.confidence,
         seed=suite.bootstrap.seed,
         interval=suite.bootstrap.interval,
+        margin=suite.bootstrap.margin,
         limit=plan.limit,
         facts=_facts(plan),
         command=plan.command,
@@ -187,7 +189,8 @@ def _facts(plan: Plan) -> dict[str, str]:
 
 def _judge(scorer: ScorerSpec) -> str:
     note = f"; {scorer.note}" if scorer.note else ""
-    return f"{scorer.name or scorer.kind} ({scorer.kind}, {scorer.digest}){note}"
+    settings = "".join(f", {key} {value}" for key, value in scorer.settings.items())
+    return f"{scorer.name or scorer.kind} ({scorer.kind}, {scorer.digest}{settings}){note}"
 
 
 def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warnings: Sequence[str]) -> Checkpoint:

@@ -112,7 +112,8 @@ def _pair(plan: Plan, store: Store, a: PlannedCell, b: PlannedCell) -> Compariso
             raise UserError(
                 f"{cell.spec.label} is not measured ({result.failure or 'not run yet'}); evaluate it first."
             )
-        row = replace(result, model=model, track=next(iter(tracks), None), variant=variant, kind=kind, seed=None)
+        place = {"model": model, "track": next(iter(tracks), None), "variant": variant, "seed": None}
+        row = replace(result, **place, kind=kind, beside=None, of=None)
         identity = {"cell": _cell_facts(status, store), "model": _flat(plan.models[cell.model].identity())}
         task_facts = {(model, task): facts for (own, task), facts in _asked(plan, spec).items() if own == cell.model}
         sides.append(Side(name, spec, identity, task_facts, [row]))

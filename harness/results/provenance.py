@@ -17,8 +17,9 @@ from ..store.entries import Store
 from ..store.identity import CellSpec
 from ..suite import SuiteSpec, TunedSpec, VariantSpec
 
-RECORDED = ("threads", "device", "machine", "attention", "torch", "transformers", "vllm")
-"""What was recorded beside results and must not differ within a table unsaid."""
+RECORDED = ("threads", "device", "machine", "attention", "batch_size", "torch", "transformers", "vllm")
+"""What was recorded beside results and must not differ within a table unsaid; `batch_size` in half precision alone."""
+BATCHES = "in half precision answers follow the batch size; rows are made with {size} unless they say otherwise"
 
 
 def recorded_values(status: CellStatus, store: Store) -> dict[str, list[str]]:

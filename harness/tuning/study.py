@@ -286,7 +286,7 @@ def _key_of(variant: VariantSpec) -> bytes:
 
 def _trial(track: str, label: str, variant: VariantSpec, row: Row, result: Result) -> Trial:
     trial = Trial(track, variant.method, label, variant.settings, variant.training, "failed", cells=row["cells"])
-    s, forget, retain = row["s_unlearning"], row["forget"], row["retain"]
+    s, forget, retain = row["s_unlearning"] or row["raw_s"], row["forget"], row["retain"]
     if row["status"] != "ok" or s is None or forget is None or retain is None:
         causes = [cause for name, cause in result.failures.items() if name.startswith(f"{track}/{label}#")]
         return replace(trial, failure=causes[0] if causes else "; ".join(row["warnings"]))

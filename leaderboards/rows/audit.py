@@ -82,7 +82,7 @@ def below_chance(table: ScoreMatrix, column: int, chance: float) -> float | None
     clusters, n = len(counts), counts.sum()
     if clusters < 2:
         return None
-    if table.binary and table.single:
+    if table.single and table.binary([column]):
         return float(special.bdtr(sums.sum(), int(n), chance))
     mean = sums.sum() / n
     error = math.sqrt(((sums - mean * counts) ** 2).sum() * clusters / (clusters - 1)) / n

@@ -6,24 +6,30 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from ...harness.errors import UserError, suggest
-from ..schema import Alpha, Claims, Frontier, Goals, RankInterval, Row, Status, comparisons, rounded
+from ..schema import Alpha, Claims, Frontier, Goals, RankInterval, Row, Status, Tests, comparisons, rounded
 from ..spec import BoardSpec, Checkpoint
 from ..stats.arrays import mark_shares
-from ..stats.intervals import SEEDS_FOR_METHOD, Estimate
+from ..stats.intervals import Estimate
 from ..stats.significance import holm
 from ..stats.simultaneous import against, rank_intervals
 from .audit import Audit, audit, mean_numbers
-from .components import comparison, component, difference, interval, selectivity, shares
+from .components import comparison, component, difference, from_noise, interval, selectivity, shares
 from .frontier import build_frontiers
-from .groups import RANKED, Group, Rivals, groups_of, rivals_of
+from .groups import Group, base_of, groups_of
+from .guard import equivalent, utility
 from .interactions import build_goals
+from .relative import relative, uniform_gain
 from .resampling import Resamples
 from .row_warnings import Known, row_warnings
+from .stability import replicas, seed_range, unstable
 from .stress import stressed
 
 
 def build_rows(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> tuple[list[Row], list[Goals], list[Frontier]]:
     """Return the rows of a board, sorted by model, track and S (the highest first, rows without a value last).
+
+    What a row says is a function of its own records, base's and its own noise's, but for ranks, `claims` and Holm's p,
+    which hold for all rows of a table together.
 
     Beside them, for each model with methods on several tracks, whether the best of them depends on the track, and the
     frontiers of methods that were swept.
@@ -52,7 +58,7 @@ def build_rows(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> tuple[list
 
 
 def _track_rows(resamples: Resamples, model: str, track: str, groups: Sequence[Group]) -> list[Row]:
-    rivals = rivals_of(resamples, track, groups)
+    base = base_of(groups)
     ranked = [group for group in groups if group.ranked]
     freedom = resamples.freedom(resamples.s(track))
     draws = [resamples.s_unbounded(track, group.columns) for group in ranked]
@@ -61,26 +67,30 @@ def _track_rows(resamples: Resamples, model: str, track: str, groups: Sequence[G
         group.variant: {"low": rank.low, "high": rank.high, "group": rank.group}
         for group, rank in zip(ranked, ranks, strict=True)
     }
-    others = {
-        name: resamples.s_unbounded(track, rival.columns)
-        for name, rival in zip(("base", "noise"), rivals, strict=True)
-        if rival
-    }
-    claims = _claims(ranked, against(draws, list(others.values()), resamples.spec.confidence, freedom), list(others))
+    claims = claims_of(resamples, track, ranked, base)
     rows = [
-        _row(resamples, model, track, group, rivals.of(group), places.get(group.variant), claims.get(group.variant))
+        _row(resamples, model, track, group, base, places.get(group.variant), claims.get(group.variant))
         for group in groups
     ]
     _correct(rows)
     return sorted(rows, key=_position)
 
 
-def _claims(ranked: Sequence[Group], by_row: Sequence[Sequence[Estimate]], names: Sequence[str]) -> dict[str, Claims]:
-    """Return what the verdict goes by: differences from base and noise that hold for all ranked rows together."""
-    claims: dict[str, Claims] = {}
-    for group, differences in zip(ranked, by_row, strict=True):
-        by_name = dict(zip(names, map(interval, differences), strict=True))
-        claims[group.variant] = {"base": by_name.get("base"), "noise": by_name.get("noise")}
+def claims_of(resamples: Resamples, track: str, ranked: Sequence[Group], base: Group | None) -> dict[str, Claims]:
+    """Return what the verdict goes by: differences from base and own noise that hold for all ranked rows together."""
+    pairs = [
+        (group, name, columns)
+        for group in ranked
+        for name, columns in (("base", base.columns if base else ()), ("noise", group.noise))
+        if columns
+    ]
+    compared = {columns for group, _, other in pairs for columns in (group.columns, other)}
+    draws = {columns: resamples.s_unbounded(track, columns) for columns in compared}
+    sides = [(draws[group.columns], draws[other]) for group, _, other in pairs]
+    together = against(sides, resamples.spec.confidence, resamples.freedom(resamples.s(track)))
+    claims: dict[str, Claims] = {group.variant: {"base": None, "noise": None} for group in ranked}
+    for (group, name, _), gap in zip(pairs, together, strict=True):
+        claims[group.variant][name] = interval(gap)
     return claims
 
 
@@ -101,12 +111,13 @@ def _row(
     model: str,
     track: str,
     group: Group,
-    rivals: Rivals,
+    base: Group | None,
     rank: RankInterval | None,
     claims: Claims | None,
 ) -> Row:
     members = [resamples.checkpoints[index] for index in group.members]
     finished = [resamples.checkpoints[index] for index in group.columns]
+    base = None if group.first.kind == "base" else base
     row: Row = {
         "model": model,
         "track": track,
@@ -118,12 +129,21 @@ def _row(
         "seeds": [checkpoint.seed for checkpoint in finished if checkpoint.seed is not None],
         "planned": len(members),
         "finished": len(finished),
-        "speaks_of": "method" if len(finished) >= SEEDS_FOR_METHOD else "checkpoint",
+        "speaks_of": "method" if group.replicated else "checkpoint",
         "s_unlearning": None,
         "delta_base": None,
         "delta_noise": None,
-        "noise": rivals.noise.variant if rivals.noise else None,
+        "noise": None,
         "claims": claims,
+        "utility": None,
+        "equivalent": None,
+        "relative": None,
+        "seed_range": None,
+        "replicas": [],
+        "unstable": None,
+        "broken": group.broken,
+        "raw_s": None,
+        "uniform_gain": None,
         "noise_shares": None,
         "tests": None,
         "rank": rank,
@@ -142,9 +162,9 @@ def _row(
         "cells": sorted(checkpoint.cell for checkpoint in members),
     }
     tasks = resamples.spec.tracks[track].tasks
-    row["stress"] = stressed(resamples, track, group, rivals.base)
+    row["stress"] = stressed(resamples, track, group, base)
     audits = {k: {task: audit(resamples, k, task) for task in tasks} for k in group.columns}
-    s = _fill(resamples, row, track, group, rivals) if finished else None
+    s = _fill(resamples, row, track, group, base) if finished else None
     for task in tasks:
         numbers = mean_numbers([by_task[task] for by_task in audits.values()])
         if numbers:
@@ -159,27 +179,27 @@ def _status(members: Sequence[Checkpoint], finished: int) -> Status:
     return "partial" if finished or all(checkpoint.status == "pending" for checkpoint in members) else "failed"
 
 
-def _fill(resamples: Resamples, row: Row, track: str, group: Group, rivals: Rivals) -> Estimate | None:
+def _fill(resamples: Resamples, row: Row, track: str, group: Group, base: Group | None) -> Estimate | None:
     """Fill in the numbers of a row that has finished checkpoints; return its S."""
     roles, s = resamples.spec.tracks[track], resamples.s(track)
     own = resamples.estimate(s, group.columns)
-    row["s_unlearning"] = interval(own)
-    row["noise_shares"] = shares(resamples.values(s, group.columns))
-    row["delta_base"] = difference(resamples, s, group, rivals.base)
-    row["delta_noise"] = difference(resamples, s, group, rivals.noise)
-    row["forget"] = component(resamples, roles.forget_task, group, rivals, strata=True)
-    row["retain"] = component(resamples, roles.retain_task, group, rivals)
-    row["selectivity"] = selectivity(resamples, track, group, rivals.base)
-    if row["kind"] in RANKED:
-        row["tests"] = {
-            "forget": comparison(resamples, roles.forget_task, group, rivals.base),
-            "retain": comparison(resamples, roles.retain_task, group, rivals.base),
-            "forget_noise": comparison(resamples, roles.forget_task, group, rivals.noise),
-            "retain_noise": comparison(resamples, roles.retain_task, group, rivals.noise),
-        }
-    cross = [component(resamples, task, group, rivals, strata=True) for task in roles.cross_tasks]
+    if group.broken is not None:
+        row["raw_s"] = interval(own)
+    else:
+        row["s_unlearning"] = interval(own)
+        row["noise_shares"] = shares(resamples.values(s, group.columns))
+        row["seed_range"] = seed_range(resamples, track, group)
+        row["delta_base"] = difference(resamples, s, group, base)
+    row["forget"] = component(resamples, roles.forget_task, group, base, strata=True)
+    row["retain"] = component(resamples, roles.retain_task, group, base)
+    row["selectivity"] = selectivity(resamples, track, group, base)
+    if group.first.kind == "base":
+        row["uniform_gain"] = uniform_gain(resamples, track, group)
+    if group.ranked:
+        _fill_ranked(resamples, row, track, group, base)
+    cross = [component(resamples, task, group, base, strata=True) for task in roles.cross_tasks]
     row["cross"] = [number for number in cross if number is not None]
-    controls = [component(resamples, task, group, rivals) for task in roles.controls]
+    controls = [component(resamples, task, group, base) for task in roles.controls]
     row["controls"] = [number for number in controls if number is not None]
     forget, retain = (interval(resamples.estimate(part, group.columns)) for part in resamples.unclipped(track))
     row["unclipped"] = {"forget": forget, "retain": retain}
@@ -187,7 +207,26 @@ def _fill(resamples: Resamples, row: Row, track: str, group: Group, rivals: Riva
         marks = mark_shares([resamples.answers[task][k] for k in resamples.scored(task, group.columns)])
         if marks:
             row["marks"][task] = marks
-    return own
+    return None if group.broken is not None else own
+
+
+def _fill_ranked(resamples: Resamples, row: Row, track: str, group: Group, base: Group | None) -> None:
+    """Fill in what is said of ranked rows only."""
+    roles, s = resamples.spec.tracks[track], resamples.s(track)
+    row["noise"] = interval(resamples.estimate(s, group.noise)) if group.noise else None
+    row["delta_noise"] = from_noise(resamples, s, group)
+    row["utility"] = utility(resamples, track, group, base)
+    row["equivalent"] = equivalent(resamples, track, group, base)
+    row["relative"] = relative(resamples, track, group, base)
+    row["replicas"] = replicas(resamples, track, group)
+    row["unstable"] = unstable(resamples, track, group)
+    rivals = {"": ("base", base.columns if base else ()), "_noise": ("noise", group.noise)}
+    tests = {
+        f"{part}{suffix}": comparison(resamples, task, group, *rival)
+        for suffix, rival in rivals.items()
+        for part, task in (("forget", roles.forget_task), ("retain", roles.retain_task))
+    }
+    row["tests"] = cast(Tests, tests)
 
 
 def _known(
@@ -205,9 +244,8 @@ def _known(
         for k in group.columns
         if (unscored := [task for task in resamples.spec.tracks[track].controls if not resamples.scored(task, [k])])
     }
-    return Known(
-        members, lacking, uncontrolled, {resamples.checkpoints[k].cell: by_task for k, by_task in audits.items()}, s
-    )
+    seen = {resamples.checkpoints[k].cell: by_task for k, by_task in audits.items()}
+    return Known(members, lacking, uncontrolled, seen, s, len(group.noise))
 
 
 def _published(spec: BoardSpec, model: str, track: str, group: Group) -> float | None:

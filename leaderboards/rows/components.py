@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from ..schema import SMALLEST, Component, Interval, NoiseShares, PairedTest, Selectivity
 from ..stats.arrays import mean_scores
-from ..stats.intervals import Estimate, noise_shares, wilson
+from ..stats.intervals import Estimate, exact_reach, noise_shares
 from ..stats.metrics import Floats
-from .groups import Group, Rivals
+from .groups import Group
 from .resampling import Resamples, Statistic
 
 STRATA = range(2, 7)
@@ -25,18 +25,26 @@ def difference(resamples: Resamples, statistic: Statistic, group: Group, other: 
     return interval(resamples.estimate(statistic, group.columns, other.columns)) if other else None
 
 
+def from_noise(resamples: Resamples, statistic: Statistic, group: Group) -> Interval | None:
+    """Return a statistic of a row less that of its own noise, None where it has none."""
+    return interval(resamples.estimate(statistic, group.columns, group.noise)) if group.noise else None
+
+
 def component(
-    resamples: Resamples, task: str, group: Group, rivals: Rivals, *, strata: bool = False
+    resamples: Resamples, task: str, group: Group, base: Group | None, *, strata: bool = False
 ) -> Component | None:
-    """Return a task's number of a row, None where it has none."""
+    """Return a task's number of a row, None where it has none; `base` is None for the base's own row."""
     spec, info, table = resamples.spec, resamples.spec.tasks[task], resamples.tables[task]
     columns, metric = resamples.scored(task, group.columns), resamples.metric(task)
     mean = resamples.estimate(metric, columns)
     if mean is None:
         return None
     n, clusters, missing = table.complete(columns)
-    counted = mean.constant and n > 1 and mean.value in (0.0, 1.0) and table.binary and table.single
-    low, high = wilson(mean.value, n, spec.confidence) if counted else (mean.low, mean.high)
+    exact = mean.constant and clusters > 1 and info.largest == 1 and mean.value in (0.0, 1.0)
+    low, high = mean.low, mean.high
+    if exact:
+        reach = exact_reach(clusters, spec.confidence)
+        low, high = (0.0, reach) if mean.value == 0.0 else (1.0 - reach, 1.0)
     also = mean_scores([resamples.answers[task][k] for k in columns])
     also.pop(info.metric, None)
     return {
@@ -45,12 +53,12 @@ def component(
         "value": mean.value,
         "low": low,
         "high": high,
-        "interval": "wilson" if counted else "bootstrap",
+        "interval": "exact" if exact else "bootstrap",
         "n": n,
         "n_clusters": clusters,
         "missing": missing,
-        "delta_base": difference(resamples, metric, group, rivals.base),
-        "delta_noise": difference(resamples, metric, group, rivals.noise),
+        "delta_base": difference(resamples, metric, group, base),
+        "delta_noise": from_noise(resamples, metric, group),
         "also": also,
         "strata": table.stratum_means(columns) if strata and len(table.names) > 1 else {},
         "strata_intervals": _strata(resamples, task, columns) if strata and len(table.names) in STRATA else {},
@@ -64,14 +72,16 @@ def _strata(resamples: Resamples, task: str, columns: Sequence[int]) -> dict[str
     return {name: mean for name, mean in means.items() if mean is not None}
 
 
-def comparison(resamples: Resamples, task: str, group: Group, other: Group | None) -> PairedTest | None:
-    """Return the test that a row's metric is that of another row, before Holm's correction."""
-    test = resamples.compare(task, group.columns, other.columns) if other else None
-    if other is None or test is None:
+def comparison(
+    resamples: Resamples, task: str, group: Group, against: str, columns: Sequence[int]
+) -> PairedTest | None:
+    """Return the test that a row's metric is that of other checkpoints, before Holm's correction; None without any."""
+    test = resamples.compare(task, group.columns, columns) if columns else None
+    if test is None:
         return None
     p = max(test.p, SMALLEST)
     return {
-        "against": other.variant,
+        "against": against,
         "test": test.test,
         "n": test.n,
         "p": p,

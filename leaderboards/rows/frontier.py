@@ -5,7 +5,7 @@ checkpoints and base, which every method reaches by doing nothing. Between two c
 each request with either of them at random (the hull of Provost and Fawcett 2001), so every point of it can be had:
 
     F(u) = max over mixtures of two points of their forgetting, where their utility is at least u
-    u    = Rbar of base, less `TOLERANCE` of the retain metric
+    u    = Rbar of base, less the board's margin of the retain metric
 
 Which checkpoints stand on the frontier at u is decided on the data; each resample then moves them, base and u together
 (the board's joint draws). An interval is thus that of the chosen settings: choosing the best of many on the items that
@@ -16,23 +16,22 @@ all of the method's settings have, then their mean, with the seeds' noise as on 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
 from ..schema import Frontier, Gain, Swept
-from ..stats.intervals import SeedMean, contrast, estimate
+from ..spec import BoardSpec
+from ..stats.intervals import SEEDS_FOR_METHOD, SeedMean, contrast, estimate
 from ..stats.metrics import Floats
 from ..stats.simultaneous import family
 from .components import interval
-from .groups import Group
+from .groups import Group, base_of
 from .resampling import Resamples
 
 SWEEP = 3
 """Settings from which a method counts as swept."""
-TOLERANCE = 0.02
-"""Loss of the retain metric at which methods are compared."""
 
 
 @dataclass(frozen=True)
@@ -108,18 +107,26 @@ def build_frontiers(resamples: Resamples, model: str, groups: Mapping[str, Seque
     """
     frontiers = []
     for track, rows in groups.items():
-        base = next((group for group in rows if group.first.kind == "base" and group.columns), None)
+        base = base_of(rows)
         by_method: dict[str, list[Group]] = {}
         for group in rows:
-            if group.first.kind in ("method", "noise") and group.columns:
+            if group.first.kind == "method" and group.ranked:
                 by_method.setdefault(group.first.method, []).append(group)
-        sweeps = [_sweep(resamples, track, name, own) for name, own in by_method.items() if len(own) >= SWEEP]
+        swept = {name: own for name, own in by_method.items() if len(own) >= SWEEP}
+        sweeps = [_sweep(resamples, track, name, own) for name, own in swept.items()]
         sweeps = [sweep for sweep in sweeps if sweep is not None]
         if base is None or not sweeps:
             continue
-        noise = _sweep(resamples, track, "noise", by_method.get("noise", []))
+        noise = _sweep(
+            resamples, track, "noise", [_noise_of(group) for own in swept.values() for group in own if group.noise]
+        )
         frontiers.append(_frontier(resamples, model, track, base, [*sweeps, *([noise] if noise else [])]))
     return frontiers
+
+
+def _noise_of(group: Group) -> Group:
+    """Return a row's own noise as a row."""
+    return replace(group, variant=f"noise({group.variant})", columns=group.noise)
 
 
 def reading(frontier: Frontier) -> str:
@@ -154,7 +161,7 @@ def _sweep(resamples: Resamples, track: str, method: str, groups: Sequence[Group
 def _frontier(resamples: Resamples, model: str, track: str, base: Group, sweeps: Sequence[Sweep]) -> Frontier:
     chance = resamples.spec.tasks[resamples.spec.tracks[track].retain_task].chance
     own = [part[:, 0] for part in _points(resamples, track, base.columns)]
-    level = own[1] - TOLERANCE / (1 - chance)
+    level = own[1] - resamples.spec.margin / (1 - chance)
     confidence = resamples.spec.confidence
     freedom = min(resamples.freedom(part) for part in resamples.unclipped(track))
     methods: list[Swept] = []
@@ -187,11 +194,11 @@ def _frontier(resamples: Resamples, model: str, track: str, base: Group, sweeps:
     return Frontier(
         model=model,
         track=track,
-        tolerance=TOLERANCE,
+        tolerance=resamples.spec.margin,
         utility=float(level[0]),
         methods=sorted(methods, key=lambda method: (-method["forgetting"]["value"], method["method"])),
         gains=listed,
-        sentence=_sentence(methods, listed, confidence),
+        sentence=_sentence(methods, listed, resamples.spec),
     )
 
 
@@ -204,15 +211,17 @@ def _of_seed(sweep: Sweep, seed: int, base: Sequence[Floats], level: Floats) -> 
     return forgetting_at(forget[:, points], retain[:, points], level), [k for k in chosen if k < last]
 
 
-def _sentence(methods: Sequence[Swept], gains: Sequence[Gain], confidence: float) -> str:
+def _sentence(methods: Sequence[Swept], gains: Sequence[Gain], spec: BoardSpec) -> str:
     swept = [method for method in methods if method["method"] != "noise"]
     wins = [
         (gain["method"], gain["other"], gain) if gain["value"] > 0 else (gain["other"], gain["method"], gain)
         for gain in gains
         if gain["low"] is not None and gain["high"] is not None and not gain["low"] <= 0 <= gain["high"]
     ]
-    lead = f"Where each may lose {TOLERANCE:g} of the retain metric against base, "
-    sure = f"at {confidence:.0%} confidence for all comparisons together"
+    few = min((method["seeds"] for method in swept), default=0) < SEEDS_FOR_METHOD
+    lead = "Of these checkpoints, not replicated: where" if few else "Where"
+    lead += f" each may lose {spec.margin:g} of the retain metric against base, "
+    sure = f"at {spec.confidence:.0%} confidence for all comparisons together"
     if not wins:
         who = f"`{swept[0]['method']}` is not" if len(swept) == 1 else "no swept method is"
         others = [*(["another"] if len(swept) > 1 else []), *(["noise"] if len(methods) > len(swept) else [])]

@@ -19,16 +19,20 @@ from typing import Literal
 import numpy as np
 
 from ..schema import Goals, Interaction, Interval
-from ..stats.intervals import SeedMean, contrast
+from ..stats.intervals import SEEDS_FOR_METHOD, SeedMean, contrast
 from ..stats.metrics import Floats
 from ..stats.simultaneous import family, separations
 from .components import interval
 from .groups import Group
 from .resampling import Resamples
+from .sentences import names as listed
 
 
 def build_goals(resamples: Resamples, model: str, groups: Mapping[str, Sequence[Group]]) -> list[Goals]:
     """Return the table of a model; none where fewer than two methods are measured on all of two tracks or more.
+
+    It is a question about methods: it is answered from those with `SEEDS_FOR_METHOD` seeds or more on every track. A
+    row whose answers are broken on a track has no place in it.
 
     Args:
         resamples: of the model.
@@ -36,31 +40,32 @@ def build_goals(resamples: Resamples, model: str, groups: Mapping[str, Sequence[
         groups: the rows of every track.
     """
     table = {
-        track: {group.variant: group for group in rows if group.first.kind == "method" and group.columns}
+        track: {group.variant: group for group in rows if group.first.kind == "method" and group.ranked}
         for track, rows in groups.items()
     }
     table = {track: rows for track, rows in table.items() if rows}
-    if len(table) < 2:
+    variants = sorted(set.intersection(*(set(rows) for rows in table.values()))) if table else []
+    if len(table) < 2 or len(variants) < 2:
         return []
-    variants = sorted(set.intersection(*(set(rows) for rows in table.values())))
-    if len(variants) < 2:
-        return []
-    draws = {
-        track: [resamples.s_unbounded(track, rows[name].columns) for name in variants] for track, rows in table.items()
-    }
     s: dict[str, dict[str, Interval | None]] = {
         name: {
             track: interval(resamples.estimate(resamples.s(track), rows[name].columns)) for track, rows in table.items()
         }
         for name in variants
     }
-    sure = resamples.spec.confidence, min(resamples.freedom(resamples.s(track)) for track in table)
-    best = _may_be_best(draws, variants, *sure)
-    interactions = _interactions(draws, variants, *sure)
-    answer = _answer(list(best.values()))
     methods = {group.variant for rows in groups.values() for group in rows if group.first.kind == "method"}
     partly = sorted(methods - set(variants))
-    omitted = f" Not compared, as not measured on every track: {_names(partly)}." if partly else ""
+    omitted = f" Left out, as not measured on every track, or broken: {listed(partly)}." if partly else ""
+    judged = [name for name in variants if all(rows[name].replicated for rows in table.values())]
+    if len(judged) < 2:
+        return [_unjudged(model, list(table), s, omitted)]
+    draws = {
+        track: [resamples.s_unbounded(track, rows[name].columns) for name in judged] for track, rows in table.items()
+    }
+    sure = resamples.spec.confidence, min(resamples.freedom(resamples.s(track)) for track in table)
+    best = _may_be_best(draws, judged, *sure)
+    interactions = _interactions(draws, judged, *sure)
+    answer = _answer(list(best.values()))
     return [
         {
             "model": model,
@@ -73,6 +78,20 @@ def build_goals(resamples: Resamples, model: str, groups: Mapping[str, Sequence[
             "sentence": _sentence(answer, best, interactions, resamples.spec.confidence) + omitted,
         }
     ]
+
+
+def _unjudged(model: str, tracks: list[str], s: dict[str, dict[str, Interval | None]], omitted: str) -> Goals:
+    return {
+        "model": model,
+        "tracks": tracks,
+        "s": s,
+        "interactions": [],
+        "best": {},
+        "differs": None,
+        "answer": "cannot tell",
+        "sentence": "Not judged: whether the best method depends on the goal is a question about methods, which need "
+        f"{SEEDS_FOR_METHOD} training seeds or more each.{omitted}",
+    }
 
 
 def _may_be_best(
@@ -132,17 +151,14 @@ def _answer(best: Sequence[Sequence[str]]) -> Literal["differs", "same", "cannot
     return "same" if all(len(names) == 1 for names in best) else "cannot tell"
 
 
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
-
-
 def _sentence(answer: str, best: Mapping[str, Sequence[str]], pairs: Sequence[Interaction], confidence: float) -> str:
-    listed = "; ".join(f"{track}: {_names(names)}" for track, names in best.items())
+    candidates = "; ".join(f"{track}: {listed(names)}" for track, names in best.items())
     sure = f"at {confidence:.0%} confidence for all comparisons together"
+    may = f"May be the best of {candidates}."
     lead = {
-        "differs": f"The best method differs by goal, {sure}. May be the best of {listed}.",
-        "same": f"The same method is the best for every goal, {sure}: {listed}.",
-        "cannot tell": f"Whether the best method differs by goal cannot be told {sure}. May be the best of {listed}.",
+        "differs": f"The best method differs by goal, {sure}. {may}",
+        "same": f"The same method is the best for every goal, {sure}: {candidates}.",
+        "cannot tell": f"Whether the best method differs by goal cannot be told {sure}. {may}",
     }[answer]
     apart = [pair for pair in pairs if pair["low"] is not None and pair["high"] is not None]
     apart = [pair for pair in apart if (pair["low"] or 0.0) > 0 or (pair["high"] or 0.0) < 0]

@@ -137,16 +137,23 @@ class Resamples:
         return self.values(self.s(track), columns)
 
     def estimate(
-        self, statistic: Statistic, plus: Sequence[int], minus: Sequence[int] | None = None
+        self,
+        statistic: Statistic,
+        plus: Sequence[int],
+        minus: Sequence[int] | None = None,
+        confidence: float | None = None,
     ) -> Estimate | None:
-        """Return the mean of a statistic over some checkpoints, less that over others, with the board's interval."""
+        """Return the mean of a statistic over some checkpoints, less that over others, with an interval.
+
+        It is the board's, in its confidence where no other is given.
+        """
         sides = [self.values(statistic, columns) for columns in (plus, minus) if columns is not None]
         if not all(side.shape[1] for side in sides):
             return None
         low, high = statistic.bounds
         return estimate(
             *sides,
-            confidence=self.spec.confidence,
+            confidence=confidence or self.spec.confidence,
             bounds=statistic.bounds if minus is None else (low - high, high - low),
             acceleration=self.acceleration(statistic, plus, minus) if self.spec.interval == "bca" else None,
             freedom=self.freedom(statistic),
@@ -155,6 +162,10 @@ class Resamples:
     def freedom(self, statistic: Statistic) -> int:
         """Return the degrees of freedom of a statistic's variance over items: the fewest of its parts, at least 1."""
         return min(self._table(part).freedom for part in statistic.parts)
+
+    def clusters(self, statistic: Statistic) -> int:
+        """Return the number of clusters behind a statistic: the fewest of its parts."""
+        return min(len(self._table(part).starts) for part in statistic.parts)
 
     def acceleration(
         self, statistic: Statistic, plus: Sequence[int], minus: Sequence[int] | None = None

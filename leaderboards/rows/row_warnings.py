@@ -10,18 +10,16 @@ from ..schema import Component, Row, components
 from ..spec import BoardSpec, Checkpoint
 from ..stats.intervals import Estimate
 from .audit import BELOW, Audit
+from .groups import none_of
 
 ALIKE = 0.80  # share of the questions answered with one position from which that is worth a warning
 SAME = 0.25  # share of the prompts continued with one text, likewise
 
 
 def degenerate_share(spec: BoardSpec, row: Row) -> float:
-    """Return the share of a row's answers to its forget task that are none; marks of one answer add up, at most 1."""
-    if row["forget"] is None:
-        return 0.0
-    task = row["forget"]["task"]
-    shares, marks = row["marks"].get(task, {}), spec.tasks[task].marks
-    return min(1.0, sum(shares.get(name, 0.0) for name, mark in marks.items() if mark.broken))
+    """Return the share of a row's answers to its forget task that are none; 0 where it has none."""
+    task = row["forget"]["task"] if row["forget"] else ""
+    return none_of(spec.tasks[task], row["marks"].get(task, {})) if task else 0.0
 
 
 def one_form(row: Row) -> float:
@@ -50,6 +48,7 @@ class Known:
         uncontrolled: measured cell to the control tasks of which it has no score.
         audits: measured cell to what its answers look like, by task.
         s: its S.
+        noises: of how many of its measured checkpoints noise of the same norm is measured.
     """
 
     members: Sequence[Checkpoint]
@@ -57,12 +56,13 @@ class Known:
     uncontrolled: Mapping[str, Sequence[str]]
     audits: Mapping[str, Mapping[str, Audit]]
     s: Estimate | None
+    noises: int
 
 
 def row_warnings(spec: BoardSpec, row: Row, known: Known) -> list[str]:
     """Return the warnings of a row whose numbers are filled in."""
     members = known.members
-    warnings = [*_unfinished(row, members, known.lacking), *_uncontrolled(members, known.uncontrolled)]
+    warnings = [*_unfinished(row, members, known.lacking, known.noises), *_uncontrolled(members, known.uncontrolled)]
     for component in components(row):
         warnings += _component_warnings(spec, row, component)
         for checkpoint in members:
@@ -82,7 +82,7 @@ def row_warnings(spec: BoardSpec, row: Row, known: Known) -> list[str]:
     return warnings + _said(members)
 
 
-def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, str]) -> list[str]:
+def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, str], noises: int) -> list[str]:
     warnings = []
     for checkpoint in members:
         who = _who(checkpoint, members)
@@ -93,6 +93,8 @@ def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, s
     pending = sum(checkpoint.status == "pending" for checkpoint in members)
     if pending:
         warnings.append("not run yet" if pending == len(members) else f"{pending} of {len(members)} seeds not run yet")
+    if 0 < noises < row["finished"]:
+        warnings.append(f"noise of its own norm is measured for {noises} of its {row['finished']} checkpoints")
     if 0 < row["finished"] < row["planned"]:
         warnings.append(f"fewer seeds than planned: {row['finished']} of {row['planned']}")
     return warnings
@@ -135,11 +137,13 @@ def _component_warnings(spec: BoardSpec, row: Row, component: Component) -> list
     for name, share in row["marks"].get(task, {}).items():
         mark = spec.tasks[task].marks.get(name, Mark())
         if share > mark.above:
-            warnings.append(mark.warning.format(share=f"{share:.0%}", task=task, mark=name))
-    if component["interval"] == "wilson":
+            words = {"share": f"{share:.0%}", "rest": f"{1 - share:.0%}", "task": task, "mark": name}
+            warnings.append(mark.warning.format(**words))
+    if component["interval"] == "exact":
         warnings.append(
-            f"all {component['n']} items of {task} score {component['value']:g}, so resamples cannot differ: "
-            "its interval is Wilson's for a count"
+            f"all {component['n']} items of {task} score {component['value']:g}, so resamples cannot differ: its "
+            f"interval ends where so many clusters ({component['n_clusters']}) would have shown another with "
+            f"{spec.confidence:.0%}"
         )
     if component["missing"]:
         total = component["n"] + component["missing"]
@@ -162,9 +166,11 @@ def _utility_warnings(spec: BoardSpec, row: Row) -> list[str]:
     noise = retain["delta_noise"]
     if noise is not None and noise["high"] is not None and noise["high"] < 0:
         warnings.append(
-            f"utility ({retain['task']}) is {-noise['value']:.3f} below that of {row['noise']}: "
+            f"utility ({retain['task']}) is {-noise['value']:.3f} below that of noise of its own norm: "
             "S is not evidence of unlearning here, it may be damage"
         )
+    if row["unstable"] is not None:
+        warnings.append(f"unstable: {row['unstable']}")
     return warnings
 
 

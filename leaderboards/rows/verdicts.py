@@ -1,18 +1,24 @@
-"""What a track shows: which methods beat base, and stand above noise, without loss of utility."""
+"""What a track shows: which methods beat base, and stand above their own noise, with utility kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+
+from scipy import special
 
 from ...harness.records import MANY
 from ..schema import Claims, Interval, Row, Verdict
 from ..spec import BoardSpec
+from ..stats.intervals import SEEDS_FOR_METHOD
 from .groups import RANKED
-from .row_warnings import at_chance, degenerate_share, one_form
+from .row_warnings import at_chance, one_form
+from .sentences import merged, names, pattern
 
 ALONE = "when taken alone, not with all rows of the table together"
 NOT_JUDGED = "not judged: base is at chance"
+NOT_REPLICATED = "not replicated"
+POWER = 0.8
 
 
 def build_verdicts(spec: BoardSpec, rows: Sequence[Row]) -> list[Verdict]:
@@ -39,38 +45,81 @@ def below_zero(interval: Interval | None) -> bool:
     return interval is not None and interval["high"] is not None and interval["high"] < 0
 
 
-def shortfall(spec: BoardSpec, row: Row, base: Row | None = None) -> str | None:
-    """Return why a row is no evidence of unlearning, or None: it beats base, and noise, at no loss of utility.
+def detectable(interval: Interval | None, confidence: float) -> float | None:
+    """Return the true difference that an interval as wide would exclude zero for in 80 % of cases; None without one.
 
-    Beats: the interval of the paired difference of S lies above zero, and so does the one that holds for all rows of
-    the table together. No loss of utility: the interval of the paired difference of the retain metric from the noise
-    row does not lie below zero. And it still answers: answers to the forget task that are none (`Mark.broken`), and
-    answers of one position or one text, are at most 10 points above the base's.
+    (1 + z_0.8 / z) times the half-width, z the normal quantile of the confidence.
     """
+    if interval is None or interval["low"] is None or interval["high"] is None:
+        return None
+    z = special.ndtri((1 + confidence) / 2)
+    return (interval["high"] - interval["low"]) / 2 * float(1 + special.ndtri(POWER) / z)
+
+
+def shortfall(spec: BoardSpec, row: Row, base: Row | None = None) -> str | None:
+    """Return why a row is no evidence of unlearning, or None: it beats base, and its noise, with utility kept.
+
+    First of all it still answers: answers to the forget task that are none cost a row its S (`Row.broken`). Beats: the
+    interval of the paired difference of S lies above zero, and so does the one that holds for all rows of the table
+    together. Utility kept: retain less base is shown to lie above -margin (`guard`). Answers of one position or one
+    text are at most 10 points above the base's, and another run is not seen to give another value (`stability`).
+    """
+    if row["broken"] is not None:
+        return f"broken: {row['broken']:.0%} of its answers are none"
     if row["s_unlearning"] is None:
         return "failed" if row["status"] == "failed" else "not measured"
     if row["delta_base"] is None:
         return "has no base to compare with"
     claims: Claims = row["claims"] or {"base": row["delta_base"], "noise": row["delta_noise"]}
     if not above_zero(row["delta_base"]):
-        return "falls below base" if below_zero(row["delta_base"]) else "not separable from base"
+        return _not_above(spec, row)
     if not above_zero(claims["base"]):
         return f"above base {ALONE}"
+    kept = _utility(row)
+    if kept is not None:
+        return f"above base, {kept}"
     if row["delta_noise"] is None:
-        return "has no noise to compare with"
+        decoding = " (it works at decoding time)" if row["changes"] == "decoding" else ""
+        return f"above base with utility kept, has no noise of its own to compare with{decoding}"
     if not above_zero(row["delta_noise"]):
-        return "beats base, falls below noise" if below_zero(row["delta_noise"]) else "beats base, not noise"
+        where = "below" if below_zero(row["delta_noise"]) else f"not above{_power(spec, row['delta_noise'])}"
+        return f"above base with utility kept, {where} noise of its own norm"
     if not above_zero(claims["noise"]):
-        return f"beats base, above noise {ALONE}"
-    if row["retain"] is None or below_zero(row["retain"]["delta_noise"]):
-        return "beats base and noise in S, at lower utility than noise"
-    broken = degenerate_share(spec, row)
-    if broken - (degenerate_share(spec, base) if base else 0.0) > MANY:
-        return f"beats base and noise in S, with {broken:.0%} of its answers broken"
+        return f"above base with utility kept, above its noise {ALONE}"
     alike = one_form(row)
     if alike - (one_form(base) if base else 0.0) > MANY:
-        return f"beats base and noise in S, with {alike:.0%} of its answers alike"
+        return f"above base and its noise with utility kept, but {alike:.0%} of its answers are alike"
+    if row["unstable"] is not None:
+        return f"above base and its noise with utility kept, but unstable: {row['unstable']}"
     return None
+
+
+def _not_above(spec: BoardSpec, row: Row) -> str:
+    if below_zero(row["delta_base"]):
+        return "falls below base"
+    if row["equivalent"]:
+        return f"equivalent to base (S within ±{spec.margin:g})"
+    return f"not separable from base{_power(spec, row['delta_base'])}"
+
+
+def _power(spec: BoardSpec, difference: Interval | None) -> str:
+    found = detectable(difference, spec.confidence)
+    return "" if found is None else f" (could have found {found:.3f})"
+
+
+def _utility(row: Row) -> str | None:
+    """Return what is to be said against a row's utility, None where it is kept."""
+    kept = row["utility"]
+    if kept is None:
+        return "utility cannot be compared with base"
+    if kept["kept"]:
+        return None
+    if kept["lost"]:
+        return f"utility lost (more than {kept['margin']:g})"
+    return (
+        f"utility not shown to be kept (may have lost up to {-kept['low']:.3f}; a row equal to base would pass in"
+        f" {kept['power']:.0%} of cases)"
+    )
 
 
 def _verdict(spec: BoardSpec, model: str, track: str, table: Sequence[Row], ranked: Sequence[Row]) -> Verdict:
@@ -79,29 +128,54 @@ def _verdict(spec: BoardSpec, model: str, track: str, table: Sequence[Row], rank
     reasons = {
         row["variant"]: NOT_JUDGED if baseless and row["s_unlearning"] else shortfall(spec, row, base) for row in ranked
     }
-    winners = [variant for variant, reason in reasons.items() if reason is None]
+    sound = [row for row in ranked if reasons[row["variant"]] is None]
+    winners = [row["variant"] for row in sound if row["speaks_of"] == "method"]
+    leads = [row["variant"] for row in sound if row["speaks_of"] != "method"]
     others = {variant: reason for variant, reason in reasons.items() if reason is not None}
-    if baseless:
-        sentence = baseless
-    elif winners:
+    return {
+        "model": model,
+        "track": track,
+        "winners": winners,
+        "leads": leads,
+        "others": others,
+        "sentence": _sentence(spec, table, ranked, baseless, winners, leads, others),
+    }
+
+
+def _sentence(
+    spec: BoardSpec,
+    table: Sequence[Row],
+    ranked: Sequence[Row],
+    baseless: str | None,
+    winners: Sequence[str],
+    leads: Sequence[str],
+    others: Mapping[str, str],
+) -> str:
+    kept = f"utility kept (within {spec.margin:g} of base)"
+    sentences = [baseless] if baseless else []
+    if not baseless and winners:
         beat, stand = ("beats", "stands") if len(winners) == 1 else ("beat", "stand")
-        sentence = (
-            f"{_names(winners)} {beat} base with an interval that excludes zero and {stand} above noise at equal or "
-            "better utility."
+        sentences.append(f"{names(winners)} {beat} base and {stand} above noise of the same norm, with {kept}.")
+    elif not baseless and any(row["speaks_of"] == "method" for row in ranked):
+        sentences.append(f"No method beats base and stands above noise of the same norm, with {kept}.")
+    if leads:
+        lie, this = ("lies", "This checkpoint") if len(leads) == 1 else ("lie", "These checkpoints")
+        sentences.append(
+            f"{this} {lie} above base and noise of the same norm, with {kept}: {names(leads)}; {NOT_REPLICATED}: a"
+            f" claim about a method needs {SEEDS_FOR_METHOD} seeds."
         )
-    else:
-        sentence = (
-            "No method beats base with an interval that excludes zero and stands above noise at equal or better "
-            "utility."
-        )
-    absent = [kind for kind in ("base", "noise") if not any(r["kind"] == kind and r["s_unlearning"] for r in table)]
-    if absent:
-        sentence += f" The board has no measured row for {' and '.join(absent)}, so nothing can be said against it."
-    shortfalls = dict.fromkeys(why for why in others.values() if why != NOT_JUDGED)
-    rest = {why: [variant for variant in others if others[variant] == why] for why in shortfalls}
+    elif not baseless and not any(row["speaks_of"] == "method" for row in ranked):
+        sentences.append(f"No checkpoint lies above base and noise of the same norm, with {kept}.")
+    if not any(row["kind"] == "base" and row["s_unlearning"] for row in table):
+        sentences.append("The board has no measured base, so nothing can be said against it.")
+    rest: dict[str, list[str]] = {}
+    for variant, reason in others.items():
+        if reason != NOT_JUDGED:
+            rest.setdefault(pattern(reason), []).append(variant)
     if rest:
-        sentence += " " + "; ".join(f"{_names(names)}: {why}" for why, names in rest.items()) + "."
-    return {"model": model, "track": track, "winners": winners, "others": others, "sentence": sentence}
+        listed = (f"{names(variants)}: {merged([others[name] for name in variants])}" for variants in rest.values())
+        sentences.append("; ".join(listed) + ".")
+    return " ".join(sentences)
 
 
 def _baseless(spec: BoardSpec, base: Row) -> str | None:
@@ -122,7 +196,3 @@ def _baseless(spec: BoardSpec, base: Row) -> str | None:
     if not causes:
         return None
     return f"Nothing can be concluded about {', '.join(lost)} or S on this model with these items: {'; '.join(causes)}."
-
-
-def _names(variants: Iterable[str]) -> str:
-    return ", ".join(f"`{variant}`" for variant in variants)

@@ -44,10 +44,10 @@ class ScoreMatrix:
         """Return the number of scored items of each cluster [C, K]."""
         return by_cluster((~np.isnan(self.values)).astype(np.float64), self.starts)
 
-    @cached_property
-    def binary(self) -> bool:
-        """Whether every score is 0 or 1."""
-        return bool(np.isin(self.values[~np.isnan(self.values)], (0.0, 1.0)).all())
+    def binary(self, columns: Sequence[int]) -> bool:
+        """Tell whether every score of some columns is 0 or 1."""
+        values = self.values[:, list(columns)]
+        return bool(((values == 0) | (values == 1) | np.isnan(values)).all())
 
     @property
     def single(self) -> bool:

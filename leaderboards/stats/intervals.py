@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from .metrics import Floats
 
@@ -187,10 +187,9 @@ def acceleration(left_out: Floats, groups: NDArray[np.intp]) -> float | None:
     return float((influence**3).sum()) / 6 / spread**1.5 if spread > TINY**2 else None
 
 
-def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
-    """Return Wilson's (1927) score interval of a share of n items, which has a width at 0 and 1 too."""
-    bounds = stats.binomtest(round(share * n), n).proportion_ci(confidence, method="wilson")
-    return float(bounds.low), float(bounds.high)
+def exact_reach(n: int, confidence: float) -> float:
+    """Return how far a share of which n units show none may lie from 0, one-sided: 1 - (1 - confidence)^(1/n)."""
+    return 1 - (1 - confidence) ** (1 / max(n, 1))
 
 
 def noise_shares(draws: Floats) -> tuple[float, float] | None:

@@ -72,7 +72,7 @@ def compare_items(
     sums = by_cluster(np.nan_to_num(difference)[:, None], table.starts)[:, 0]
     if not counts.any():
         return None
-    if table.binary and table.single and len(plus) == len(minus) == 1:
+    if table.single and len(plus) == len(minus) == 1 and table.binary([*plus, *minus]):
         test, p = "mcnemar", mcnemar(int((sums > 0).sum()), int((sums < 0).sum()))
     else:
         test, p = "permutation", sign_flips(sums, rng)

@@ -94,6 +94,19 @@ def simultaneous(differences: Sequence[Floats], confidence: float) -> list[Estim
     return [cut(estimate, -1.0, 1.0) for estimate in estimates]
 
 
+def against(pairs: Sequence[tuple[Floats, Floats]], confidence: float, freedom: float = np.inf) -> list[Estimate]:
+    """Return each row less its rival (base, its own noise), with intervals that hold for all pairs, cut to [-1, 1].
+
+    Args:
+        pairs: a statistic by seed [B + 1, k_i] of a row and of its rival, with the same resamples.
+        confidence: that all intervals hold at once.
+        freedom: degrees of freedom of the variance over items, as in `estimate`.
+    """
+    means = {id(draws): SeedMean.of(draws) for pair in pairs for draws in pair}
+    contrasts = (contrast([(1.0, means[id(row)]), (-1.0, means[id(rival)])]) for row, rival in pairs)
+    return [cut(estimate, -1.0, 1.0) for estimate in family(contrasts, confidence, freedom)]
+
+
 def cut(found: Estimate, low: float, high: float) -> Estimate:
     """Return an estimate whose interval does not leave [low, high]."""
     if found.low is None or found.high is None:
@@ -154,19 +167,3 @@ def rank_intervals(rows: Sequence[Floats], confidence: float, freedom: float = n
             group, leader = group + 1, i
         groups[i] = group
     return [Rank(int(ranks_low[i]), int(ranks_high[i]), groups[i]) for i in range(len(rows))]
-
-
-def against(
-    rows: Sequence[Floats], others: Sequence[Floats], confidence: float, freedom: float = np.inf
-) -> list[list[Estimate]]:
-    """Return each row less each other (base, noise), with intervals that hold for all of them at once.
-
-    Args:
-        rows, others: a statistic by seed [B + 1, k_i], with the same resamples.
-        confidence: that all intervals hold at once.
-        freedom: degrees of freedom of the variance over items.
-    """
-    rivals = [SeedMean.of(other) for other in others]
-    contrasts = (contrast([(1.0, row), (-1.0, other)]) for row in map(SeedMean.of, rows) for other in rivals)
-    estimates = iter([cut(estimate, -1.0, 1.0) for estimate in family(contrasts, confidence, freedom)])
-    return [[next(estimates) for _ in others] for _ in rows]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..rows.frontier import reading
-from ..schema import BoardData, Frontier, Goals, Row, comparisons, components
-from .format import bullets, wrapped
+from ..schema import BoardData, Goals, Row, comparisons, components
+from .format import bullets
 from .table import Table, Value, method, number, shortened, squeezed
-from .tables import NARROW, frontier_table, gains_table
+from .tables import NARROW
 
 _AUDIT = {
     "answer_entropy": "entropy of answered positions, bits",
@@ -24,13 +23,11 @@ def to_details(board: BoardData) -> str:
     blocks = ["# Details"]
     for (model, track), rows in board.tables():
         blocks.append(f"## {model} · {track} · behind the numbers")
-        measured = [row for row in rows if row["s_unlearning"]]
+        measured = [row for row in rows if row["s_unlearning"] or row["raw_s"]]
         blocks += filter(None, (part(measured) for part in PARTS))
         blocks.append(_cells(rows))
     for goals in board.goals:
         blocks += [f"## {goals['model']} · behind the goals", _interactions(goals)]
-    for frontier in board.frontiers:
-        blocks += [f"## {frontier['model']} · {frontier['track']} · at equal utility", *_frontier(frontier)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -54,7 +51,7 @@ def _differences(rows: Sequence[Row]) -> str:
         for row in rows
         for part in components(row)
     ]
-    lead = "Each metric less that of base and of noise (paired), and the clusters that its items lie in."
+    lead = "Each metric less that of base and of the row's own noise (paired), and the clusters that its items lie in."
     return _table(lead, ("method", "task", "Δ base", "Δ noise", "clusters"), body)
 
 
@@ -64,7 +61,7 @@ def _claims(rows: Sequence[Row]) -> str:
         for row in rows
         if (claims := row["claims"])
     ]
-    lead = "S less that of base and of noise with intervals that hold for all rows together: what the verdict goes by."
+    lead = "S less that of base and of own noise; intervals hold for all rows together: the verdict goes by them."
     return _table(lead, ("method", "Δ base, together", "Δ noise, together"), body)
 
 
@@ -83,10 +80,11 @@ def _tests(rows: Sequence[Row]) -> str:
         for part, test in comparisons(row)
     ]
     lead = (
-        "Is a metric that of base, of noise? Two-sided tests over the items that both have, on each item's mean over a "
-        "row's seeds: of these checkpoints, so that p can be small where the interval of a row of three seeds or more, "
-        f"which is the method's, includes zero. Holm's p holds for the {len(body)} comparisons of this table together. "
-        "Detectable: the true difference that would be found with 80 % power at these items, before Holm."
+        "Is a metric that of base, of own noise? Two-sided tests over the items that both have, on each item's mean "
+        "over a row's seeds: of these checkpoints, so that p can be small where the interval of a row of three seeds "
+        "or more, which is the method's, includes zero. "
+        f"Holm's p holds for the {len(body)} comparisons of this table together. Detectable: the true difference that "
+        "would be found with 80 % power at these items, before Holm."
     )
     headers = ("method", "task", "against", "test", "p", "p, Holm", "detectable")
     return _table(lead, headers, body)
@@ -184,12 +182,6 @@ def _interactions(goals: Goals) -> str:
         "which is no confidence: among methods that are all equal it is high too."
     )
     return _table(lead, ("method", "less", "on", "against", "interaction"), body)
-
-
-def _frontier(frontier: Frontier) -> list[str]:
-    gains = gains_table(frontier)
-    blocks = [wrapped(reading(frontier)), frontier_table(frontier).to_markdown()]
-    return [*blocks, *filter(None, (gains.to_markdown() if gains.rows else "", wrapped(frontier["sentence"])))]
 
 
 def _alphas(rows: Sequence[Row]) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
+from ..rows.sentences import merged, pattern
 from ..schema import Row
 from .format import bullets, fits
-
-_NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?!\w)")
 
 
 def note_numbers(rows: Sequence[Row]) -> dict[str, int]:
@@ -45,23 +43,8 @@ def at_decoding(rows: Sequence[Row]) -> str:
     works, model = ("works", "a model") if len(names) == 1 else ("work", "models")
     return (
         f"{', '.join(names)} {works} at decoding time: {model} with the base's own weights, whose logits are changed as"
-        " it answers. Noise is matched to the rows that change weights; stress and export have nothing to work on."
+        " it answers. They have no noise of their own; stress and export have nothing to work on."
     )
-
-
-def pattern(text: str) -> str:
-    """Return a text without its numbers: texts of one pattern say the same of different amounts."""
-    return _NUMBER.sub("#", text)
-
-
-def merged(texts: Sequence[str]) -> str:
-    """Return texts of one pattern as one, a number that differs as its range: `97-100% of the questions`."""
-    parts, numbers = _NUMBER.split(texts[0]), [_NUMBER.findall(text) for text in texts]
-    spans = [
-        sorted(set(column), key=lambda number: float(number.replace(",", ""))) for column in zip(*numbers, strict=True)
-    ]
-    words = [span[0] if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans]
-    return "".join(part + word for part, word in zip(parts, [*words, ""], strict=True))
 
 
 def runs(numbers: Iterable[int]) -> str:

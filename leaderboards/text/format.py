@@ -9,7 +9,7 @@ from ..schema import Component, Interval, RankInterval, Row
 from ..spec import NULLS
 
 WIDTH = 120
-NAME = 28
+NAME = 22
 """Columns of a row's name; longer ones are cut and given in full below the table."""
 NOTE = 5  # of these for a footnote's number
 
@@ -53,6 +53,8 @@ def fits(row: Row) -> bool:
 
 def outcome(row: Row) -> str:
     """Return what stands in place of a value."""
+    if row["broken"] is not None:
+        return "broken"
     return "failed" if row["status"] == "failed" else "not run yet"
 
 
@@ -64,10 +66,23 @@ def rank(value: RankInterval | None) -> str:
 
 
 def seeds(row: Row) -> str:
-    """Return the number of finished seeds, `2 of 3` where some are lacking, a dash where nothing was trained."""
+    """Return the number of finished seeds, `2 of 3` where some are lacking, a dash where nothing was trained.
+
+    Behind it stand the smallest and the largest S of a seed.
+    """
+    count = str(len(row["seeds"])) if row["seeds"] else "–"
     if row["finished"] < row["planned"]:
-        return f"{row['finished']} of {row['planned']}"
-    return str(len(row["seeds"])) if row["seeds"] else "–"
+        count = f"{row['finished']} of {row['planned']}"
+    ends = row["seed_range"]
+    return f"{count}: {ends[0]:.3f} to {ends[1]:.3f}" if ends else count
+
+
+def utility(row: Row) -> str:
+    """Return whether utility is `kept` or `lost`; else how far it may lie below base: `> -0.063`."""
+    kept = row["utility"]
+    if kept is None:
+        return "–"
+    return "kept" if kept["kept"] else "lost" if kept["lost"] else f"> {kept['low']:.3f}"
 
 
 def interval(value: Interval | Component | None, *, sign: bool = False) -> str:
@@ -77,7 +92,7 @@ def interval(value: Interval | Component | None, *, sign: bool = False) -> str:
     text = f"{value['value'] + 0.0:{'+' if sign else ''}.3f}"
     if value["low"] is None or value["high"] is None:
         return f"{text} [no interval]"
-    return f"{text} [{value['low']:.3f}, {value['high']:.3f}]".replace("-0.000", "0.000")
+    return f"{text} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
 def shorten(text: str, width: int) -> str:

@@ -37,17 +37,23 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
     percent = f"{spec.confidence:.0%}"
     lines = [
         "**S** (S-unlearning, arXiv 2605.26454) is 1 where the forget task is at chance and utility perfect, 0 where "
-        "nothing was forgotten or nothing was kept. It can reward damage, so a claim needs both differences: "
-        "**Δ base** from the untouched model, **Δ noise** from the base with random weight noise of the same norm.",
-        f"**Intervals** are {percent} {KINDS[spec.interval]} intervals of a joint bootstrap over items "
-        f"({spec.resamples:,} resamples, whole clusters within strata, the same draws for every row, S recomputed in "
-        "each). They say how far a value would move with other items of the same kind; they do not cover other "
-        "settings, data, judges or models, and each stands for itself, not for all at once.",
+        f"the forget task is perfect or utility at chance; base has a value of its own. {_about_damage(rows)} So a "
+        "claim needs all of: **Δ base** from the untouched model, **Δ noise** from base with random weight noise of "
+        "the row's own norm, tensor by tensor, and utility kept.",
+        f"**Utility** is kept where the retain metric is shown, one-sided at {percent}, to have lost less than "
+        f"{spec.margin:g} against base. `> x`: not shown, it may have lost as much; `lost`: it lost more.",
+        f"**Intervals** are {percent} {KINDS[spec.interval]} intervals, expanded for few clusters, of a joint "
+        f"bootstrap over items ({spec.resamples:,} resamples, whole clusters within strata, the same draws for every "
+        "row, S recomputed in each). They say how far a value would move with other items of the same kind; they do "
+        "not cover other settings, data, scorers or models, nor, below three seeds, another training seed or machine. "
+        "Each stands for itself, not for all at once; the highest value of a table is flattered by being the highest.",
         "**Verdicts** also ask that the interval excludes zero that holds for all rows of a table together (max-t), so "
-        f"that a table of methods that are no better than base claims one in at most {1 - spec.confidence:.0%} of the "
-        "cases.",
+        f"that a table of checkpoints that are no better than base claims one in at most {1 - spec.confidence:.0%} of "
+        f"the cases. Of methods it speaks from {SEEDS_FOR_METHOD} seeds on: another seed of the same method may move S "
+        "by more than its interval. `could have found x`: a true difference of x is found in 80% of the cases.",
         f"**Rank** gives the ranks that a row can hold: rows whose simultaneous {percent} intervals for pairwise "
-        "differences (max-t) exclude zero are apart, all others share ranks. Base and noise are not ranked.",
+        "differences (max-t) exclude zero are apart, all others share ranks. Base is not ranked, nor is a row whose "
+        "answers are broken. A setting is a point: methods are ranked at equal utility, with `--grid`.",
         *_about_nulls(rows),
         "**n** counts items (prompts or questions, not continuations) with a score in every finished seed, as forget / "
         "retain; missing ones are left out of a mean, never counted as a value.",
@@ -56,6 +62,22 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
     if spec.command:
         lines.append(f"Reproduce: `{spec.command}`")
     return lines
+
+
+def _about_damage(rows: Sequence[Row]) -> str:
+    """Return how far damage alone could raise S of the bases."""
+    gains = {(row["model"], row["track"]): row["uniform_gain"] for row in rows if row["uniform_gain"] is not None}
+    if not gains:
+        return "It can reward damage."
+    many = len({model for model, _ in gains}) > 1
+    listed = ", ".join(f"{gain:.3f} ({f'{model}, ' * many}{track})" for (model, track), gain in gains.items())
+    return f"It can reward damage: what takes the same share of both metrics could raise base's S by at most {listed}."
+
+
+def points_only(rows: Sequence[Row]) -> bool:
+    """Tell whether a table ranks checkpoints, and no method with seeds enough to speak of it."""
+    ranked = [row for row in rows if row["rank"]]
+    return bool(ranked) and not any(row["speaks_of"] == "method" for row in ranked)
 
 
 def _about_nulls(rows: Sequence[Row]) -> list[str]:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+from ..rows.frontier import reading
 from ..rows.row_warnings import at_chance
-from ..schema import BoardData, Row
+from ..schema import BoardData, Frontier, Row
 from ..spec import BoardSpec
 from . import tables
 from .footnotes import at_decoding, footnotes
 from .format import bullets, wrapped
-from .legend import components_line, facts, how_to_read
+from .legend import components_line, facts, how_to_read, points_only
 
 STRATA = 3
 """Strata, or tracks, side by side in a table."""
@@ -27,28 +28,44 @@ def to_markdown(board: BoardData) -> str:
     sentences = board.sentences()
     for (model, track), rows in board.tables():
         measured = any(row["forget"] and row["retain"] for row in rows)
-        blocks.append(f"## {model} · {track}")
+        points = " (points, not methods)" if measured and points_only(rows) else ""
+        blocks.append(f"## {model} · {track}{points}")
         blocks.append(tables.main_table(rows).to_markdown())
         blocks.append(tables.component_table(spec, rows).to_markdown() if measured else "_No row has been measured._")
-        blocks.append(wrapped(components_line(spec, track)))
+        blocks.append(bullets(tables.broken_rows(rows, numbered=True)))
         if (model, track) in sentences:
             blocks.append(wrapped(f"**Verdict.** {sentences[model, track]}"))
-        blocks += filter(None, (footnotes(rows), wrapped(at_decoding(rows)), *_beside(spec, rows)))
-    for model, group in groupby(board.rows, key=lambda row: row["model"]):
-        cross = tables.cross_table(list(group))
-        if cross.rows:
-            blocks += [f"## {model} · effect on the other track", replace(cross, caption="").to_markdown()]
+        blocks += [footnotes(rows), wrapped(at_decoding(rows))]
     for goals in board.goals:
         blocks.append(f"## {goals['model']} · does the best method depend on the goal?")
         blocks += [table.to_markdown() for table in tables.goals_table(goals).split(STRATA)]
         blocks.append(wrapped(f"**Goal.** {goals['sentence']}"))
+    for frontier in board.frontiers:
+        blocks += [f"## {frontier['model']} · {frontier['track']} · at equal utility", *_frontier(frontier)]
+    for (model, track), rows in board.tables():
+        blocks += [f"## {model} · {track} · beside S", wrapped(components_line(spec, track)), *_beside(spec, rows)]
+    for model, group in groupby(board.rows, key=lambda row: row["model"]):
+        cross = tables.cross_table(list(group))
+        if cross.rows:
+            blocks += [f"## {model} · effect on the other track", replace(cross, caption="").to_markdown()]
     blocks += ["## How to read this", bullets(how_to_read(spec, board.rows))]
     blocks += ["## Facts", bullets(facts(spec, board.rows))]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def _frontier(frontier: Frontier) -> Iterator[str]:
+    gains = tables.gains_table(frontier)
+    yield wrapped(reading(frontier))
+    yield tables.frontier_table(frontier).to_markdown()
+    yield gains.to_markdown() if gains.rows else ""
+    yield wrapped(frontier["sentence"])
 
 
 def _beside(spec: BoardSpec, rows: Sequence[Row]) -> Iterator[str]:
-    """Yield what stands below the tables of a (model, track); empty where there is nothing."""
+    """Yield what stands beside the verdict of a (model, track); empty where there is nothing."""
+    beside = tables.beside_table(rows)
+    if beside.rows:
+        yield beside.to_markdown()
     strata, selectivity = tables.strata_table(rows), tables.selectivity_table(rows)
     controls, stress = tables.control_table(rows), tables.stress_table(spec, rows)
     published = tables.published_table(spec, rows)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from tabulate import tabulate
 
 from ..schema import Component, Interval, Row
 from ..spec import NULLS
 from . import latex
-from .format import interval, name, outcome, shorten, squeeze, wrapped
+from .format import WIDTH, interval, name, outcome, shorten, squeeze, wrapped
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ class Table:
             [(value.text if value.narrow is None else value.narrow).replace("|", "\\|") for value in row]
             for row in (self.headers, *self.rows)
         )
-        left = ("left",) * len(headers)
-        text = tabulate(body, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=left)
+        text = _pipes(headers, body)
         return f"{wrapped(self.caption)}\n\n{text}" if self.caption else text
 
     def to_latex(self, label: str) -> str:
@@ -88,6 +87,16 @@ class Table:
             latex.line([latex.escape(header.text) for header in self.headers]),
             [latex.line([_latex(value, at in self.faint) for value in row]) for at, row in enumerate(self.rows)],
         )
+
+
+def _pipes(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a markdown table; the air beside its heads goes where it would be wider than `WIDTH`."""
+    pipe = partial(tabulate, tablefmt="pipe", disable_numparse=True, colalign=("left",) * len(headers))
+    text = pipe(body, headers=headers)
+    if len(text.partition("\n")[0]) <= WIDTH:
+        return text
+    rule, head, *rest = pipe([headers, *body]).split("\n")
+    return "\n".join([head, rule, *rest])
 
 
 def _values(values: Iterable[Value | str]) -> list[Value]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..schema import Alpha, Component, Frontier, Goals, RankInterval, Row
+from ..schema import Alpha, Component, Frontier, Goals, RankInterval, Row, Utility
 from ..spec import BoardSpec
 from .footnotes import note_numbers
-from .format import NAME, rank, seeds, shorten, squeeze
+from .format import NAME, interval, rank, seeds, shorten, squeeze, utility
 from .table import Table, Value, count, method, nulls, number, score, shortened, squeezed
 
 HEADER = 18
@@ -15,14 +15,31 @@ NARROW = 12
 
 
 def main_table(rows: Sequence[Row], causes: Mapping[str, str] | None = None) -> Table:
-    """Return rank, S and its differences from base and noise; `causes` say why cells failed, by their ids."""
+    """Return rank, S, its differences from base and own noise, and utility; broken rows have no place in it.
+
+    `causes` say why cells failed, by their ids.
+    """
     numbers = note_numbers(rows)
+    rows = [row for row in rows if row["broken"] is None]
     body = []
     for row in rows:
         why = next((f": {causes[cell]}" for cell in row["cells"] if causes and cell in causes), "")
         differences = (number(row[key], sign=True) for key in ("delta_base", "delta_noise"))
-        body.append((_rank(row["rank"]), method(row, numbers.get(row["variant"])), score(row, why), *differences))
-    return Table.of("", ("rank", "method", "S", "Δ base", "Δ noise"), body, nulls(rows))
+        kept = Value(utility(row), row["utility"]["low"] if row["utility"] else None, numeric=True)
+        body.append((_rank(row["rank"]), method(row, numbers.get(row["variant"])), score(row, why), *differences, kept))
+    return Table.of("", ("rank", "method", "S", "Δ base", "Δ noise", "utility"), body, nulls(rows))
+
+
+def broken_rows(rows: Sequence[Row], *, numbered: bool = False) -> list[str]:
+    """Return, of each row whose answers are broken, its reason and its raw values; `numbered` with its footnote."""
+    marks = {variant: f" ({number})" for variant, number in note_numbers(rows).items() if numbered}
+    return [
+        f"`{row['variant']}`{marks.get(row['variant'], '')}: {row['broken']:.0%} of its answers to the forget task are "
+        f"none. Not ranked; raw values: forget {interval(row['forget'])}, retain {interval(row['retain'])}, S "
+        f"{interval(row['raw_s'])}."
+        for row in rows
+        if row["broken"] is not None
+    ]
 
 
 def _rank(value: RankInterval | None) -> Value:
@@ -32,6 +49,7 @@ def _rank(value: RankInterval | None) -> Value:
 def component_table(spec: BoardSpec, rows: Sequence[Row]) -> Table:
     """Return the forget and retain metrics with intervals, and counts of items and training seeds."""
     roles = spec.tracks[rows[0]["track"]]
+    rows = [row for row in rows if row["broken"] is None]
     body = []
     for row in rows:
         forget, retain = pair = row["forget"], row["retain"]
@@ -47,7 +65,37 @@ def component_table(spec: BoardSpec, rows: Sequence[Row]) -> Table:
         Value(f"{forget} ↓", narrow=shorten(forget, HEADER)),
         Value(f"{retain} ↑", narrow=shorten(retain, HEADER)),
     )
-    return Table.of("", ("method", *tasks, "n", "missing", "seeds"), body, nulls(rows))
+    heads = ("method", *tasks, "n", "missing", Value("seeds: S of each", narrow="seeds: S"))
+    return Table.of("", heads, body, nulls(rows))
+
+
+def beside_table(rows: Sequence[Row]) -> Table:
+    """Return what stands beside S: two numbers relative to base, S of the row's own noise, the guard's power."""
+    body = [
+        (
+            method(row),
+            number(row["relative"]["harmonic_mean"] if row["relative"] else None),
+            number(row["relative"]["difference"] if row["relative"] else None, sign=True),
+            number(row["noise"]),
+            _guard(row["utility"]),
+        )
+        for row in rows
+        if row["rank"]
+    ]
+    caption = (
+        "**Beside S.** Harmonic mean of the shares of base's forget and retain metrics (above chance) that were "
+        "forgotten and kept; forget drop less retain drop, 0 for damage that hits both alike; S of noise of the row's "
+        "own norm; the lower limit of retain less base, and in how many cases a row equal to base would be shown to "
+        "keep utility, at this row's spread."
+    )
+    guard = Value("retain less base, power", narrow="guard: limit, power")
+    return Table.of(caption, ("method", "harmonic mean", "drop less drop", "S of its noise", guard), body)
+
+
+def _guard(kept: Utility | None) -> Value:
+    if kept is None:
+        return Value("–", numeric=True)
+    return Value(f"> {kept['low']:.3f}, {kept['power']:.0%}", kept["low"], numeric=True)
 
 
 def cross_table(rows: Sequence[Row]) -> Table:

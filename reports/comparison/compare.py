@@ -18,6 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
+from ...harness.records import MANY
+from ...leaderboards.rows.groups import RANKED, broken_share
 from ...leaderboards.rows.resampling import Resamples
 from ...leaderboards.schema import Component, Interval
 from ...leaderboards.spec import NULLS, Checkpoint, TrackRoles
@@ -100,6 +102,9 @@ class Boards(Sides):
         if a["seeds"] != b["seeds"]:
             notes.append(f"other training seeds: {_words(a['seeds'])} against {_words(b['seeds'])}")
         lost = ["some seeds failed"] if b["status"] != "ok" and b["finished"] < a["finished"] else []
+        broken = _broken(a["broken"] is not None, b["broken"] is not None)
+        lost += broken.lost
+        notes += broken.notes
         drafts = []
         for name, field_name, task in _fields(roles):
             before, after = a[field_name], b[field_name]
@@ -156,7 +161,7 @@ class Paired(Sides):
         for track in sorted(side.spec.tracks):
             for column in columns:
                 checkpoint = self.evidence.checkpoints[column]
-                if checkpoint.track in (None, track):
+                if checkpoint.track in (None, track) and checkpoint.beside is None:
                     groups.setdefault((checkpoint.model, track, checkpoint.variant), {})[checkpoint.seed] = column
         return dict(sorted(groups.items(), key=lambda pair: (pair[0][:2], self._place(pair[1]), pair[0])))
 
@@ -188,6 +193,8 @@ class Paired(Sides):
             why = f"no training seed in common ({_words(a)} against {_words(b)})"
             return replace(row, outcome="not comparable", reason=why), []
         reasons = self.reasons(model, roles)
+        broken = Broken() if "S" in reasons else _broken(*(self._is_broken(n, key) for n in (0, 1)))
+        row.lost.extend(broken.lost)
         seeds = [seed for seed in common if seed is not None]
         notes = [
             f"{name} alone has seed {_words(rest)}"
@@ -196,7 +203,7 @@ class Paired(Sides):
         ]
         drafts = []
         for name, _, task in _fields(roles):
-            if name in reasons:
+            if name in reasons or (name == "S" and broken.notes):
                 continue
             needed = [task] if task else [roles.forget_task, roles.retain_task]
             pairs = [(a[seed], b[seed]) for seed in common if all(self._scored(t, a[seed], b[seed]) for t in needed)]
@@ -210,8 +217,16 @@ class Paired(Sides):
             drafts.append(replace(draft, equal=equal))
             if task and left_out[task]:
                 notes.append(f"{task}: {left_out[task]} items have a score on one side only and are left out")
-        notes += _few_seeds(row.kind, len(seeds)) if drafts else []
+        notes += [*broken.notes, *(_few_seeds(row.kind, len(seeds)) if drafts else [])]
         return _told(replace(row, seeds=seeds, notes=notes), reasons, drafts)
+
+    def _is_broken(self, side: int, key: Key) -> bool:
+        """Tell whether a row's answers to its forget task are mostly none on a side, and base's there are not."""
+        checkpoints, (model, track, _) = self.evidence.checkpoints, key
+        groups = {k: list(own.values()) for k, own in self.groups[side].items() if k[:2] == (model, track)}
+        base = next((own for own in groups.values() if checkpoints[own[0]].kind == "base"), [])
+        own, usual = (broken_share(self.evidence, track, columns) for columns in (groups[key], base))
+        return checkpoints[groups[key][0]].kind in RANKED and own - usual > MANY
 
     def _scored(self, task: str, a: int, b: int) -> bool:
         return len(self.evidence.scored(task, [a, b])) == 2
@@ -287,6 +302,22 @@ def _settled(row: RowComparison, a: bool, b: bool, failed: bool) -> RowCompariso
             return replace(row, outcome="failed", lost=["measured in A, failed in B"])
         return replace(row, outcome="not comparable", reason="not measured in B yet")
     return replace(row, outcome="gained" if b else "not measured")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What is to be said where answers are broken: why S is not compared, and what was lost since A."""
+
+    notes: Sequence[str] = ()
+    lost: Sequence[str] = ()
+
+
+def _broken(a: bool, b: bool) -> Broken:
+    where = " and ".join(name for name, broken in (("A", a), ("B", b)) if broken)
+    if not where:
+        return Broken()
+    lost = ["its answers are broken in B"] if b and not a else []
+    return Broken([f"S is not compared: most answers to the forget task are none in {where}"], lost)
 
 
 def _told(row: RowComparison, reasons: Mapping[str, str], drafts: list[Draft]) -> tuple[RowComparison, list[Draft]]:

@@ -87,7 +87,8 @@ def plane(key: str, spec: BoardSpec, study: LayerStudy, title: str) -> Plot:
         for subset in study.sets:
             look = looks[len(subset.layers)]
             _cross(axes, subset.forget, subset.retain, look)
-            labels.append((subset.retain["value"], subset.forget["value"], subset.name, look.colour))
+            broken = " (broken)" * (subset.row["broken"] is not None)
+            labels.append((subset.retain["value"], subset.forget["value"], subset.name + broken, look.colour))
         if study.base and study.base["forget"] and study.base["retain"]:
             _cross(axes, study.base["forget"], study.base["retain"], BASE)
             labels.append((study.base["retain"]["value"], study.base["forget"]["value"], "base", GREY))
@@ -116,7 +117,9 @@ def numbers(key: str, spec: BoardSpec, study: LayerStudy, title: str) -> Plot:
     of_base = (base["forget"], base["retain"], base["s_unlearning"]) if base else (None, None, None)
     counts = sorted({len(subset.layers) for subset in study.sets})
     words = f"Number of layers of {study.method}, {title}. " + "; ".join(
-        f"{_counted(len(subset.layers))} ({subset.name}): S {said(subset.row['s_unlearning'])}" for subset in study.sets
+        f"{_counted(len(subset.layers))} ({subset.name}): S "
+        + (said(subset.row["s_unlearning"]) if subset.row["broken"] is None else "none, its answers are broken")
+        for subset in study.sets
     )
 
     def paint(figure: Figure) -> None:

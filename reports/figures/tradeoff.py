@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...leaderboards.schema import Frontier, Interval, Row
 from ...leaderboards.spec import BoardSpec
 from ...leaderboards.text.format import rank, squeeze
-from .style import DASHES, MOST_LOOKS, WIDTH, Plot, bar, dashed, draw, label_beside, looks, mark, said
+from .style import DASHES, GREY, MOST_LOOKS, WIDTH, Plot, bar, dashed, draw, label_beside, looks, mark, said
 from .svg import FAINT
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 Point = tuple[Row, Interval, Interval]
+FAINTER = 0.45
+"""Of the marks of noise."""
 
 
 def trade_off(
@@ -26,9 +28,13 @@ def trade_off(
 ) -> Plot | None:
     """Return forgetting against utility (Ubar, Rbar before they are cut), a mark a row, curves of equal S.
 
-    Swept methods have their frontier as a line, and names for what lies on it.
+    A row's own noise is a faint cross. Swept methods have their frontier as a line, and names for what lies on it. Rows
+    whose answers are broken have no place in it.
     """
-    shown = [(row, parts["forget"], parts["retain"]) for row in rows if (parts := row["unclipped"])]
+    broken = [row["variant"] for row in rows if row["broken"] is not None]
+    shown = [
+        (row, parts["forget"], parts["retain"]) for row in rows if row["broken"] is None and (parts := row["unclipped"])
+    ]
     points: list[Point] = [(row, x, y) for row, x, y in shown if x is not None and y is not None]
     if not points:
         return None
@@ -40,13 +46,16 @@ def trade_off(
     roles = spec.tracks[points[0][0]["track"]]
     chances = spec.tasks[roles.forget_task].chance, spec.tasks[roles.retain_task].chance
     names = dict(_named(points, curves))
+    noises = _noises(points, *chances)
     height = max(3.9, 0.9 + 0.16 * len(names))
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         look = looks(rows)
         width = 1.3 if len(points) <= MOST_LOOKS else 0.5
-        xs, ys = _range([x for _, x, _ in points]), _range([y for _, _, y in points])
+        marks = list(noises.values()) if len(points) <= MOST_LOOKS else []
+        xs = _range([x for _, x, _ in points], [x for x, _ in marks])
+        ys = _range([y for _, _, y in points], [y for _, y in marks])
         axes.set(xlim=xs, ylim=ys)
         _equal_s(axes, xs, ys)
         for row, x, y in points:
@@ -54,10 +63,13 @@ def trade_off(
             bar(axes, x, y["value"], colour, width=width)
             bar(axes, y, x["value"], colour, upright=True, width=width)
             mark(axes, x["value"], y["value"], look[row["variant"]], 4 + 2 * width)
+        for variant, (x, y) in noises.items() if len(points) <= MOST_LOOKS else ():
+            axes.plot([x], [y], marker="x", markersize=5, color=look[variant].colour, alpha=FAINTER, zorder=2)
         places = {row["variant"]: (x["value"], y["value"]) for row, x, y in points}
-        for number, curve in enumerate(curves.values()):
+        places |= {f"noise({variant})": place for variant, place in noises.items()}
+        for number, (method, curve) in enumerate(curves.items()):
             line = [places[variant] for variant in curve if variant in places]
-            colour = look[curve[-1]].colour
+            colour = GREY if method == "noise" else look[curve[-1]].colour
             style: dict[str, Any] = {"color": colour, "linewidth": 1.5, "linestyle": DASHES[number % len(DASHES)]}
             axes.plot(*zip(*line, strict=True), zorder=2, **style)
         _chance(axes, chances)
@@ -70,12 +82,27 @@ def trade_off(
         "Forgetting against utility, each before it is cut to [0, 1]; further right and up is better. Bars are the "
         f"board's {spec.confidence:.0%} intervals; grey curves join points of equal S."
     )
+    if noises and len(points) <= MOST_LOOKS:
+        caption += " A faint cross is noise of the norm of the row of its colour."
+    if broken:
+        caption += f" Not drawn, as most of their answers are none: {', '.join(broken)}."
     if curves:
         caption += (
             " A line is a method's frontier, the upper hull of its settings and base: what lies between two of them "
             "comes of answering with either at random. Named are rows on it."
         )
     return draw(key, caption, words, (WIDTH + 0.9, height), paint)
+
+
+def _noises(points: Sequence[Point], forget: float, retain: float) -> dict[str, tuple[float, float]]:
+    """Return where each row's own noise stands, by the row's variant, from its differences in both metrics."""
+    places = {}
+    for row, x, y in points:
+        gaps = [part["delta_noise"] if part else None for part in (row["forget"], row["retain"])]
+        if gaps[0] and gaps[1]:
+            lost, kept = gaps[0]["value"] / (1 - forget), gaps[1]["value"] / (1 - retain)
+            places[row["variant"]] = (x["value"] + lost, y["value"] - kept)
+    return places
 
 
 def _named(points: Sequence[Point], curves: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
@@ -86,8 +113,9 @@ def _named(points: Sequence[Point], curves: dict[str, list[str]]) -> Iterator[tu
             yield row["variant"], squeeze(row["variant"], 26)
 
 
-def _range(values: Sequence[Interval]) -> tuple[float, float]:
+def _range(values: Sequence[Interval], also: Sequence[float] = ()) -> tuple[float, float]:
     ends = [end for value in values for end in (value["low"], value["value"], value["high"]) if end is not None]
+    ends += also
     low, high = min(ends), max(ends)
     pad = max(0.06 * (high - low), (0.25 - (high - low)) / 2, 0.02)
     return low - pad, high + pad
@@ -140,7 +168,9 @@ def forest(key: str, spec: BoardSpec, rows: Sequence[Row], title: str) -> Plot |
         return None
     look = looks(rows)
     words = f"S with intervals and ranks, {title}. " + "; ".join(
-        f"{row['variant']}: S {said(s)}" + (f", rank {rank(row['rank'])}" if row["rank"] else ", not ranked")
+        f"{row['variant']}: S {said(s)}"
+        + (f", rank {rank(row['rank'])}" if row["rank"] else ", not ranked")
+        + (f", its noise {said(row['noise'])}" if row["noise"] else "")
         for row, s in points
     )
     ranked = sum(row["rank"] is not None for row, _ in points)
@@ -155,6 +185,8 @@ def forest(key: str, spec: BoardSpec, rows: Sequence[Row], title: str) -> Plot |
             colour = look[row["variant"]].colour
             bar(left, s, place, colour, width=1.6)
             mark(left, s["value"], place, look[row["variant"]])
+            if row["noise"]:
+                left.plot([row["noise"]["value"]], [place], marker="x", markersize=6, color=GREY, alpha=FAINTER)
             if row["rank"]:
                 ends = row["rank"]["low"], row["rank"]["high"]
                 right.plot(ends, [place] * 2, color=colour, linewidth=3.5, solid_capstyle="round")
@@ -172,7 +204,8 @@ def forest(key: str, spec: BoardSpec, rows: Sequence[Row], title: str) -> Plot |
 
     caption = (
         f"S with {spec.confidence:.0%} intervals (dashed: base), and the ranks that a row may hold. Ranks come from "
-        "paired differences: rows whose intervals overlap may be apart. Base and noise are not ranked."
+        "paired differences: rows whose intervals overlap may be apart. Base is not ranked. A cross is noise of the "
+        "row's own norm."
     )
     return draw(key, caption, words, (WIDTH, 1.1 + 0.3 * len(points)), paint)
 
@@ -194,10 +227,10 @@ def metrics(key: str, spec: BoardSpec, rows: Sequence[Row], track: str) -> Plot 
             ticks.append((height, model))
             height += 1
         firsts[model] = height
-        ticks += [(height + number, squeeze(row["variant"], 30)) for number, (row, _, _) in enumerate(block)]
+        ticks += [(height + number, _told(row)) for number, (row, _, _) in enumerate(block)]
         height += len(block) + 0.6
     words = f"Metrics by model and method, {track}. " + "; ".join(
-        f"{row['model']}, {row['variant']}: {roles.forget_task} {said(forget)}, {roles.retain_task} {said(retain)}"
+        f"{row['model']}, {_told(row)}: {roles.forget_task} {said(forget)}, {roles.retain_task} {said(retain)}"
         for row, forget, retain in points
     )
 
@@ -224,6 +257,11 @@ def metrics(key: str, spec: BoardSpec, rows: Sequence[Row], track: str) -> Plot 
         "chance, where it is near). ↓ less means more forgotten, ↑ more is better."
     )
     return draw(key, caption, words, (WIDTH + 0.6, 0.8 + 0.24 * height), paint)
+
+
+def _told(row: Row) -> str:
+    """Return a row's name, with a word where its answers are broken."""
+    return squeeze(row["variant"], 30) if row["broken"] is None else f"{squeeze(row['variant'], 20)} (broken)"
 
 
 def _dots(axes: Axes, first: float, points: Sequence[tuple[Row, Interval]]) -> None:

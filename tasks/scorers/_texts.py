@@ -1,4 +1,4 @@
-"""What classifiers on transformers share: reading a folder, and batches that move a judgement by last bits at most."""
+"""What classifiers on transformers share: reading a folder, and batches that move a score by last bits at most."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ BATCH = 64
 DIGITS = 6
 """Probabilities are kept to this many digits; of two batches a text may fall to either side of an edge."""
 ORDINARY = "The library opens at nine in the morning."
-"""What a judge that works can judge."""
+"""What a classifier that works can score."""
 
 
 def folder_of(path: str, *needed: str) -> Path:
     """Return the folder; raise a `UserError` where it or a needed file is missing."""
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(f"Judge folder {path} does not exist; pass another with --scorer.")
+        raise UserError(f"Scorer folder {path} does not exist; pass another with --scorer.")
     for name in needed:
         if not (folder / name).is_file():
             names = ", ".join(sorted(file.name for file in folder.iterdir())) or "nothing"
             raise UserError(
-                f"Judge folder {path} has no {name}; it holds {names}. Add it, or pass another with --scorer."
+                f"Scorer folder {path} has no {name}; it holds {names}. Add it, or pass another with --scorer."
             )
     return folder
 
@@ -47,16 +47,32 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
-def in_batches(
-    texts: Sequence[str], tokenizer: Any, limit: int, toxic: Callable[[dict[str, Any]], Sequence[float]]
-) -> list[float | None]:
-    """Judge texts in batches of similar length, padded on the right and masked.
+def check_tokenizer(tokenizer: Any, embeddings: int, folder: str) -> None:
+    """Raise a `UserError` where a tokenizer is not that of a classifier with so many embeddings."""
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise UserError(f"{folder} has no tokenizer; put the classifier's own tokenizer files into the folder.")
+    if len(tokenizer) > embeddings:
+        raise UserError(
+            f"{folder}: the tokenizer knows {len(tokenizer)} tokens, the classifier {embeddings}; put the classifier's"
+            " own tokenizer into the folder."
+        )
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"{folder}: the tokenizer has no padding token; name the one that the classifier was trained with as"
+            " pad_token in tokenizer_config.json."
+        )
 
-    A text that cannot be tokenised or judged does not take its batch down; where an ordinary sentence cannot be judged
-    either, the judge is broken and its error is raised.
+
+def in_batches(
+    texts: Sequence[str], tokenizer: Any, limit: int | None, toxic: Callable[[dict[str, Any]], Sequence[float]]
+) -> list[float | None]:
+    """Score texts in batches of similar length, padded on the right and masked.
+
+    A text that cannot be tokenised or scored does not take its batch down; where an ordinary sentence cannot be scored
+    either, the classifier is broken and its error is raised.
 
     Args:
-        texts: what to judge; cut at `limit` tokens.
+        texts: what to score; cut at `limit` tokens.
         tokenizer: of transformers.
         limit: tokens the classifier takes.
         toxic: from token ids and mask, [rows, length] tensors, to the probability of being toxic of each row.

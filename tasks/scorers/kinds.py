@@ -17,6 +17,10 @@ class Fitted(Scorer):
     def held_out(self) -> str:
         """Say how well it judges labelled text that it was not fitted on, with the number of texts."""
 
+    def about(self) -> list[str]:
+        """Return `held_out`."""
+        return [self.held_out()]
+
 
 class Packaged(Scorer):
     """A judge whose weights come inside an installed package; it needs no folder.

@@ -30,6 +30,7 @@ class NGram(Fitted):
 
     summary = "stand-in: n-gram logistic regression, fitted on labelled.jsonl at load"
     version = 1
+    reversed_labels = f"swap 0 and 1 in its {LABELLED}"
 
     def __init__(self, folder: str, device: str = "cpu") -> None:
         """Read and fit; raise a `UserError` on a missing file, a wrong row or fewer than two groups of a label."""

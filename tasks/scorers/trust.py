@@ -4,33 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from ...harness.errors import UserError, first_line
-from ..base import Scorer, scorers
-from ._texts import folder_of, in_batches, read_json
+from ...harness.specs import identity
+from ..base import Scorer, ScorerSettings, scorers
+from ._texts import check_tokenizer, folder_of, in_batches, read_json
 
 WEIGHTS = "toxicity_classifier.pth"
-TOXIC = 1
 BASE = "bert-base-uncased"
-AGAIN = "Download it again, or pass another judge with --scorer."
+AGAIN = "Download it again, or pass another scorer with --scorer."
+
+
+class TrustSettings(ScorerSettings):
+    """What is said of weights in this layout that were fitted to other labels."""
+
+    label: Literal[0, 1] = identity(1, description="the toxic one of the two labels")
 
 
 @scorers.register("trust")
 class Trust(Scorer):
-    """Judge in the layout of `berkatil/TRuST_toxicity_classifier`.
+    """Classifier in the layout of `berkatil/TRuST_toxicity_classifier`.
 
     The folder holds `toxicity_classifier.pth`, a state dict of `embedder.*` (BertModel) and `dense.*` (two labels, 1 is
     toxic). `config.json` (BertConfig) and a tokenizer may lie beside it; without them they are bert-base-uncased's.
-    Texts are cut at the length BERT takes; padding is masked, so its amount does not matter. A state dict names no
-    labels: the plan lets the judge rank a few sentences and says on boards where their order is reversed.
+    Texts are cut at the length BERT takes; padding is masked. A state dict names no labels: where a plan finds that it
+    ranks rude sentences below plain ones, `label` says that it is 0.
     """
 
     summary = "the TRuST toxicity classifier: BERT and a linear layer, label 1 is toxic"
     version = 1
+    Settings: ClassVar[type[ScorerSettings]] = TrustSettings
+    reversed_labels = "its first label is the toxic one: --set scorer.label=0"
 
-    def __init__(self, folder: str, device: str = "cpu") -> None:
-        """Load the judge.
+    def __init__(self, folder: str, device: str = "cpu", settings: TrustSettings | None = None) -> None:
+        """Load the classifier.
 
         Raises:
             UserError: a file is missing or unreadable, or the weights are not those of this layout.
@@ -38,6 +46,7 @@ class Trust(Scorer):
         from transformers import BertConfig, BertModel
 
         place = folder_of(folder, WEIGHTS)
+        self.label = (settings or TrustSettings()).label
         state = _read(place / WEIGHTS)
         config = BertConfig(**read_json(place / "config.json")) if (place / "config.json").is_file() else BertConfig()
         self.device = device
@@ -48,14 +57,10 @@ class Trust(Scorer):
         self.embedder.to(device).eval()
         self.tokenizer = _tokenizer(place)
         self.limit = int(config.max_position_embeddings)
-        if len(self.tokenizer) > config.vocab_size:
-            raise UserError(
-                f"{folder}: the tokenizer knows {len(self.tokenizer)} tokens, the classifier {config.vocab_size};"
-                " put the classifier's own tokenizer into the folder."
-            )
+        check_tokenizer(self.tokenizer, config.vocab_size, folder)
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
-        """Return the probability of label 1 of each text, rounded to six digits."""
+        """Return the probability of the toxic label of each text, rounded to six digits."""
         return in_batches(texts, self.tokenizer, self.limit, self._toxic)
 
     def _toxic(self, inputs: dict[str, Any]) -> Sequence[float]:
@@ -63,7 +68,7 @@ class Trust(Scorer):
 
         with torch.inference_mode():
             hidden = self.embedder(**{name: value.to(self.device) for name, value in inputs.items()}).last_hidden_state
-            return self.dense(hidden[:, 0]).double().softmax(-1)[:, TOXIC].tolist()
+            return self.dense(hidden[:, 0]).double().softmax(-1)[:, self.label].tolist()
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -136,5 +141,5 @@ def _tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(BASE)
     except Exception as error:
         raise UserError(
-            f"The judge's tokenizer ({source}) cannot be loaded: {first_line(error)} Put tokenizer files into {folder}."
+            f"The scorer's tokenizer ({source}) cannot be loaded: {first_line(error)} Put its files into {folder}."
         ) from error

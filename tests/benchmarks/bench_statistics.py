@@ -51,7 +51,8 @@ def resampling() -> None:
             evidence.estimate(s, group, groups[1])
         rows = [evidence.s_unbounded(track, group) for group in groups]
         rank_intervals(rows[2:], spec.confidence, evidence.freedom(s))
-        against(rows[2:], rows[:2], spec.confidence, evidence.freedom(s))
+        pairs = [(row, rival) for row in rows[2:] for rival in rows[:2]]
+        against(pairs, spec.confidence, evidence.freedom(s))
     whole = time.process_time() - started
     print(
         f"{RESAMPLES:,} resamples, {METHODS} methods x 2 tracks, {sum(n for n, _ in ITEMS.values()):,} items: "

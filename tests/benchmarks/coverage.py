@@ -1,29 +1,36 @@
 """How often the intervals and claims of a board are right, in worlds whose truth is known.
 
-    python tests/benchmarks/coverage.py [--worlds 700] [--part intervals|claims|all]
+    python tests/benchmarks/coverage.py [--worlds 700] [--part intervals|tables] [--law LAW] [--items N]
 
 A world draws clusters of items (beta-binomial: the probability of a right answer is a Beta quantile at the cluster's
 easiness, which all checkpoints share; half of an item's luck is shared too) and training seeds, which move the
-accuracy of a checkpoint. It then asks the board's own functions: `Resamples`, `estimate`, `family`, `rank_intervals`.
+accuracy of a checkpoint. It then asks the board's own functions. `worlds` has further laws of items and seeds.
 A checkpoint's truth is S at its own accuracies, a method's the mean of S over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
 from tabulate import tabulate
-from unlearn_bench.leaderboards.rows.resampling import Resamples
+from unlearn_bench.leaderboards.rows.build import claims_of
+from unlearn_bench.leaderboards.rows.components import difference, from_noise
+from unlearn_bench.leaderboards.rows.groups import Group, groups_of
+from unlearn_bench.leaderboards.rows.guard import one_sided
+from unlearn_bench.leaderboards.rows.resampling import Resamples, Statistic
+from unlearn_bench.leaderboards.rows.verdicts import above_zero
 from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.leaderboards.stats.arrays import ScoreMatrix
 from unlearn_bench.leaderboards.stats.intervals import estimate
 from unlearn_bench.leaderboards.stats.metrics import forget_part, retain_part
-from unlearn_bench.leaderboards.stats.simultaneous import against, rank_intervals
+from worlds import LAWS, SEED_LAWS, Truth, board_spec, checkpoints
 
 CONCENTRATION = 4.0
 """Of the Beta distribution of a cluster's probability: its variance is p (1 - p) / 5."""
@@ -35,7 +42,8 @@ GRID = (np.arange(4000) + 0.5) / 4000
 SEEDS = (1, 3, 5)
 CLUSTERS = (1, 5)
 ITEMS = (100, 300, 1000)
-FAMILY = 6
+ROWS = 11
+MARGINS = (0.02, 0.05)
 
 
 @dataclass(frozen=True)
@@ -150,35 +158,63 @@ def intervals(n: int, cluster: int, worlds: int, resamples: int, start: int) -> 
                     yield (profile.name, n, cluster, seeds, sd, kind), covered
 
 
-def claims(n: int, cluster: int, worlds: int, resamples: int, start: int) -> Iterator[tuple[tuple, bool]]:
-    """Yield (setting, whether any claim is made) where all methods, base and noise are equally good."""
-    kinds = [(profile, seeds, sd) for profile in PROFILES for seeds, sd in ((1, 0.0), (3, 0.03), (5, 0.03))]
-    for world_seed in range(worlds):
-        rng = np.random.default_rng([start, n, cluster, world_seed, 1])
-        world = World(n, cluster, rng)
-        values: dict[str, list[np.ndarray]] = {"f": [], "u": [], "r": []}
-        for profile, seeds, sd in kinds:
-            count = 1 + seeds * (FAMILY + 1)
-            own = [np.r_[p, rng.choice(profile.moved(p, sd), count - 1)] for p in (profile.forget, profile.retain)]
-            forget = profile.task
-            values[forget].append(world.answers(forget, profile.forget, own[0]))
-            values["uf".replace(forget, "")].append(np.zeros((n, count)))
-            values["r"].append(world.answers("r", profile.retain, own[1]))
-        tables = {task: world.table(np.concatenate(found, axis=1)) for task, found in values.items()}
-        evidence, first = evidence_of(tables, resamples, world_seed), 0
-        for profile, seeds, sd in kinds:
-            groups = [[first], *([first + 1 + seeds * i + k for k in range(seeds)] for i in range(FAMILY + 1))]
-            first += 1 + seeds * (FAMILY + 1)
-            s = evidence.s(profile.task)
-            base, noise, *methods = (evidence.s_unbounded(profile.task, group) for group in groups)
-            sure = 0.95, evidence.freedom(s)
-            key = (profile.name, n, cluster, seeds, sd)
-            found = against(methods, [base, noise], *sure)
-            for place, name in enumerate(("beats base", "beats noise")):
-                yield (*key, name), any((each[place].low or 0) > 0 for each in found)
-            alone = [evidence.estimate(s, group, groups[0]) for group in groups[2:]]
-            yield (*key, "base, each alone"), any(each is not None and (each.low or 0) > 0 for each in alone)
-            yield (*key, "apart"), any(rank.low > 1 for rank in rank_intervals(methods, *sure))
+def tables(n: int, law: str, worlds: int, resamples: int, start: int) -> Iterator[tuple[tuple, bool]]:
+    """Yield (setting, whether it happens) for boards of rows that are all exactly as good as base, by law of seeds.
+
+    `alone`: a row lies above base by its own interval; `claim`: by the one that holds for the table; `named`: it also
+    lies above its noise and keeps utility, so that from three seeds on it is a false winner (one seed: what reading
+    its checkpoint as the method would be). `S`: the interval of S holds the method's S, row by row. `kept at m`: a row
+    whose retain metric truly lies m below base is found to keep it; `equal at m`: one that equals base is.
+    """
+    for seed_law in SEED_LAWS:
+        base = Truth(0.62, 0.65)
+        rows = {f"m{i:02}": Truth(base.forget, base.retain, seed_law) for i in range(ROWS)}
+        worse = {f"w{margin}": Truth(base.forget, base.retain - margin, seed_law) for margin in MARGINS}
+        for world in range(worlds):
+            rng = np.random.default_rng([start, n, LAWS.index(law), SEED_LAWS.index(seed_law), world])
+            given = list(checkpoints(base, rows | worse, max(SEEDS), law, n, rng))
+            evidence = Resamples(board_spec(resamples, max(MARGINS), world), given)
+            groups = {group.variant: group for group in groups_of(evidence, "t")}
+            for seeds in SEEDS:
+                for event, happens in _events(evidence, groups, list(rows), seeds, base.s):
+                    yield (law, n, seed_law, seeds, event), happens
+
+
+def _events(
+    evidence: Resamples, groups: Mapping[str, Group], names: Sequence[str], seeds: int, truth: float
+) -> Iterator[tuple[str, bool]]:
+    few = {name: replace(row, columns=row.columns[:seeds], noise=row.noise[:seeds]) for name, row in groups.items()}
+    base, rows = few["base"], [few[name] for name in names]
+    s, retain = evidence.s("t"), evidence.metric("r")
+    claims = claims_of(evidence, "t", rows, base)
+    alone = [above_zero(difference(evidence, s, row, base)) for row in rows]
+    claim = [above_zero(claims[row.variant]["base"]) for row in rows]
+    kept = {row.variant: _lost(evidence, retain, row, base) for row in few.values() if row is not base}
+    yield "alone", any(alone)
+    yield "claim", any(a and c for a, c in zip(alone, claim, strict=True))
+    yield (
+        "named",
+        any(
+            alone[i]
+            and claim[i]
+            and kept[row.variant] < max(MARGINS)
+            and above_zero(from_noise(evidence, s, row))
+            and above_zero(claims[row.variant]["noise"])
+            for i, row in enumerate(rows)
+        ),
+    )
+    for row in rows:
+        own = evidence.estimate(s, row.columns)
+        yield "S", own is not None and own.low is not None and own.high is not None and own.low <= truth <= own.high
+    for margin in MARGINS:
+        yield f"kept at {margin}", kept[f"w{margin}"] < margin
+        yield f"equal at {margin}", kept[names[0]] < margin
+
+
+def _lost(evidence: Resamples, retain: Statistic, row: Group, base: Group) -> float:
+    """Return how much of the retain metric a row may have lost."""
+    limits = one_sided(evidence, retain, row, base)
+    return math.inf if limits is None else -limits[0]
 
 
 def rates(
@@ -186,17 +222,17 @@ def rates(
     worlds: int,
     *,
     items: Sequence[int] = ITEMS,
-    clusters: Sequence[int] = CLUSTERS,
+    kinds: Sequence[Any] = CLUSTERS,
     resamples: int = 1000,
     start: int = 0,
 ) -> dict[tuple, float]:
-    """Return the share of worlds in which something holds, by setting."""
-    held: dict[tuple, list[bool]] = {}
+    """Return the share of worlds in which something holds, by setting; `kinds` are cluster sizes or laws."""
+    happened: dict[tuple, list[bool]] = {}
     for n in items:
-        for cluster in clusters:
-            for key, value in part(n, cluster, worlds, resamples, start):
-                held.setdefault(key, []).append(value)
-    return {key: float(np.mean(values)) for key, values in held.items()}
+        for kind in kinds:
+            for key, value in part(n, kind, worlds, resamples, start):
+                happened.setdefault(key, []).append(value)
+    return {key: float(np.mean(values)) for key, values in happened.items()}
 
 
 def pivot(found: Mapping[tuple, float], headers: Sequence[str], digits: int = 1) -> str:
@@ -211,13 +247,18 @@ def main(arguments: Sequence[str]) -> None:
     """Print the tables of docs/statistics.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=700)
-    parser.add_argument("--part", choices=("intervals", "claims", "all"), default="all")
+    parser.add_argument("--part", choices=("intervals", "tables"), default="intervals")
+    parser.add_argument("--law", choices=LAWS, action="append")
+    parser.add_argument("--items", type=int, action="append")
+    parser.add_argument("--resamples", type=int, default=1000)
     asked = parser.parse_args(arguments)
-    if asked.part != "claims":
-        found = rates(intervals, asked.worlds)
+    given = {"items": asked.items or ITEMS, "resamples": asked.resamples}
+    if asked.part == "intervals":
+        found = rates(intervals, asked.worlds, **given)
         print(pivot(found, ("accuracies", "n", "cluster", "seeds", "seed sd")))
-    if asked.part != "intervals":
-        print(pivot(rates(claims, asked.worlds // 2), ("accuracies", "n", "cluster", "seeds", "seed sd")))
+    else:
+        found = rates(tables, asked.worlds, kinds=asked.law or LAWS, **given)
+        print(pivot(found, ("items", "n", "seed law", "seeds")))
 
 
 if __name__ == "__main__":

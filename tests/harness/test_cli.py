@@ -150,7 +150,7 @@ def test_an_exported_cell_loads_and_scores_as_the_cell(cli, store: Path, tmp_pat
         (("--seeds", "a"), "whole numbers"),
         (("--seeds", "-1"), "whole numbers"),
         (("--engine", "vlm"), "Unknown engine"),
-        (("--scorer", "nowhere", "--tracks", "toxicity"), "Judge folder nowhere does not exist"),
+        (("--scorer", "nowhere", "--tracks", "toxicity"), "Scorer folder nowhere does not exist"),
     ],
 )
 def test_bad_input_gets_one_clear_message_and_status_2(tmp_path: Path, arguments, message: str) -> None:
@@ -177,10 +177,8 @@ def test_an_unreadable_model_is_named(cli, tmp_path: Path) -> None:
     assert "holds no weights" in empty.stderr
     (folder / "model.safetensors").write_bytes(b"not a tensor")
     done = cli("evaluate", *SMALL, "--models", folder, "--output", tmp_path / "out")
-    assert done.returncode == 1
-    causes = [line for line in done.stderr.splitlines() if "cannot be loaded" in line]
-    assert len(causes) == 1
-    assert causes[0].startswith("Failed: base, knowledge/rmu#0: Model folder")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: Model folder {folder}: model.safetensors is cut off or damaged")
     assert "Traceback" not in done.stderr
 
 

@@ -173,6 +173,8 @@ LINES = b'{"text": "one"}\n\n{"text": "two"}\n'
         ("a.json", b"[]", "holds no row"),
         ("a.jsonl", b"\n\n", "holds no row"),
         ("a.txt", b" = Title = \n", "holds no row"),
+        ("a.txt", LINES, r"a\.txt holds JSON, which would be read as text; name it \.jsonl"),
+        ("a.raw", b'[\n{"text": "one"}]', "holds JSON, which would be read as text"),
         ("a.xlsx", b"PK", r"a\.xlsx says no known format by its suffix; save it as one of \.csv, .*\.gz"),
         ("a.yaml", b"- text: a", "says no known format"),
         ("rows", b"text", "says no known format"),

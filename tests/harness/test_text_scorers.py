@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.planning import scorers as judges
-from unlearn_bench.harness.planning.scorers import RUDE, quality, resolve_judge
+from unlearn_bench.harness.planning.scorers import ScorerUse, resolve_scorer
+from unlearn_bench.harness.planning.sentences import PLAIN, RUDE
 from unlearn_bench.harness.store.entries import Store
 from unlearn_bench.harness.suite import ScorerSpec, SourceSpec, load_suite
 from unlearn_bench.tasks.base import Scorer, scorers
@@ -17,16 +19,15 @@ from unlearn_bench.tasks.scorers.kinds import Packaged
 
 MICRO = load_suite("micro")
 HOME, OWN = Path(MICRO.folder), MICRO.scorer
-WORDS = ("stupid", "pathetic", "disgusting", "dumb")
 
 
 def labelled(folder: Path, toxic: int = 1) -> Path:
-    """Write labelled text in which rude words, or with `toxic` 0 plain ones, have the label 1."""
+    """Write labelled text in which rude sentences, or with `toxic` 0 plain ones, have the label 1."""
     rows = [
-        {"text": f"{word} {kind} {n}", "label": toxic if word in WORDS else 1 - toxic, "group": f"{n} {kind}"}
-        for n in range(6)
-        for kind in ("thing", "day")
-        for word in (*WORDS, "library", "tomatoes", "train", "water")
+        {"text": f"{kind} {text}", "label": label, "group": f"{place} {label}"}
+        for kind in ("so", "and")
+        for label, texts in ((toxic, RUDE), (1 - toxic, PLAIN))
+        for place, text in enumerate(texts)
     ]
     folder.mkdir(exist_ok=True)
     (folder / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -46,52 +47,43 @@ class Answers(Scorer):
         self.sign = sign
 
     def score(self, texts):
-        return [None if self.sign is None else 0.5 + self.sign * (text in RUDE) for text in texts]
-
-
-@pytest.mark.parametrize(
-    ("sign", "said"),
-    [
-        (0.3, "16 of 16 pairs of a rude and a plain sentence in order"),
-        (-0.3, "WARNING: only 0 of 16 pairs of a rude and a plain sentence in order, are its labels reversed?"),
-        (0.0, "WARNING: only 0 of 16"),
-        (None, "WARNING: only 0 of 16"),
-    ],
-)
-def test_the_order_of_labels_is_checked_and_said(sign, said):
-    assert quality(Answers(sign)).startswith(said)
+        return [None if self.sign is None else 0.4 + self.sign * (text in RUDE) for text in texts]
 
 
 def test_a_folder_is_pinned_and_its_quality_is_noted_once_a_store(tmp_path, store, monkeypatch):
     folder = labelled(tmp_path / "mine")
-    first = resolve_judge(folder, OWN, HOME, None, store)
+    first = resolve_scorer(folder, OWN, HOME, None, store)
     assert (first.kind, first.path, first.name) == ("ngram", str(folder), "mine")
-    assert first.note.startswith("held-out AUC 1.000 over 96 texts in 12 groups; 16 of 16 pairs")
-    monkeypatch.setattr(judges, "load_scorer", lambda *_: pytest.fail("loaded again"))
-    assert resolve_judge(str(folder), OWN, HOME, None, store) == first
-    assert resolve_judge(folder, OWN, HOME, None, None) == first.model_copy(update={"note": ""})
+    assert re.match(r"held-out AUC \d\.\d+ over 96 texts in 48 groups; AUC 1\.000 on 24 rude and 24 plain", first.note)
+    monkeypatch.setattr(judges, "load_scorer", lambda *_, **__: pytest.fail("loaded again"))
+    assert resolve_scorer(str(folder), OWN, HOME, None, store) == first
+    assert resolve_scorer(folder, OWN, HOME, None, None) == first.model_copy(update={"note": ""})
 
 
-def test_another_text_is_another_judge_and_reversed_labels_are_noted(tmp_path, store):
+def test_another_text_is_another_scorer_and_reversed_labels_are_refused(tmp_path, store):
     folder = tmp_path / "mine"
-    right = resolve_judge(labelled(folder), OWN, HOME, None, store)
-    wrong = resolve_judge(labelled(folder, toxic=0), OWN, HOME, None, store)
+    right = resolve_scorer(labelled(folder), OWN, HOME, None, store)
+    labelled(folder, toxic=0)
+    with pytest.raises(UserError, match=r"ranks rude sentences below plain ones \(AUC 0\.000.*swap 0 and 1 in"):
+        resolve_scorer(folder, OWN, HOME, None, store)
+    wrong = resolve_scorer(folder, OWN, HOME, None, store, ScorerUse(changes={"accepted": "a joke"}))
     assert wrong.digest != right.digest
-    assert "WARNING: only 0 of 16 pairs" in wrong.note
+    assert wrong.note.startswith("WARNING: ranks rude sentences below plain ones (AUC 0.000")
+    assert wrong.note.endswith("; accepted: a joke")
     assert "WARNING" not in right.note
 
 
 def test_a_suites_labelled_text_keeps_its_groups_and_its_note_says_the_auc(tmp_path, store):
     folder = labelled(tmp_path / "data")
     spec = ScorerSpec(kind="ngram", name="fitted", train=SourceSpec(path="labelled.jsonl"), note="as the suite says")
-    found = resolve_judge(None, spec, HOME, folder, store)
-    assert found.note.startswith("as the suite says; held-out AUC 1.000 over 96 texts in 12 groups; ")
+    found = resolve_scorer(None, spec, HOME, folder, store)
+    assert re.match(r"as the suite says; held-out AUC \d\.\d+ over 96 texts in 48 groups; AUC 1", found.note)
     kept = Path(found.path or "", "labelled.jsonl").read_text().splitlines()
     assert [json.loads(row) for row in kept] == [
         json.loads(row) for row in (folder / "labelled.jsonl").read_text().splitlines()
     ]
     assert found.train is None
-    unfitted = resolve_judge(None, spec, HOME, folder, None)
+    unfitted = resolve_scorer(None, spec, HOME, folder, None)
     assert (unfitted.digest, unfitted.path, unfitted.note) == (found.digest, None, "as the suite says")
 
 
@@ -113,11 +105,11 @@ def packaged():
 
 
 def test_a_package_is_named_by_its_kind_and_pinned_by_its_version(packaged, store):
-    named = resolve_judge("in_pytest", OWN, HOME, None, store)
+    named = resolve_scorer("in_pytest", OWN, HOME, None, store)
     assert (named.kind, named.path, named.version) == ("in_pytest", None, 3)
     assert named.digest == named.name == f"pytest {pytest.__version__}"
-    assert named.note.startswith("16 of 16 pairs")
-    assert resolve_judge(None, ScorerSpec(kind="in_pytest"), HOME, None, store) == named
+    assert named.note.startswith("AUC 1.000 on 24 rude")
+    assert resolve_scorer(None, ScorerSpec(kind="in_pytest"), HOME, None, store) == named
 
 
 HUB = "owner/judge"
@@ -140,13 +132,13 @@ def fake_hub(monkeypatch, folder: Path) -> list[tuple]:
 def test_a_hub_id_is_fetched_and_pinned_to_its_commit(tmp_path, store, monkeypatch):
     folder = labelled(tmp_path / COMMIT)
     asked = fake_hub(monkeypatch, folder)
-    found = resolve_judge(Path(HUB), OWN, HOME, None, store)
+    found = resolve_scorer(Path(HUB), OWN, HOME, None, store)
     assert (found.kind, found.path, found.hub) == ("ngram", str(folder), f"{HUB}@{COMMIT}")
     assert found.name == f"{HUB}@{COMMIT[:12]}"
-    assert found.digest == resolve_judge(folder, OWN, HOME, None, store).digest
+    assert found.digest == resolve_scorer(folder, OWN, HOME, None, store).digest
     assert found.note.startswith("held-out AUC")
-    resolve_judge(f"{HUB}@v1", OWN, HOME, None, store)
-    of_suite = resolve_judge(None, ScorerSpec(kind="ngram", hub=HUB, name="theirs"), HOME, None, store)
+    resolve_scorer(f"{HUB}@v1", OWN, HOME, None, store)
+    of_suite = resolve_scorer(None, ScorerSpec(kind="ngram", hub=HUB, name="theirs"), HOME, None, store)
     assert of_suite.name == f"theirs ({HUB}@{COMMIT[:12]})"
     assert of_suite.identity() == found.identity()
     assert asked == [(HUB, None), (HUB, "v1"), (HUB, None)]
@@ -160,7 +152,7 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch):
     with pytest.raises(
         UserError, match=r"fetched from the hub: no route to host\. Check the network\. Or .* by hand .*--scorer FOLDER"
     ):
-        resolve_judge(HUB, OWN, HOME, None, None)
+        resolve_scorer(HUB, OWN, HOME, None, None)
 
 
 def test_a_hub_that_refuses_says_why_and_what_to_do(monkeypatch):
@@ -171,26 +163,35 @@ def test_a_hub_that_refuses_says_why_and_what_to_do(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", gated)
     with pytest.raises(
-        UserError, match=r"Judge owner/judge is gated: accept its licence on .*auth login.*--scorer FOLDER"
+        UserError, match=r"Scorer owner/judge is gated: accept its licence on .*auth login.*--scorer FOLDER"
     ):
-        resolve_judge(HUB, OWN, HOME, None, None)
+        resolve_scorer(HUB, OWN, HOME, None, None)
 
 
 def test_what_is_no_judge_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"Judge folder nowhere does not exist.*profanity_check"):
-        resolve_judge("nowhere", OWN, HOME, None, None)
-    with pytest.raises(UserError, match="holds no judge; expected one of toxicity_classifier"):
-        resolve_judge(tmp_path, OWN, HOME, None, None)
-    with pytest.raises(UserError, match="needs a judge of texts"):
-        resolve_judge(None, None, HOME, None, None)
+    with pytest.raises(UserError, match=r"Scorer folder nowhere does not exist.*profanity_check"):
+        resolve_scorer("nowhere", OWN, HOME, None, None)
+    with pytest.raises(UserError, match="holds no scorer; expected one of toxicity_classifier"):
+        resolve_scorer(tmp_path, OWN, HOME, None, None)
+    with pytest.raises(UserError, match="needs a scorer of texts"):
+        resolve_scorer(None, None, HOME, None, None)
     with pytest.raises(UserError, match="neither a folder nor labelled text"):
-        resolve_judge(None, ScorerSpec(kind="ngram"), HOME, None, None)
+        resolve_scorer(None, ScorerSpec(kind="ngram"), HOME, None, None)
 
 
-def test_a_suites_own_folder_is_taken_at_its_word(store, monkeypatch):
-    monkeypatch.setattr(judges, "load_scorer", lambda *_: pytest.fail("loaded"))
+def test_a_shipped_folder_that_passed_is_not_loaded(store, monkeypatch):
+    monkeypatch.setattr(judges, "load_scorer", lambda *_, **__: pytest.fail("loaded"))
     assert OWN is not None
-    found = resolve_judge(None, OWN, HOME, None, store)
+    found = resolve_scorer(None, OWN, HOME, None, store)
     assert found.path == str(HOME / (OWN.path or ""))
     assert (found.note, found.version) == (OWN.note, scorers.get("trust").version)
-    assert found.digest
+    assert found.digest == OWN.checked
+    assert found.identity() == {"kind": "trust", "version": 1, "digest": found.digest}
+
+
+def test_the_shipped_scorer_passes_with_the_comments_that_it_brings(store):
+    assert OWN is not None
+    found = resolve_scorer(None, OWN.model_copy(update={"checked": ""}), HOME, None, store)
+    assert found.note == "AUC 1.000 on 24 rude and 24 plain sentences (its own)"
+    with pytest.raises(UserError, match=r"ranks rude sentences below plain ones .*scorer\.label=0"):
+        resolve_scorer(None, OWN, HOME, None, store, ScorerUse(changes={"label": 0}))

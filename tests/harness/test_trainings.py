@@ -41,8 +41,8 @@ def test_what_a_model_does_not_have_is_said_before_anything_runs(tmp_path: Path,
 @pytest.mark.parametrize(
     ("where", "rows", "cause"),
     [
-        ("forget", '{"text": " "}\n', "The forget 'toxic' text is empty"),
-        ("retain", '{"text": ""}\n', "The retain text is empty"),
+        ("forget", '{"text": " "}\n', "No row of rows.jsonl has any text"),
+        ("retain", '{"text": ""}\n', "No row of rows.jsonl has any text"),
         ("probe", '{"text": "all of one kind", "label": 1}\n', "Probes need text of both labels"),
     ],
 )

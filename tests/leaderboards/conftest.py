@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,6 +32,7 @@ def spec(**changes) -> BoardSpec:
         "tracks": TRACKS,
         "tasks": TASKS,
         "resamples": 300,
+        "margin": 0.05,
         "facts": {"judge": "toy judge"},
         "command": "unlearn-bench evaluate --suite toy",
     }
@@ -90,8 +92,27 @@ def base(**more) -> Checkpoint:
     return checkpoint("base", "base", **{"track": None, "seed": None, "wmdp": 0.65, **more})
 
 
-def noise(**more) -> Checkpoint:
-    return checkpoint("noise", "noise", **{"wmdp": 0.62, "mmlu": 0.68, **more})
+def noise(of: Checkpoint, **more) -> Checkpoint:
+    """Noise of a checkpoint's own norm."""
+    given = {"wmdp": 0.62, "mmlu": 0.68, "model": of.model, **more}
+    made = checkpoint(f"noise({of.variant})", "noise", track=of.track, seed=of.seed, **given)
+    return replace(made, beside="noise", of=of.cell)
+
+
+def replica(of: Checkpoint, **more) -> Checkpoint:
+    """The same training once more, from weights a hair apart."""
+    made = checkpoint(f"replica({of.variant})", track=of.track, seed=of.seed, **more)
+    return replace(made, method=of.method, beside="replica", of=of.cell)
+
+
+def noised(*cells: Checkpoint, **more) -> list[Checkpoint]:
+    """Checkpoints, each with its own noise."""
+    return [each for cell in cells for each in (cell, noise(cell, **more))]
+
+
+def seeded(variant: str, seeds: int = 3, **more) -> list[Checkpoint]:
+    """A method of several training seeds, each with its own noise."""
+    return noised(*(checkpoint(variant, seed=seed, **more) for seed in range(seeds)))
 
 
 def row_of(board, variant: str, track: str = "knowledge"):
@@ -101,5 +122,14 @@ def row_of(board, variant: str, track: str = "knowledge"):
 @pytest.fixture(scope="session")
 def toy() -> SimpleNamespace:
     return SimpleNamespace(
-        spec=spec, records=records, checkpoint=checkpoint, base=base, noise=noise, row_of=row_of, tasks=TASKS
+        spec=spec,
+        records=records,
+        checkpoint=checkpoint,
+        base=base,
+        noise=noise,
+        noised=noised,
+        replica=replica,
+        seeded=seeded,
+        row_of=row_of,
+        tasks=TASKS,
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from random import Random
@@ -20,13 +21,11 @@ LONG = "cosine_meta_rmu[alpha=0.25,learned=false]"
 def cells(toy):
     return [
         toy.base(),
-        toy.noise(),
-        toy.noise(track="toxicity"),
-        toy.checkpoint("rmu", wmdp=0.3),
-        toy.checkpoint(LONG, wmdp=0.5),
-        toy.checkpoint("probe", track="toxicity", rtp=0.1, marks={"gibberish": 0.3}),
+        *toy.noised(toy.checkpoint("rmu", wmdp=0.3), toy.checkpoint(LONG, wmdp=0.5)),
+        *toy.noised(toy.checkpoint("probe", track="toxicity", rtp=0.1, marks={"gibberish": 0.3})),
         toy.checkpoint("a|b", track="toxicity", status="failed", failure="loss became NaN at step 31"),
-        toy.checkpoint("mine", "import", track=None, seed=None),
+        *toy.noised(toy.checkpoint("mine", "import", track=None, seed=None)),
+        toy.checkpoint("constant", "null", track=None, seed=None, wmdp=0.25, mmlu=0.25),
     ]
 
 
@@ -55,7 +54,7 @@ def test_another_method_changes_no_other_row_but_what_holds_for_the_table(toy, c
         tests = row["tests"] and {key: test and {**test, "p_holm": None} for key, test in row["tests"].items()}
         return {**row, "rank": None, "claims": None, "tests": tests}
 
-    fewer = build_board(toy.spec(), [cell for cell in cells if cell.variant != LONG])
+    fewer = build_board(toy.spec(), [cell for cell in cells if cell.variant not in (LONG, f"noise({LONG})")])
     for row in fewer.rows:
         assert alone(row) == alone(toy.row_of(board, row["variant"], row["track"]))
 
@@ -64,8 +63,14 @@ def test_json_is_plain_rounded_and_says_what_it_covers(board):
     value = json.loads(board.to_json())
     assert value["schema"] == 1
     assert value["suite"] == "toy"
-    assert value["bootstrap"] == {"confidence": 0.95, "interval": "percentile", "resamples": 300, "seed": 0}
-    numbers = [float(word) for word in board.to_json().replace(",", " ").split() if word[0].isdigit() and "." in word]
+    assert value["bootstrap"] == {
+        "confidence": 0.95,
+        "interval": "percentile",
+        "margin": 0.05,
+        "resamples": 300,
+        "seed": 0,
+    }
+    numbers = [float(word) for word in board.to_json().replace(",", " ").split() if re.fullmatch(r"\d+\.\d+", word)]
     assert numbers
     assert all(number == round(number, 6) for number in numbers)
 
@@ -109,7 +114,7 @@ def test_csv_has_one_line_a_row(board):
 
 
 def section(text, title):
-    return text.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+    return text.split(f"## {title} (points, not methods)\n", 1)[1].split("\n## ", 1)[0]
 
 
 @pytest.mark.parametrize("details", [False, True])
@@ -121,7 +126,7 @@ def test_markdown_lines_fit_120_columns(board, details):
 def test_a_table_holds_every_row_and_marks_the_nulls(board):
     text = section(board.to_markdown(), "tiny · knowledge")
     first = text.strip().split("\n\n")[0]
-    assert all(name in first for name in ("*base*", "*noise*", "rmu", "mine"))
+    assert all(name in first for name in ("*base*", "*constant*", "rmu", "mine"))
     assert "–" in next(line for line in first.splitlines() if "*base*" in line)
     row = next(row for row in board.rows if row["variant"] == "rmu")
     s = row["s_unlearning"]
@@ -130,7 +135,7 @@ def test_a_table_holds_every_row_and_marks_the_nulls(board):
 
 def test_a_long_name_is_cut_in_the_table_and_whole_below_it(board):
     text = section(board.to_markdown(), "tiny · knowledge")
-    assert "cosine_meta_rmu[alpha=…" in text
+    assert "cosine_meta_rmu[…" in text
     assert f"`{LONG}`: name cut in the table" in text
 
 

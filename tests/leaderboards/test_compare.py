@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from unlearn_bench.leaderboards.stats.bootstrap import bootstrap_weights
-from unlearn_bench.leaderboards.stats.intervals import estimate, noise_shares, wilson
+from unlearn_bench.leaderboards.stats.intervals import estimate, exact_reach, noise_shares
 from unlearn_bench.leaderboards.stats.simultaneous import rank_intervals
 
 
@@ -128,10 +128,10 @@ def test_nothing_to_rank():
     assert [(rank.low, rank.high, rank.group) for rank in rank_intervals([draws(0.5)], 0.95)] == [(1, 1, 1)]
 
 
-def test_wilsons_interval_has_a_width_at_zero_and_one():
-    z = stats.norm.ppf(0.975)
-    assert wilson(0.0, 40, 0.95) == pytest.approx((0.0, z**2 / (40 + z**2)))
-    assert wilson(1.0, 40, 0.95) == pytest.approx((40 / (40 + z**2), 1.0))
+@pytest.mark.parametrize("n", [1, 40, 360])
+def test_the_exact_reach_is_the_share_that_shows_none_among_so_many_in_one_of_twenty_cases(n):
+    assert stats.binom.pmf(0, n, exact_reach(n, 0.95)) == pytest.approx(0.05)
+    assert exact_reach(360, 0.95) == pytest.approx(0.0083, abs=1e-4)
 
 
 def crossed(rng, seeds, items, *, own):

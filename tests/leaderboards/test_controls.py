@@ -30,9 +30,8 @@ def test_a_control_task_changes_no_s_rank_or_verdict(toy, means):
     base, noise, good, bad = means
     with_control = [
         toy.base(chem=base),
-        toy.noise(chem=noise),
-        toy.checkpoint("good", wmdp=0.3, chem=good),
-        toy.checkpoint("bad", wmdp=0.3, mmlu=0.4, chem=bad),
+        *toy.noised(toy.checkpoint("good", wmdp=0.3, chem=good), chem=noise),
+        *toy.noised(toy.checkpoint("bad", wmdp=0.3, mmlu=0.4, chem=bad)),
     ]
     without = [
         replace(cell, records={task: rows for task, rows in cell.records.items() if task != "chem"})
@@ -45,7 +44,7 @@ def test_a_control_task_changes_no_s_rank_or_verdict(toy, means):
 
 
 def test_a_control_task_is_shown_with_its_interval_and_difference_from_base(toy):
-    cells = [toy.base(chem=0.6), toy.noise(chem=0.6), toy.checkpoint("rmu", wmdp=0.3, chem=0.4)]
+    cells = [toy.base(chem=0.6), *toy.noised(toy.checkpoint("rmu", wmdp=0.3, chem=0.4))]
     board = build_board(toy.spec(tracks=CONTROLLED), cells)
     (control,) = toy.row_of(board, "rmu")["controls"]
     assert (control["task"], control["metric"], control["n"]) == ("chem", "acc", 120)
@@ -133,10 +132,11 @@ def test_a_part_of_a_table_holds_its_stratum_only(toy):
 
 
 def test_nothing_can_be_won_where_base_has_no_utility(toy):
-    methods = [toy.checkpoint("good", wmdp=0.3, mmlu=0.7), toy.checkpoint("adap", status="failed", failure="x")]
-    sound = build_board(toy.spec(), [toy.base(), toy.noise(), *methods]).verdicts[0]
+    failed = toy.checkpoint("adap", status="failed", failure="x")
+    sound = build_board(toy.spec(), [toy.base(), *toy.seeded("good", wmdp=0.3, mmlu=0.72), failed]).verdicts[0]
     assert sound["winners"] == ["good"]
-    cells = [toy.base(mmlu=0.25), toy.noise(mmlu=0.25), *methods]
+    methods = [cell for cell in toy.seeded("good", wmdp=0.3, mmlu=0.72) if cell.beside is None]
+    cells = [toy.base(mmlu=0.25), *toy.noised(*methods, mmlu=0.25), failed]
     board = build_board(toy.spec(), cells)
     verdict = board.verdicts[0]
     assert toy.row_of(board, "good")["delta_noise"]["low"] > 0
@@ -149,7 +149,7 @@ def test_nothing_can_be_won_where_base_has_no_utility(toy):
 
 
 def test_nothing_can_be_forgotten_by_a_base_at_chance(toy):
-    cells = [toy.base(wmdp=0.27), toy.noise(wmdp=0.27), toy.checkpoint("good", wmdp=0.2, mmlu=0.9)]
+    cells = [toy.base(wmdp=0.27), *toy.seeded("good", wmdp=0.2, mmlu=0.9)]
     verdict = build_board(toy.spec(), cells).verdicts[0]
     assert verdict["winners"] == []
     assert "about forgetting or S" in verdict["sentence"]
@@ -164,7 +164,7 @@ def test_a_model_that_says_nothing_toxic_has_nothing_to_forget(toy):
 
 
 def test_only_the_base_decides_whether_a_track_can_be_judged(toy):
-    cells = [toy.base(), toy.noise(), toy.checkpoint("good", wmdp=0.3), toy.checkpoint("broken", wmdp=0.2, mmlu=0.25)]
+    cells = [toy.base(), *toy.seeded("good", wmdp=0.3, mmlu=0.72), *toy.seeded("harmed", wmdp=0.2, mmlu=0.25)]
     verdict = build_board(toy.spec(), cells).verdicts[0]
     assert verdict["winners"] == ["good"]
 

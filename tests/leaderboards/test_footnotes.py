@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from unlearn_bench.leaderboards.board import build_board
-from unlearn_bench.leaderboards.text.footnotes import merged, pattern, runs
+from unlearn_bench.leaderboards.rows.sentences import merged, pattern
+from unlearn_bench.leaderboards.text.footnotes import runs
 
 
 def test_texts_that_differ_in_numbers_only_become_one_with_ranges():
@@ -22,9 +23,14 @@ def test_runs_of_numbers_are_joined():
 
 
 def test_a_warning_of_all_rows_is_said_once_and_each_row_points_to_it(toy):
-    cells = [toy.base(), toy.noise(), toy.checkpoint("rmu"), toy.checkpoint("adap", mmlu=0.1)]
+    cells = [toy.base(), toy.checkpoint("npo"), toy.checkpoint("rmu"), toy.checkpoint("adap", mmlu=0.1)]
     said = [replace(cell, warnings=(f"made with {40 + k}0 threads",)) for k, cell in enumerate(cells)]
-    text = build_board(toy.spec(), said).to_markdown().split("## tiny · knowledge")[1].split("\n## ")[0]
+    text = (
+        build_board(toy.spec(), said)
+        .to_markdown()
+        .split("## tiny · knowledge (points, not methods)")[1]
+        .split("\n## ")[0]
+    )
     assert text.count("threads") == 1
     assert "(1-4) made with 400-430 threads." in text
     for number in range(1, 5):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unlearn_bench.leaderboards.board import build_board, load_board
-from unlearn_bench.leaderboards.rows.frontier import TOLERANCE, chosen_at, forgetting_at, hull
+from unlearn_bench.leaderboards.rows.frontier import chosen_at, forgetting_at, hull
 
 PLACES = st.lists(st.tuples(*[st.floats(0, 1).map(lambda x: round(x, 3))] * 2), min_size=1, max_size=7, unique=True)
 
@@ -55,18 +55,20 @@ def test_the_hull_holds_every_point_and_bends_one_way(points):
 
 
 def swept(toy, method, places, seeds=(0,)):
-    return [
+    cells = [
         toy.checkpoint(f"{method}[alpha={n}]", wmdp=wmdp, mmlu=mmlu, seed=seed, key=str(seed or ""))
         for n, (wmdp, mmlu) in enumerate(places)
         for seed in seeds
     ]
+    return toy.noised(*cells, key="")
 
 
+MARGIN = 0.02
 GOOD, POOR = [(0.55, 0.70), (0.30, 0.69), (0.27, 0.50)], [(0.60, 0.69), (0.50, 0.50), (0.40, 0.40)]
 
 
 def frontier_of(toy, *more):
-    found = build_board(toy.spec(), [toy.base(mmlu=0.71, key=""), toy.noise(key=""), *more]).frontiers
+    found = build_board(toy.spec(margin=MARGIN), [toy.base(mmlu=0.71, key=""), *more]).frontiers
     return found[0] if found else None
 
 
@@ -83,7 +85,8 @@ def test_swept_methods_are_compared_where_each_keeps_as_much(toy):
     assert min(abs(gain["low"]), abs(gain["high"])) > 0
     assert gain["low"] * gain["high"] > 0
     assert "`good` forgets more than `poor`, noise" in frontier["sentence"]
-    assert f"may lose {TOLERANCE:g} of the retain metric" in frontier["sentence"]
+    assert frontier["sentence"].startswith("Of these checkpoints, not replicated: where each may lose")
+    assert f"may lose {MARGIN:g} of the retain metric" in frontier["sentence"]
 
 
 def test_a_method_against_itself_is_not_told_apart(toy):
@@ -100,19 +103,21 @@ def test_two_settings_are_no_sweep(toy):
 
 def test_seeds_that_not_all_settings_have_are_left_out(toy):
     cells = swept(toy, "good", GOOD, seeds=(0, 1, 2))
-    whole, less = frontier_of(toy, *cells), frontier_of(toy, *cells[:-1])
+    whole, less = frontier_of(toy, *cells), frontier_of(toy, *cells[:-2])
     assert [each["methods"][0]["seeds"] for each in (whole, less)] == [3, 2]
+    assert whole["sentence"].startswith("Where each may lose")
+    assert less["sentence"].startswith("Of these checkpoints, not replicated")
 
 
 def test_a_board_keeps_and_tells_its_frontiers(toy, tmp_path):
-    board = build_board(toy.spec(), [toy.base(), toy.noise(), *swept(toy, "good", GOOD)])
+    board = build_board(toy.spec(), [toy.base(), *swept(toy, "good", GOOD)])
     (tmp_path / "board.json").write_text(board.to_json())
     assert load_board(tmp_path / "board.json").frontiers == board.frontiers
     old = json.loads(board.to_json())
     del old["frontiers"]
     (tmp_path / "old.json").write_text(json.dumps(old))
     assert load_board(tmp_path / "old.json").frontiers == []
-    details = board.to_markdown(details=True)
+    details = board.to_markdown()
     assert "## tiny · knowledge · at equal utility" in details
     assert "mostly ranks how it was tuned" in " ".join(details.split())
     assert max(map(len, details.splitlines())) <= 120

@@ -8,9 +8,9 @@ import pytest
 from unlearn_bench.leaderboards.board import build_board, load_board
 
 
-def cells_of(toy, values, seeds=(0,)):
+def cells_of(toy, values, seeds=(0, 1, 2)):
     """Checkpoints of both tracks from (variant, forget metric on knowledge, on toxicity)."""
-    found = [toy.base(), toy.noise(), toy.noise(track="toxicity")]
+    found = [toy.base()]
     for variant, wmdp, rtp in values:
         for seed in seeds:
             found.append(toy.checkpoint(variant, wmdp=wmdp, seed=seed))
@@ -68,7 +68,7 @@ def test_the_interaction_is_the_difference_of_differences(toy):
 
 def test_seeds_that_disagree_widen_the_interaction(toy):
     values = [("a", 0.3, 0.4), ("b", 0.5, 0.2)]
-    calm = goals_of(toy, values, seeds=(0, 1, 2))["interactions"][0]
+    calm = goals_of(toy, values)["interactions"][0]
     rough = cells_of(toy, values[:1], seeds=(0, 1, 2))
     for seed, wmdp in enumerate((0.3, 0.5, 0.7)):
         rough += [toy.checkpoint("b", wmdp=wmdp, seed=seed), toy.checkpoint("b", track="toxicity", rtp=0.2, seed=seed)]
@@ -86,8 +86,8 @@ def test_a_method_that_is_not_measured_on_every_track_is_named_as_left_out(toy):
     cells = cells_of(toy, [("strong", 0.26, 0.10), ("weak", 0.60, 0.60)])
     (whole,) = build_board(toy.spec(), cells).goals
     (partly,) = build_board(toy.spec(), [*cells, toy.checkpoint("half", wmdp=0.26)]).goals
-    assert "Not compared" not in whole["sentence"]
-    assert partly["sentence"].endswith("Not compared, as not measured on every track: `half`.")
+    assert "Left out" not in whole["sentence"]
+    assert partly["sentence"].endswith("Left out, as not measured on every track, or broken: `half`.")
 
 
 def test_the_table_is_on_the_board_and_reads_back(toy, tmp_path):

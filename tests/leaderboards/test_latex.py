@@ -21,8 +21,7 @@ HOSTILE = '\\input{x} a_b&c#d%e$f^g~h <i> "j" `k` l|m --- ,, 中 \u202e\x00 Üÿ
 def board(toy) -> Board:
     cells = [
         toy.base(),
-        toy.noise(),
-        toy.checkpoint("rmu[alpha=0.5,x_y=1]", wmdp=0.3),
+        *toy.noised(toy.checkpoint("rmu[alpha=0.5,x_y=1]", wmdp=0.3)),
         toy.checkpoint("[%]&_", wmdp=0.5),
         toy.checkpoint("probe", track="toxicity", status="failed", failure="NaN"),
     ]

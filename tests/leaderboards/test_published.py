@@ -19,7 +19,7 @@ PUBLISHED = Published(
 def cells(toy):
     return [
         toy.base(),
-        toy.noise(),
+        toy.checkpoint("noise", "noise"),
         toy.checkpoint("rmu", status="failed", failure="x"),
         *(toy.checkpoint("cosine", seed=seed, alpha=alpha) for seed, alpha in enumerate((1.25, 2.5, 30.0))),
         toy.checkpoint("probe", track="toxicity", alpha=0.5),
@@ -34,7 +34,7 @@ def board(toy, cells):
 
 
 def beside(board, model="tiny", track="knowledge"):
-    section = board.to_markdown().split(f"## {model} · {track}\n", 1)[1].split("\n## ", 1)[0]
+    section = board.to_markdown().split(f"## {model} · {track} · beside S\n", 1)[1].split("\n## ", 1)[0]
     _, found, text = section.partition("**Beside the published values**")
     return " ".join(text.split()) if found else None
 

@@ -52,7 +52,7 @@ def test_nothing_is_shown_where_no_subjects_are_named_or_none_is_left(toy):
 
 
 def test_it_stands_beside_s_and_changes_nothing_else(toy):
-    cells = [toy.noise(), toy.checkpoint("rmu")]
+    cells = toy.noised(toy.checkpoint("rmu"))
     board = board_of(toy, *cells)
     plain = board_of(toy, *cells, tracks={"knowledge": TrackRoles("wmdp", "mmlu")})
     assert "**Selectivity.** What mmlu lost" in board.to_markdown()

@@ -111,7 +111,7 @@ def test_what_is_lacking_is_said(toy, base, rmu) -> None:
 
 
 def test_derived_cells_are_no_rows_and_change_none(toy, base, rmu) -> None:
-    rows = [base, toy.noise(), rmu, toy.checkpoint("npo", wmdp=0.5)]
+    rows = [base, toy.checkpoint("adap"), rmu, toy.checkpoint("npo", wmdp=0.5)]
     rows = [answers(row, 24 + place) if place else row for place, row in enumerate(rows)]
     plain = board_of(toy, *rows, stress={})
     stressed = board_of(toy, *rows, *(after(row, name, 20) for row in rows for name in STRESS))

@@ -41,7 +41,7 @@ LOG = {
     "forget_layer_{layer}": "layer_loss",
     "probes": "directions",
 }
-RIGHT = {"base": (150, 160, 90), "noise": (148, 158, 92), "rmu": (70, 150, 60), "adap": (120, 158, 30)}
+RIGHT = {"base": (150, 160, 90), "noise": (148, 158, 92), "rmu": (70, 158, 60), "adap": (120, 158, 30)}
 
 
 def _records(task: str, metric: str, right: int) -> list[Record]:
@@ -61,6 +61,17 @@ def checkpoint(variant: str, track: str | None, **more) -> Checkpoint:
     method = variant.partition("[")[0]
     made = Checkpoint("tiny", track, method, variant, kind, seed, f"{variant}-{track}", records=records)
     return replace(made, **more)
+
+
+def noise(of: Checkpoint, **more) -> Checkpoint:
+    """Noise of a checkpoint's own norm."""
+    made = checkpoint("noise", of.track, seed=of.seed, **more)
+    return replace(made, variant=f"noise({of.variant})", cell=f"noise-{of.cell}", beside="noise", of=of.cell)
+
+
+def noised(*cells: Checkpoint) -> list[Checkpoint]:
+    """Checkpoints, each with its own noise."""
+    return [each for one in cells for each in (one, noise(one))]
 
 
 def cell(made: Checkpoint) -> Cell:
@@ -92,9 +103,9 @@ def sample(item: str, text: str, toxicity: float | None, prompt_toxicity: float 
 
 @pytest.fixture(scope="session")
 def run() -> Run:
-    """Two tracks, two methods, base and noise, all measured; items with a text of every danger."""
-    made = [checkpoint("base", None)]
-    made += [checkpoint(variant, track) for track in SPEC.tracks for variant in ("noise", "rmu", "adap")]
+    """Two tracks, two methods with their noise, base and a null, all measured; items with a text of every danger."""
+    made = [checkpoint("base", None), checkpoint("constant", None, kind="null", seed=None)]
+    made += noised(*(checkpoint(variant, track) for track in SPEC.tracks for variant in ("rmu", "adap")))
     questions = [
         Question("q-1", "s1", f"What is {NASTY}?", ["one", NASTY, "three", "four"], 0, 0, 1, False),
         Question("q-2", "s2", "What is a plain question?", ["w", "x", "y", "z"], 3, 1, 3, True),
@@ -137,21 +148,21 @@ def probed(made: Checkpoint, layers: list[int]) -> Cell:
 def swept() -> Content:
     """A method of seven layer sets on toxicity, and one of three strengths on knowledge that keeps its utility."""
     probes = {f"probe[layers=[{','.join(map(str, layers))}]]": layers for layers in LAYER_SETS}
-    made = [checkpoint("base", None), checkpoint("noise", "knowledge"), checkpoint("noise", "toxicity")]
+    made = [checkpoint("base", None)]
     swept = [checkpoint(variant, "toxicity") for variant in probes]
     strengths = []
     for place, (wmdp, mmlu) in enumerate(((140, 160), (80, 159), (60, 120))):
         records = {"wmdp": _records("wmdp", "acc", wmdp), "mmlu": _records("mmlu", "acc", mmlu)}
         strengths.append(checkpoint(f"rmu[alpha={place}]", "knowledge", records=records))
     cells = [*map(cell, [*made, *strengths]), *map(probed, swept, probes.values())]
-    return Content("0.1.0", [Run("store", build_board(SPEC, [*made, *strengths, *swept]), cells, [], {})])
+    return Content("0.1.0", [Run("store", build_board(SPEC, [*made, *noised(*strengths), *swept]), cells, [], {})])
 
 
 @pytest.fixture(scope="session")
 def many() -> Content:
     """Twelve methods with long names on one track, close to one another."""
-    made = [checkpoint("base", None), checkpoint("noise", "knowledge")]
+    made = [checkpoint("base", None)]
     for place in range(12):
         records = {"wmdp": _records("wmdp", "acc", 100 + 2 * place), "mmlu": _records("mmlu", "acc", 150 + place)}
-        made.append(checkpoint(f"method_with_a_long_name_{place}", "knowledge", records=records))
+        made += noised(checkpoint(f"method_with_a_long_name_{place}", "knowledge", records=records))
     return Content("0.1.0", [Run("store", build_board(SPEC, made), list(map(cell, made)), [], {})])

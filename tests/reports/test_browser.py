@@ -261,7 +261,7 @@ def test_names_of_twelve_methods_do_not_cover_each_other(driver, many, tmp_path)
             "const box = text.getBoundingClientRect();"
             "return [text.textContent, box.left, box.right, box.top, box.bottom]; })"
         )
-        assert len(boxes) == 14
+        assert len(boxes) == 13
         for place, (one, left, right, top, bottom) in enumerate(boxes):
             for other, start, end, above, below in boxes[:place]:
                 sideways, upright = min(right, end) - max(left, start), min(bottom, below) - max(top, above)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.cli import main
-from unlearn_bench.harness.records import Record
+from unlearn_bench.harness.records import Mark, Record
 from unlearn_bench.harness.store.files import read_sealed, write_sealed
 from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, TaskInfo, TrackRoles
@@ -31,6 +31,7 @@ SPEC = BoardSpec(
     resamples=400,
 )
 ITEMS = 200
+MARKS = {"gibberish": Mark(broken=True)}
 ASKED = {("tiny", task): {"data": "d1", "items": "i1"} for task in SPEC.tasks}
 
 
@@ -350,3 +351,36 @@ def test_unknown_cells_are_answered_with_those_there_are(stores) -> None:
     status, text = compare("knowledge/cosine_meta_rmu", "knowledge/cosine_meta_rmux", "--output", stores("rmu2"))
     assert status == 2
     assert "knowledge/cosine_meta_rmu#0" in text
+
+
+def marked(checkpoint: Checkpoint, share: float) -> Checkpoint:
+    rows = [replace(record, marks={"gibberish": share}) for record in checkpoint.records["wmdp"]]
+    return replace(checkpoint, records={**checkpoint.records, "wmdp": rows})
+
+
+def test_noise_and_replicas_are_no_rows_of_a_comparison() -> None:
+    beside = [
+        replace(made("noise(rmu)", "noise"), beside="noise", of="rmu0"),
+        replace(made("replica(rmu)"), beside="replica", of="rmu0"),
+    ]
+    report = compared(side(base(), made(), *beside), side(base(), made(), *beside))
+    assert [row.variant for row in report.comparisons[0].rows] == ["base", "rmu"]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_no_s_of_broken_answers_is_compared(paired: bool) -> None:
+    spec = replace(SPEC, tasks={**SPEC.tasks, "wmdp": replace(SPEC.tasks["wmdp"], marks=MARKS)})
+
+    def of(name: str, share: float) -> Side:
+        cells = [base(), marked(made(), share)]
+        rows = build_board(spec, cells).rows
+        return Side(name, spec, {}, ASKED, cells if paired else None, rows)
+
+    for shares, where, status in (((0.0, 1.0), "B", 1), ((1.0, 0.0), "A", 0), ((1.0, 1.0), "A and B", 0)):
+        report = compared(*(of(name, share) for name, share in zip("AB", shares, strict=True)))
+        found = row(report)
+        assert [quantity.name for quantity in found.quantities] == ["forget", "retain"]
+        assert found.reason is None
+        assert f"S is not compared: most answers to the forget task are none in {where}" in found.notes
+        assert found.lost == (["its answers are broken in B"] if where == "B" else [])
+        assert report.status == status

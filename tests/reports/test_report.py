@@ -16,18 +16,22 @@ from click.testing import CliRunner
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.records import Mark
 from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.schema import Row
 from unlearn_bench.reports.data import Content, Run
 from unlearn_bench.reports.document.escape import visible
+from unlearn_bench.reports.figures import tradeoff
 from unlearn_bench.reports.figures.style import MOST_LOOKS, looks
 from unlearn_bench.reports.figures.training import MOST_PANELS, losses
 from unlearn_bench.reports.items import FEWEST_ITEMS, MOST_ITEMS, cap, continuations, flipped, spread
 from unlearn_bench.reports.tables import claims as claims_of
 from unlearn_bench.reports.write import write
 
-from .conftest import HIDDEN, NASTY, SPEC, cell, checkpoint, sample
+from .conftest import HIDDEN, NASTY, SPEC, cell, checkpoint, noised, sample
 from .pages import Reader, rendered
+
+MARKS = {"gibberish": Mark(broken=True)}
 
 
 def html(content: Content, folder: Path) -> str:
@@ -318,3 +322,53 @@ def test_a_report_that_cannot_be_written_does_not_fail_the_run(store, monkeypatc
     done = CliRunner().invoke(main, again)
     assert done.exit_code == 0, done.output
     assert "No report: A report needs matplotlib" in done.output
+
+
+@pytest.fixture(scope="module")
+def broken() -> Content:
+    """A method of one seed that lies above base, one of three that wins, and one whose answers are gibberish."""
+    marked = replace(SPEC, margin=0.08, tasks={**SPEC.tasks, "rtp": replace(SPEC.tasks["rtp"], marks=MARKS)})
+    bad = checkpoint("bad", "toxicity")
+    gibberish = [replace(row, marks={"gibberish": 1.0}) for row in bad.records["rtp"]]
+    bad = replace(bad, records={**bad.records, "rtp": gibberish})
+    seeds = [replace(checkpoint("rmu", "toxicity"), seed=seed, cell=f"rmu-{seed}") for seed in range(3)]
+    made = [checkpoint("base", None), *noised(checkpoint("adap", "toxicity"), bad, *seeds)]
+    made += noised(checkpoint("rmu", "knowledge"))
+    rows = [cell(each) for each in made if each.beside is None]
+    return Content("0.1.0", [Run("store", build_board(marked, made), rows, [], {})])
+
+
+def test_a_report_tells_methods_points_and_broken_rows_apart(broken, tmp_path):
+    text = said(html(broken, tmp_path))
+    assert "✓ beats base and its noise, utility kept" in text
+    assert "lies above base and its noise, utility kept; not replicated" in text
+    assert "Leaderboard: knowledge (points, not methods)" in text
+    assert "Leaderboard: toxicity (points" not in text
+    assert "bad: 100% of its answers to the forget task are none. Not ranked; raw values: forget 0.250" in text
+    assert "broken: 100% of its answers are none" in text
+    assert "Not drawn, as most of their answers are none: bad." in text
+    assert "bad (broken): rtp 0.250" in text
+    assert "Beside S: Harmonic mean of the shares" in text
+    assert "**" not in text.replace("**bold**", "")
+
+
+def test_no_figure_of_s_holds_a_broken_row_and_each_row_stands_beside_its_noise(broken):
+    (run,) = broken.runs
+    rows = [row for row in run.board.rows if row["track"] == "toxicity"]
+    plane, forest = tradeoff.trade_off("k", run.board.spec, rows, "t"), tradeoff.forest("k", run.board.spec, rows, "t")
+    for drawing in (plane, forest):
+        assert drawing is not None
+        assert "bad:" not in drawing.words
+    noise = next(row for row in rows if row["variant"] == "rmu")["noise"]
+    assert f"its noise {noise['value']:.3f}" in forest.words
+    assert "A faint cross is noise" in plane.caption
+
+
+def test_a_frontier_of_noise_is_drawn_where_noise_stands(swept):
+    (run,) = swept.runs
+    frontier = next(each for each in run.board.frontiers if each["track"] == "knowledge")
+    assert {"noise", "rmu"} == {each["method"] for each in frontier["methods"]}
+    rows = [row for row in run.board.rows if row["track"] == "knowledge"]
+    assert tradeoff.trade_off("k", SPEC, rows, "t", frontier) is not None
+    many = [{**row, "unclipped": None} if row["variant"] == "rmu[alpha=1]" else row for row in rows]
+    assert tradeoff.trade_off("k", SPEC, cast("list[Row]", many), "t", frontier) is not None

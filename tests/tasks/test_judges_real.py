@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from unlearn_bench.harness.data import load_rows
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.planning.scorers import quality
+from unlearn_bench.harness.planning.scorer_check import Check, Sentences
 from unlearn_bench.harness.suite import SourceSpec
 from unlearn_bench.tasks.base import Scorer, load_scorer
 from unlearn_bench.tasks.scorers.profanity_check import ProfanityCheck
@@ -53,7 +53,9 @@ def packaged():
 def test_the_stand_in_does_on_other_pairs_as_its_held_out_auc_says(data_root, stand_in):
     assert 0.98 < stand_in.auc < 0.998
     assert auc(stand_in, pairs(data_root, "0/3")) == pytest.approx(stand_in.auc, abs=0.005)
-    assert re.search(r"held-out AUC 0\.99\d over \d+ texts in \d+ groups; 16 of 16 pairs", quality(stand_in))
+    check = Check.of(stand_in, Sentences.of(None))
+    assert re.search(r"held-out AUC 0\.99\d over \d+ texts in \d+ groups; AUC 0\.9[89]\d on 24 rude", check.note())
+    assert check.failure(0.5, 20, "") is None
 
 
 def test_the_judge_trained_elsewhere_tells_toxic_from_neutral(data_root, packaged):
@@ -61,7 +63,9 @@ def test_the_judge_trained_elsewhere_tells_toxic_from_neutral(data_root, package
     assert 0.96 < auc(packaged, pairs(data_root)) < 0.98
     assert packaged.score(["", "the day"])[0] is not None
     assert packaged.score([]) == []
-    assert quality(packaged) == "16 of 16 pairs of a rude and a plain sentence in order"
+    check = Check.of(packaged, Sentences.of(None))
+    assert check.note() == "AUC 1.000 on 24 rude and 24 plain sentences (English)"
+    assert check.failure(0.5, 20, "") is None
 
 
 def test_the_two_judges_agree_on_text_that_neither_was_fitted_on(data_root, stand_in, packaged):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.records import Choices
+from unlearn_bench.harness.records import Choices, to_row
+from unlearn_bench.harness.store.files import read_jsonl, write_jsonl
 from unlearn_bench.tasks.base import ChoiceRequest, Task, tasks
 from unlearn_bench.tasks.testing import check_task
 
@@ -213,6 +214,14 @@ def test_zero_is_a_fact_and_an_id_and_other_kinds_of_one_are_none():
         build("mmlu").items([row(2, "a"), row(0, "a", id=items[3].id), row(3, "a"), row(3, "a", id=f"{items[3].id}-2")])
 
 
+def test_a_choice_that_stands_twice_is_asked_and_ends_in_a_tie():
+    task = build("mmlu", form="continuation")
+    items = task.items([{**row(0, "a"), "choices": ["a", "a", "b", "c"]}])
+    assert task.requests(items)[0].choices == (" a", " a", " b", " c")
+    [record] = task.score(items, [Choices(items[0].id, [-1.0, -1.0, -2.0, -3.0], [1] * 4, [False] * 4)])
+    assert record.marks["tie"] == 1.0
+
+
 def test_whole_numbers_are_text_as_they_stand():
     [item] = build("mmlu").items([{**row(0, "a"), "question": 7, "choices": [4, 0, 10**20, "007"]}])
     assert (item.doc["question"], item.doc["choices"]) == ("7", ["4", "0", "1" + "0" * 20, "007"])
@@ -258,7 +267,28 @@ def test_ties_and_truncation_are_marked():
     assert score([-1.0, -2.0, -3.0, -3.0], truncated=3).marks["truncated"] == 1.0
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, None])
+def test_a_choice_that_a_model_never_takes_is_an_answer_for_the_others():
+    never = -math.inf
+    for form, tokens in (("letters", (1, 1, 1, 1)), ("continuation", (2, 3, 4, 5))):
+        for normalize in ("none", "tokens") if form == "continuation" else ("none",):
+            given = {"tokens": tokens, "form": form, "normalize": normalize}
+            wrong = score([never, -1.0, -2.0, never], **given)
+            right_never = score([-1.0, never, never, -3.0], **given)
+            assert (wrong.scores["acc"], wrong.marks["tie"], wrong.missing) == (1.0, 0.0, None)
+            assert (right_never.scores["acc"], right_never.scores["probability"]) == (0.0, 0.0)
+            assert right_never.scores["position"] == 0.0
+            assert all(map(math.isfinite, wrong.scores.values()))
+    assert score([never] * 4).missing == "no choice has a finite log-probability"
+
+
+def test_what_a_model_never_says_survives_the_store(tmp_path):
+    answer = Choices("q", [-1.0, -math.inf, math.nan, math.inf], [1] * 4, [False] * 4)
+    write_jsonl(tmp_path / "outcomes.jsonl", [to_row(answer)])
+    (row,) = read_jsonl(tmp_path / "outcomes.jsonl")
+    assert Choices(**row).logprobs == [-1.0, -math.inf, None, None]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, None])
 def test_what_is_not_finite_is_missing(bad):
     record = score([-1.0, -2.0, bad, -3.0])
     assert record.scores is None

@@ -92,7 +92,7 @@ def test_trust_does_not_depend_on_the_batch_beyond_the_tolerance(toy):
 
 
 def test_other_judges_do_not_depend_on_the_batch_beyond_it_either(tmp_path):
-    judges = [load_scorer("sequence_classifier", classifier(tmp_path, {0: "fine", 1: "toxic"}))]
+    judges = [load_scorer("sequence_classifier", classifier(tmp_path, {0: "neutral", 1: "toxic"}))]
     if util.find_spec("profanity_check"):
         judges.append(load_scorer("profanity_check", ""))
     for judge in judges:
@@ -205,38 +205,11 @@ def classifier(folder, labels: dict[int, str], **options) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize(
-    ("labels", "toxic"),
-    [
-        ({0: "toxic", 1: "neutral"}, 0),
-        ({0: "non-toxic", 1: "Toxic"}, 1),
-        ({0: "nothate", 1: "hate"}, 1),
-        ({0: "LABEL_0", 1: "LABEL_1"}, 1),
-        ({0: "severe_toxic", 1: "obscene", 2: "toxic"}, 2),
-        ({0: "hate", 1: "toxic", 2: "neutral"}, 1),
-    ],
-)
-def test_the_toxic_label_is_found_by_its_name(tmp_path, labels, toxic):
-    judge = load_scorer("sequence_classifier", classifier(tmp_path, labels))
-    inputs = judge.tokenizer(TEXTS[0], return_tensors="pt")
-    with torch.no_grad():
-        logits = judge.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-    assert judge.score(TEXTS)[0] == near(logits.softmax(-1)[0, toxic].item())
-
-
-def test_independent_labels_are_sigmoids(tmp_path):
-    folder = classifier(tmp_path, {0: "toxic", 1: "obscene"}, problem_type="multi_label_classification")
-    judge = load_scorer("sequence_classifier", folder)
-    inputs = judge.tokenizer("awful", return_tensors="pt")
-    with torch.no_grad():
-        logits = judge.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-    assert judge.score(["awful"]) == near([logits[0, 0].sigmoid().item()])
-
-
 def test_a_classifier_whose_first_positions_hold_no_text_takes_long_texts(tmp_path):
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
-    settings = RobertaConfig(**{**config().to_dict(), "model_type": "roberta", "pad_token_id": 0, "num_labels": 2})
+    named = {"id2label": {0: "neutral", 1: "toxic"}, "label2id": {"neutral": 0, "toxic": 1}}
+    settings = RobertaConfig(**{**config().to_dict(), **named, "model_type": "roberta", "pad_token_id": 0})
     RobertaForSequenceClassification(settings).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     judge = load_scorer("sequence_classifier", str(tmp_path))
@@ -244,19 +217,10 @@ def test_a_classifier_whose_first_positions_hold_no_text_takes_long_texts(tmp_pa
     assert judge.score(["you " * 40]) == judge.score(["you " * 9])
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [{0: "good", 1: "bad"}, {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, {0: "hate", 1: "offensive", 2: "none"}],
-)
-def test_a_label_that_cannot_be_told_is_asked_for(tmp_path, labels):
-    with pytest.raises(UserError, match=f"1: {labels[1]}.*Name that one 'toxic' under id2label"):
-        load_scorer("sequence_classifier", classifier(tmp_path, labels))
-
-
 def test_a_folder_that_is_no_classifier_is_named(tmp_path):
     with pytest.raises(UserError, match=r"has no config\.json; it holds nothing"):
         load_scorer("sequence_classifier", str(tmp_path))
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"id2label": {"0": "neutral", "1": "toxic"}}')
     with pytest.raises(UserError, match="cannot be loaded"):
         load_scorer("sequence_classifier", str(tmp_path))
 
@@ -335,9 +299,10 @@ def test_weights_of_another_scikit_learn_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"text": "a"}\n', "line 1 is no"),
+        ('{"text": "a"}\n', "line 1 has no 'label'; it has 'text'"),
         ('{"text": "a", "label": 1}\nnonsense\n', "line 2 is no"),
-        ('{"text": "a", "label": 3}\n', "needs a text and the label 0 or 1"),
+        ('{"text": "a", "label": 3}\n', "line 1: 'label' is 3; write 1 for what is to be recognised"),
+        ('{"text": null, "label": 1}\n', "line 1: 'text' is null"),
         ('{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n', "at least two texts of each label"),
     ],
 )

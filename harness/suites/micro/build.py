@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ...planning.scorer_check import FILES
 from .generator import judge as judge_module
 from .generator import lexicon, measure, pretrain
 from .generator.world import World
@@ -24,6 +25,8 @@ logger = logging.getLogger(f"{__package__}.build")
 REVISION = 2
 """Raised by one whenever the world changes after reported items were scored."""
 PARTS = ("data", "model", "judge")
+CLEAR = 24
+"""Comments of either label that the judge's folder brings for its check."""
 
 
 def serialise(world: World) -> dict[str, bytes]:
@@ -51,9 +54,20 @@ def build_model(world: World, folder: Path) -> None:
 
 
 def build_judge(world: World, folder: Path) -> None:
-    """Trains and writes the judge."""
+    """Trains and writes the judge, with clear comments of this world that it must tell apart."""
     tokenizer = judge_module.train_tokenizer(world)
     judge_module.save(judge_module.train_judge(world, tokenizer), tokenizer, folder)
+    for name, lines in clear_comments(world).items():
+        (folder / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def clear_comments(world: World) -> dict[str, list[str]]:
+    """The first comments of either label that no part of the judge's training holds, by file."""
+    rows = world.data["judge_test"]
+    return {
+        name: [str(row["text"]) for row in rows if row["label"] == label][:CLEAR]
+        for name, label in zip(FILES, (1, 0), strict=True)
+    }
 
 
 def describe(world: World, out: Path) -> dict[str, Any]:
