@@ -125,10 +125,12 @@ class Preview:
     toxicity: float | None = None
 
 
-LogRole = Literal["loss", "total", "weight", "log_weight", "layer_loss", "directions", "other"]
+LogRole = Literal["loss", "log_likelihood", "total", "weight", "log_weight", "layer_loss", "directions", "other"]
 """What a column of a training log is, so that reports can draw it:
 
 - `loss`: a loss, `total`: what was minimised;
+- `log_likelihood`: a loss that is, where it is negative, the forget text's mean log-likelihood, nats a token: it falls
+  without a bound, and below -ln |V| that text is less likely than under uniform guessing over the vocabulary V;
 - `weight`: of the retain loss, `log_weight`: the logarithm of the centre that a learned weight is drawn around;
 - `layer_loss`: a layer's part of the forget loss; the name ends in `{layer}`, which stands for its number;
 - `directions`: of `log_setup`, a direction a layer: `layers`, their `cosines`, and `counts` of its weights between

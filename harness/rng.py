@@ -31,6 +31,15 @@ def weight_noise(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
     return _philox(f"{seed}:{name}").standard_normal(shape, dtype=np.float32)
 
 
+def replica_noise(seed: int, name: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what sets a replica's tensor of a name apart, float32, in its shape: standard normal, uniform in [0, 1).
+
+    The second rounds the first at random, where a tensor's dtype is too coarse for it.
+    """
+    stream = _philox(f"replica:{seed}:{name}")
+    return stream.standard_normal(shape, dtype=np.float32), stream.random(shape, dtype=np.float32)
+
+
 def sampling_noise(seed: int, item: str, sample: int, length: int) -> np.ndarray:
     """Return the uniform noise of one continuation, one number in [0, 1) a position, shape [length].
 

@@ -78,10 +78,14 @@ class Runner:
         return self.failures
 
     def _advance(self, cell: PlannedCell, status: CellStatus) -> None:
-        """Queue the next job of a cell: make it, then evaluate it; report it when nothing remains."""
+        """Queue the next job of a cell: make it, then evaluate it; report it when nothing remains.
+
+        Beside a checkpoint that failed nothing stands: that is no failure of its own.
+        """
         spec = status.cell.spec
-        if spec.transform == "noise" and not spec.parents:
-            self._fail(cell, spec, UserError(f"no method finished, so there is nothing to match noise to; {MEND}"))
+        if spec.beside is not None and not status.made and not self._made(spec.parents[0]):
+            self._settled.add(cell.id)
+            self.on_cell(spec.label)
         elif spec.stress is not None and "parent" not in spec.settings:
             cause = f"{self._parent(cell)}, so there is nothing to {spec.transform}; {MEND}"
             self._fail(cell, spec, UserError(cause))
@@ -116,6 +120,9 @@ class Runner:
         future = self.executor.submit(job)
         future.add_done_callback(ended)
         self._running[future] = (cell, job)
+
+    def _made(self, parent: str) -> bool:
+        return self.store.entry("cells", parent).manifest() is not None
 
     def _parent(self, cell: PlannedCell) -> str:
         """Return which parent of a derived cell failed, and why."""

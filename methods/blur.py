@@ -22,6 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ..harness.records import LogRole
 from .base import Batch, Context, Depth, Gradients, Range, register
 from .likelihood import LikelihoodMethod, LikelihoodSettings, negative_preference, nll
 
@@ -42,6 +43,8 @@ class BLUR(LikelihoodMethod):
     version = 1
     citation = "Reisizadeh et al. 2025, BLUR: A Bi-Level Optimization Approach for LLM Unlearning (arXiv 2506.08164)"
     summary = "bi-level: the retain gradient is projected off the forget gradient"
+    log_schema: ClassVar[Mapping[str, LogRole]] = {"forget": "log_likelihood"}
+    """Gradient ascent's; NPO's is never negative."""
     search: ClassVar[Mapping[str, Range | Depth]] = {"gamma": Range(0.1, 10.0), "beta": Range(0.01, 1.0)}
     settings: BLURSettings
 

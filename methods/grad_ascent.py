@@ -8,8 +8,12 @@ loss, of which this is the negative. It has no minimum: learning rate and steps 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor
 
+from ..harness.records import LogRole
 from .base import Batch, register
 from .likelihood import LikelihoodMethod, LikelihoodSettings, nll
 
@@ -22,6 +26,7 @@ class GradAscent(LikelihoodMethod):
     version = 1
     citation = "Jang et al. 2022, Knowledge Unlearning for Mitigating Privacy Risks (arXiv 2210.01504)"
     summary = "gradient ascent on the forget text's likelihood loss"
+    log_schema: ClassVar[Mapping[str, LogRole]] = {"forget": "log_likelihood"}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the negative of the forget text's mean NLL."""

@@ -10,8 +10,12 @@ whose KL baseline is `retain: kl`. Readings: means over real tokens; KL(frozen |
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor
 
+from ..harness.records import LogRole
 from .base import Tokens, register
 from .likelihood import RetainMethod, RetainSettings, nll
 
@@ -24,6 +28,7 @@ class GradDiff(RetainMethod):
     version = 1
     citation = "Liu, Liu, Stone 2022, Continual Learning and Private Unlearning (arXiv 2203.12817); arXiv 2401.06121"
     summary = "gradient ascent on forget text, descent (or KL to the frozen model) on retain text"
+    log_schema: ClassVar[Mapping[str, LogRole]] = {"forget": "log_likelihood"}
 
     def forget_loss(self, tokens: Tokens) -> Tensor:
         """Return the negative of the mean NLL."""

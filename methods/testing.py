@@ -101,15 +101,17 @@ def tiny_trainer(
     family: str = "llama",
     seed: int = 0,
     model: PreTrainedModel | None = None,
+    replica: bool = False,
     **training: Any,
 ) -> Trainer:
-    """Return a trainer of the method on the tiny model (or yours), text and batches of three."""
+    """Return a trainer of the method, or of its replica, on the tiny model (or yours), text and batches of three."""
     from ..harness.suite import TrainingSpec
     from ..harness.training.trainer import Trainer
 
     method = build_method(name, settings or {})
     spec = TrainingSpec(**{"batch_size": 3, "max_length": 16, "steps": STEPS, "learning_rate": 1e-3, **training})
-    return Trainer(model or tiny_model(family), tiny_tokenizer(), method, tiny_corpora(), spec, seed)
+    model = model or tiny_model(family)
+    return Trainer(model, tiny_tokenizer(), method, tiny_corpora(), spec, seed, replica=replica)
 
 
 def check_method(name: str, settings: Mapping[str, Any] | None = None, *, family: str = "llama") -> None:

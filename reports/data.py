@@ -52,9 +52,9 @@ class Cell:
         chosen = (self.directions or json.loads(self.settings).get("settings", {})).get("layers")
         return tuple(sorted(chosen)) if chosen else None
 
-    def columns(self, role: LogRole) -> list[str]:
-        """Return the names of the columns of a role."""
-        return [name for name, own in self.log_schema.items() if own == role]
+    def columns(self, *roles: LogRole) -> list[str]:
+        """Return the names of the columns of some roles."""
+        return [name for name, own in self.log_schema.items() if own in roles]
 
     @property
     def directions(self) -> Mapping[str, Any]:

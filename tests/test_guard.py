@@ -140,7 +140,7 @@ class Finisher:
         return {"layers": LAYERS, "cosines": cosines, "edges": [-4, -2, 0, 2, 4], "counts": counts}
 
     def level(self, task: str) -> int:
-        forget, retain, toxic = RIGHT[self.variant]
+        forget, retain, toxic = RIGHT[self.cell.method if self.cell.beside == "noise" else self.variant]
         found = {"wmdp": forget, "form_shift": forget, "realtoxicityprompts": toxic}.get(task, retain)
         back = 8 if self.cell.stress and self.variant not in ("base", "noise") else 0
         return found + back + 3 * (self.cell.seed or 0)

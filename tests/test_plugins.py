@@ -40,7 +40,7 @@ def check_method_everywhere(paths: list[Path], name: str, output: Path) -> None:
     done = command(paths, "evaluate", "--methods", name, *small, "--output", output)
     assert done.returncode == 0, done.stderr
     rows = json.loads((output / "leaderboards" / "micro.json").read_text())["rows"]
-    assert {row["method"] for row in rows} == {"base", "noise", name}
+    assert {row["method"] for row in rows} >= {"base", name}
     checked = run(paths, f"from unlearn_bench.methods.testing import check_method; check_method({name!r})")
     assert checked.returncode == 0, checked.stderr
     covered = run(paths, "from unlearn_bench.methods.base import methods; print(methods.names())")

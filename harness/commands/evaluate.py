@@ -62,6 +62,11 @@ if TYPE_CHECKING:
     default=str(BOARD_SEED),
     callback=numbers,
 )
+@click.option(
+    "--replicate",
+    is_flag=True,
+    help="Train each method once more with the first seed, from weights a hair apart: what of its numbers stays?",
+)
 @option("--limit", "At most this many items a task: a seeded, stratified sample.", type=click.IntRange(min=1))
 @click.option(
     "--set",

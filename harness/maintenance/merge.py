@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..planning.plan import Plan, PlannedCell
+from ..planning.plan import Plan
 from ..records import Printable
 from ..store.entries import SECTIONS, Entry, Store, StoreSection
 from ..store.files import atomic
@@ -128,16 +128,15 @@ def _join(stores: Sequence[Store], target: Store) -> tuple[list[str], list[str]]
 def join(a: Plan, b: Plan) -> Plan | None:
     """Return the plan of what two plans ask, None where they cannot stand on one board.
 
-    They ask the same tasks of the same items on the same engine, and for each model, track and seed either the same
-    checkpoints, or only one of them asks any. So seeds and models may be spread over machines, methods may not: noise
-    is matched to all methods of a seed.
+    They ask the same tasks of the same items on the same engine, and what has the same name in both is the same: a
+    name, track and seed of a model are one cell. So models, methods and seeds may be spread over machines.
     """
     if _shared(a) != _shared(b):
         return None
     if any(a.models[name].identity() != b.models[name].identity() for name in a.models.keys() & b.models.keys()):
         return None
-    mine, theirs = _groups(a), _groups(b)
-    if any(mine[group].keys() != theirs[group].keys() for group in mine.keys() & theirs.keys() if group[1] is not None):
+    mine, theirs = _names(a), _names(b)
+    if any(mine[name] != theirs[name] for name in mine.keys() & theirs.keys()):
         return None
     cells = {(cell.model, cell.id): cell for cell in (*a.cells, *b.cells)}
     order = list({**a.models, **b.models})
@@ -159,8 +158,6 @@ def _shared(plan: Plan) -> Any:
     return suite, plan.tracks, plan.limit, plan.engine, plan.stress, [task.identity() for task in plan.tasks.values()]
 
 
-def _groups(plan: Plan) -> dict[tuple[str, str | None, int | None], dict[str, PlannedCell]]:
-    groups: dict[tuple[str, str | None, int | None], dict[str, PlannedCell]] = {}
-    for cell in plan.cells:
-        groups.setdefault((cell.model, cell.spec.track, cell.spec.seed), {})[cell.id] = cell
-    return groups
+def _names(plan: Plan) -> dict[tuple[str, str], str]:
+    """Return the id of each cell by its model and label."""
+    return {(cell.model, cell.spec.label): cell.id for cell in plan.cells}

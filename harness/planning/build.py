@@ -19,11 +19,13 @@ from ..models.adapter import ADAPTER_FILES, check_adapter, is_adapter
 from ..models.fit import check_weights
 from ..models.load import MODEL_FILES, ModelSpec, described, named_model, resolve_models
 from ..registry import check_alike, check_name
+from ..runtime import BOARD_SEED
 from ..specs import RowSpec, digest
 from ..store.entries import Store
 from ..store.files import FileDigests, folder_digest
 from ..store.identity import UNRELATED, CellSpec
 from ..suite import ScorerSpec, SourceSpec, StressSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, chosen_suite
+from .attached import attached_cells
 from .classes import source_of
 from .names import check_checkpoints, check_once, check_rows
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
@@ -141,6 +143,8 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     nulls = check_nulls(request.nulls or ())
     if UNRELATED in nulls and not all(variants.values()):
         raise UserError("The null `unrelated` is a method trained on other text: name one with --methods.")
+    if request.replicate and not any(variants.values()):
+        raise UserError("--replicate trains methods once more: name one with --methods.")
     stress = choose_stresses(request.stress or (), suite, tracks)
     models = _models(request, suite, store, reader)
     check_alike("model", models, "this run")
@@ -164,9 +168,18 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
 
 
 def plan_cells(inputs: Inputs) -> Iterator[PlannedCell]:
-    """Give the cells of a plan: of each model base, imports, trained ones with their noise; then attacks and nulls."""
+    """Give the cells of a plan: base, imports and trained ones, each with what stands beside it; attacks and nulls."""
     cells = [cell for name, model in inputs.models.items() for cell in _cells_of(inputs, name, model)]
-    yield from cells
+    variants = {cell.spec.variant for cell in cells}
+    for cell in cells:
+        yield cell
+        for attached in _attached_cells(inputs, cell):
+            if attached.spec.variant in variants:
+                raise UserError(
+                    f"{attached.spec.variant!r} is the name of what stands beside {cell.spec.variant!r}; rename the"
+                    " checkpoint or variant that is called so."
+                )
+            yield attached
     yield from derived_cells(cells, inputs.stress, inputs.suite, inputs.tracks, inputs.digest_of)
     for name, model in inputs.models.items():
         unrelated = _unrelated_cells(inputs, model) if UNRELATED in inputs.nulls else []
@@ -181,9 +194,12 @@ def _cells_of(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCe
         for seed in inputs.request.training_seeds:
             trained = [_train_cell(inputs, model, track, label, seed, text) for label in inputs.variants[track]]
             yield from (PlannedCell(model=name, spec=spec) for spec in trained)
-            changed = [spec for spec in trained if spec.changes == "weights"]
-            if changed and inputs.request.noise:
-                yield PlannedCell(model=name, spec=_noise_cell(model, track, seed, changed))
+
+
+def _attached_cells(inputs: Inputs, cell: PlannedCell) -> Iterator[PlannedCell]:
+    request = inputs.request
+    first = next(iter(request.training_seeds), BOARD_SEED)
+    return attached_cells(cell, first, noise=request.noise, replicate=request.replicate)
 
 
 def _import_cells(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCell]:
@@ -228,19 +244,6 @@ def _unrelated_cells(inputs: Inputs, model: ModelSpec) -> list[CellSpec]:
         for track, variants in inputs.variants.items()
         for seed in inputs.request.training_seeds
     ]
-
-
-def _noise_cell(model: ModelSpec, track: str, seed: int, trained: Sequence[CellSpec]) -> CellSpec:
-    return CellSpec(
-        model=model.digest,
-        transform="noise",
-        track=track,
-        seed=seed,
-        parents=tuple(sorted(spec.id for spec in trained)),
-        settings={"version": 1},
-        method="noise",
-        variant="noise",
-    )
 
 
 def _data_folder(request: Request, suite: SuiteSpec) -> Path | None:

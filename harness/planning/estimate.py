@@ -118,7 +118,7 @@ def estimate_plan(
         profile: the device.
         batch_size: sequences that are evaluated together.
     """
-    kinds = [_kind(cell) for cell in plan.cells]
+    kinds = [_kind(plan, cell) for cell in plan.cells]
     costs = {
         kind: _cost(plan, cell, architectures, corpora, profile, batch_size)
         for kind, cell in dict(zip(kinds, plan.cells, strict=True)).items()
@@ -134,10 +134,11 @@ def estimate_plan(
     return PlanEstimate(rows, total, assumptions)
 
 
-def _kind(cell: PlannedCell) -> tuple[Any, ...]:
-    """Return what a cell's cost depends on: all but the seed."""
+def _kind(plan: Plan, cell: PlannedCell) -> tuple[Any, ...]:
+    """Return what a cell's cost depends on: all but the seed; that of noise on what its parents change."""
     spec = cell.spec
-    return cell.model, spec.transform, spec.track, spec.stress, canonical(spec.settings)
+    parents = [_kind(plan, plan.by_id[parent]) for parent in spec.parents] if spec.transform == "noise" else []
+    return cell.model, spec.transform, spec.track, spec.stress, canonical(spec.settings), *parents
 
 
 def _cost(
@@ -192,8 +193,9 @@ def _making(
         rounded = sum(sizes.parameters[name] for name, _ in linear_weights(model))
         return CostEstimate(width_of(dtype) * sizes.total + OVERHEAD, 0.0, width_of(dtype) * rounded)
     if spec.transform == "noise":
-        parents = plan.trained(cell.model, spec.track or "", spec.seed or 0)
-        changed = {name for parent in parents for name in work_of(plan, parent, model)[0].trained}
+        parent = plan.by_id[spec.parents[0]]
+        trained = parent.spec.transform == "train"
+        changed = work_of(plan, parent, model)[0].trained if trained else sizes.parameters
         delta = width_of(dtype) * sum(sizes.parameters[name] for name in changed)
         return CostEstimate(width_of(dtype) * sizes.total + OVERHEAD, 0.0, delta)
     return CostEstimate(0, 0.0, 0)

@@ -122,18 +122,9 @@ class Plan(Spec):
     def _lists_from_json(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
-    def trained(self, model: str, track: str, seed: int) -> list[PlannedCell]:
-        """Return the trained cells that a noise cell is matched to: those with weights of their own."""
-        return [
-            cell
-            for cell in self.cells
-            if (cell.spec.origin, cell.spec.stress, cell.spec.changes) == ("train", None, "weights")
-            and (cell.model, cell.spec.track, cell.spec.seed) == (model, track, seed)
-        ]
-
     def tasks_of(self, cell: PlannedCell) -> dict[str, PlannedTask]:
-        """Return what is asked of a cell: all tasks; of a derived one those that S is made of where it stands."""
-        if cell.spec.stress is None:
+        """Return what is asked of a cell: all tasks; what S is made of, of one derived from or beside another."""
+        if cell.spec.stress is None and cell.spec.beside is None:
             return {name: task.asked_of(cell.spec) for name, task in self.tasks.items()}
         tracks = [self.suite.tracks[name] for name in self.tracks if cell.spec.track in (None, name)]
         wanted = {name for track in tracks for name in (track.forget_task, track.retain_task)}

@@ -34,7 +34,8 @@ class Request:
         dtype: of evaluation; `auto`: the suite's for its own models, else what the model's configuration names.
         chat_template: put prompts into the model's chat template.
         scorer: folder or hub id of a scorer of texts, or a packaged one, in place of the suite's.
-        noise: whether a row of noise is matched to the methods.
+        noise: whether each checkpoint with other weights has noise of its norm beside it.
+        replicate: whether each method is trained once more with the first seed, from weights a hair apart.
         nulls: further null rows, of `identity.NULLS`.
     """
 
@@ -55,6 +56,7 @@ class Request:
     chat_template: bool = False
     scorer: Path | str | None = None
     noise: bool = True
+    replicate: bool = False
     nulls: Sequence[str] = ()
     data_root: Path | None = None
     command: str = "unlearn-bench evaluate"

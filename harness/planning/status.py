@@ -58,19 +58,29 @@ def status_of(plan: Plan, cell: PlannedCell, store: Store) -> CellStatus:
         if record.manifest() is not None and outcome.manifest() is not None
     }
     missing = tuple(name for name in plan.tasks_of(cell) if name not in records)
-    failure = store.entry("cells", cell.id).failure() if missing else None
+    failure = _failure(plan, cell, delta is not None, store) if missing else None
     return CellStatus(cell, delta, outcomes, records, missing, failure)
+
+
+def _failure(plan: Plan, cell: PlannedCell, made: bool, store: Store) -> str | None:
+    """Return why a cell failed: its own cause, or that the checkpoint failed which it would stand beside."""
+    own = store.entry("cells", cell.id).failure()
+    if own is not None or cell.spec.beside is None or made:
+        return own
+    parent = plan.by_id[cell.spec.parents[0]]
+    failed = delta_of(parent.spec, store) is None and store.entry("cells", parent.id).failure() is not None
+    return f"{parent.spec.label} failed" if failed else None
 
 
 def settle(plan: Plan, cell: PlannedCell, store: Store) -> PlannedCell:
     """Return a cell as far as what it is made from is known; one that is settled already, as it is.
 
-    Noise is matched to those of its planned parents that did not fail. A derived cell names the delta of its parent,
-    once that is made.
+    A derived cell names the delta of its parent, once that is made. The noise of older runs was matched to those of its
+    planned parents that did not fail.
     """
     if cell.spec.stress is not None:
         return _settle_derived(plan, cell, store)
-    if cell.spec.transform != "noise":
+    if cell.spec.transform != "noise" or cell.spec.beside is not None:
         return cell
     entries = {parent: store.entry("cells", parent) for parent in cell.spec.parents}
     parents = tuple(name for name, entry in entries.items() if entry.failure() is None or entry.manifest() is not None)

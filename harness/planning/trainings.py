@@ -26,7 +26,8 @@ def check_trainings(plan: Plan, cells: Sequence[CellStatus]) -> None:
     architecture nobody knows here is not looked at.
     """
     kinds: dict[tuple[object, ...], PlannedCell] = {}
-    for cell in (status.cell for status in cells if status.cell.spec.transform == "train" and not status.made):
+    undone = (status.cell for status in cells if status.cell.spec.transform == "train" and not status.made)
+    for cell in (cell for cell in undone if cell.spec.beside is None):
         kinds.setdefault((cell.model, cell.spec.track, canonical(cell.spec.settings)), cell)
     causes: dict[str, list[str]] = {}
     for cell in kinds.values():

@@ -25,7 +25,17 @@ from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
 from .optimism import optimism_facts
-from .provenance import BATCHES, log_schema, recorded_values, tuned_facts, unusual, usual_values, usual_words
+from .provenance import (
+    BATCHES,
+    diverged,
+    log_schema,
+    recorded_values,
+    tuned_facts,
+    unmatched,
+    unusual,
+    usual_values,
+    usual_words,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,10 +70,12 @@ def board_of(plan: Plan, store: Store, cells: Sequence[CellStatus] | None = None
     usual = usual_values(recorded)
     spec = board_spec(plan)
     controls = _controls_only(spec)
-    checkpoints = [
-        replace(checkpoint(status, store, controls, unusual(usual, values)), texts=_texts(plan, status))
-        for status, values in zip(cells, recorded, strict=True)
-    ]
+    bare = unmatched(cells, store)
+    checkpoints = []
+    for status, values in zip(cells, recorded, strict=True):
+        warnings = [*unusual(usual, values), *diverged(status, store), *bare.get(status.cell.id, ())]
+        seen = checkpoint(status, store, controls, warnings)
+        checkpoints.append(replace(seen, texts=_texts(plan, status)))
     facts = {"measured with": usual_words(usual, recorded)} if usual else {}
     facts |= {"batches": BATCHES.format(size=usual["batch_size"])} if "batch_size" in usual else {}
     board = build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)

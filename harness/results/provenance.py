@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from ..planning.plan import Plan
 from ..planning.status import CellStatus
 from ..planning.variants import TRAINING
 from ..records import LogRole
-from ..runtime import COSTS, UNKNOWN
+from ..runtime import COSTS, PEAK, UNIFORM, UNKNOWN
 from ..store.entries import Store
 from ..store.identity import CellSpec
 from ..suite import SuiteSpec, TunedSpec, VariantSpec
@@ -88,7 +89,30 @@ def unusual(usual: Mapping[str, str], recorded: Mapping[str, Sequence[str]]) -> 
     return [f"made or measured with {own}; most rows with " + ", ".join(f"{key} {usual[key]}" for key in others)]
 
 
-LOGGED: dict[str, LogRole] = {"step": "other", "grad_norm": "other", "seconds": "other", **Method.log_schema}
+def diverged(status: CellStatus, store: Store) -> list[str]:
+    """Return a warning where a training drove the forget text below uniform guessing over the vocabulary V."""
+    summary = (store.entry("cells", status.cell.id).manifest() or {}).get("summary", {})
+    peak, uniform = summary.get(PEAK, 0.0), summary.get(UNIFORM, math.inf)
+    if peak <= uniform:
+        return []
+    return [f"its forget loss passed ln|V| = {uniform:.1f} (it reached {peak:.1f}): unbounded ascent"]
+
+
+def unmatched(cells: Sequence[CellStatus], store: Store) -> dict[str, list[str]]:
+    """Return a warning for each checkpoint, by cell id, whose noise is none: its weights are the base's."""
+    without: dict[str, list[str]] = {}
+    for status in cells:
+        spec = status.cell.spec
+        manifest = store.entry("cells", status.cell.id).manifest() or {}
+        if spec.beside == "noise" and manifest.get("summary", {}).get("norm") == 0:
+            without[spec.parents[0]] = ["its weights are the base's: there is no change that noise could be matched to"]
+    return without
+
+
+LOGGED: dict[str, LogRole] = {
+    **dict.fromkeys(("step", "grad_norm", "seconds", PEAK, UNIFORM), "other"),
+    **Method.log_schema,
+}
 """What the columns are that the log of every training has."""
 
 
@@ -112,6 +136,8 @@ def tuned_facts(plan: Plan) -> dict[str, str]:
         return {"tuning": suite.tuning} if suite.tuning else {}
     rows: dict[str, dict[str, list[str]]] = {}
     for spec in dict.fromkeys(cell.spec for cell in plan.cells if cell.spec.origin == "train"):
+        if spec.beside is not None or spec.stress is not None:
+            continue
         kind, text = _said(suite, spec)
         tracks = rows.setdefault(kind, {}).setdefault(text, [])
         tracks += [spec.track] if spec.track and spec.track not in tracks else []

@@ -113,7 +113,7 @@ def _cell(state: CellStatus, store: Store) -> Cell:
         manifests = [entry.manifest() for entry in (outcome, scored) if entry is not None]
         if manifests[0] is not None:
             costs.append(_cost(task, *filter(None, manifests)))
-    trained = made is not None and spec.transform == "train"
+    trained = made is not None and spec.transform == "train" and spec.beside is None
     log = read_jsonl(entry.file("training.jsonl")) if trained else []
     setup = log[0].get("setup", {}) if log else {}
     training = [_numbers(row) for row in log if row.get("step", -1) >= 0]
@@ -152,15 +152,19 @@ def _cost(what: str, *manifests: Mapping[str, Any]) -> MeasuredCost:
 
 
 def _items(plan: Plan, states: Sequence[CellStatus]) -> list[Items]:
-    """Return the items of every task that a measured cell has, in the order of cells, tasks within.
+    """Return the items of every task that a measured cell of a row has, in the order of cells, tasks within.
 
     A metric without a largest value (perplexity) has no right answers that could flip.
     """
     items: dict[tuple[int, int], Items] = {}
-    most = cap(len(states))
+    most = cap(sum(state.cell.spec.beside is None for state in states))
     for place, task in enumerate(plan.tasks.values()):
         kind = registered.get(task.spec.task)
-        measured = {number: state for number, state in enumerate(states) if task.name in state.records}
+        measured = {
+            number: state
+            for number, state in enumerate(states)
+            if task.name in state.records and state.cell.spec.beside is None
+        }
         if not measured or kind.metrics[0].largest is None:
             continue
         settings = _asked(task)

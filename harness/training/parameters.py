@@ -12,6 +12,10 @@ from transformers import PreTrainedModel
 from ...methods.base import LoRA
 from ..errors import UserError, first_line
 from ..models.patch import put_tensors
+from ..rng import replica_noise
+
+HAIR = 1e-6
+"""By how much of itself a replica's weight differs at the start, as a standard deviation."""
 
 
 class TrainableParameters:
@@ -58,6 +62,17 @@ class TrainableParameters:
             copied = self._mixed and parameter.dtype != torch.float32
             self.masters[name] = torch.nn.Parameter(parameter.detach().float()) if copied else parameter
 
+    def perturb(self, seed: int) -> None:
+        """Multiply what the optimiser moves by 1 + 1e-6 z, z standard normal by (seed, name); the frozen model stays.
+
+        Where the dtype is coarser than that, the product is rounded up or down at random, and right on average.
+        """
+        for name, master in self.masters.items():
+            normal, uniform = (torch.from_numpy(part) for part in replica_noise(seed, name, tuple(master.shape)))
+            exact = master.detach().cpu().double() * (1 + HAIR * normal.double())
+            put_tensors({name: master}, {name: round_at_random(exact, uniform, master.dtype)})
+        self.push_values()
+
     def gradients(self, objective: Tensor, keep_graph: bool) -> dict[str, Tensor]:
         """Return the gradient of a scalar by parameter name; zeros where it does not depend on a parameter."""
         gradients = torch.autograd.grad(
@@ -101,6 +116,18 @@ class TrainableParameters:
             parameter.requires_grad_(False)
             parameter.grad = None
             parameter.data = parameter.data.to(self.loaded[name])
+
+
+def round_at_random(exact: Tensor, uniform: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return float64 values in a dtype: each to one of its two neighbours there, to the nearer one more often.
+
+    `uniform`: a number in [0, 1) each. The mean over these is the exact value.
+    """
+    near = exact.to(dtype)
+    rest = exact - near.double()
+    beyond = torch.nextafter(near, torch.where(rest > 0, torch.inf, -torch.inf).to(dtype))
+    share = rest / (beyond.double() - near.double())
+    return torch.where(uniform < share, beyond, near)
 
 
 class LoRAParameters(TrainableParameters):

@@ -54,6 +54,7 @@ class Trainer:
         device: where it runs.
         depth: decoder layers of the whole model, where `model` is a part of it.
         checkpointing: see `ForwardPasses`.
+        replica: start a hair from the model's weights, and go on as without; see `TrainableParameters.perturb`.
 
     Attributes:
         steps: optimiser steps: `training.steps`, or `training.epochs` over the texts of all forget topics.
@@ -77,6 +78,7 @@ class Trainer:
         device: str = "cpu",
         depth: int | None = None,
         checkpointing: bool = False,
+        replica: bool = False,
     ) -> None:
         self.method, self.training, self.seed = method, training, seed
         place = torch.device(device)
@@ -92,6 +94,8 @@ class Trainer:
         try:
             self._seed_torch(-1)
             self._tensors.open(method.trained(self.context))
+            if replica:
+                self._tensors.perturb(seed)
             self._moved = embed_in_main_memory(model, place, self._tensors.parameters.values())
             self.context.keep_originals(self._tensors.originals, training.keep_prefix)
             with torch.no_grad():

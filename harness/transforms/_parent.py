@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,19 +33,31 @@ def parent_delta(job: BuildJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]
         raise UserError(f"The checkpoint that {job.cell.label} is made from changed while it was planned; run again.")
     if "pointer" not in manifest:
         return load_delta(entry)
-    own_model = job.model.model_copy(update={"path": manifest["pointer"], "hub": None, "digest": wanted})
-    check_model(own_model, digests_of(job.config))
-    imported = load_model(own_model)
-    own = {name: parameter.detach() for name, parameter in imported.named_parameters()}
+    with imported_tensors(job, Path(manifest["pointer"]), wanted) as own:
+        return _delta(job, own, base)
+
+
+def _delta(job: BuildJob, own: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     other = sorted(name for name in own.keys() | base.keys() if _shape(own, name) != _shape(base, name))
     if other:
         raise UserError(
             f"The checkpoint of {job.cell.label} and its base differ in the shape of {other[0]}; pass the model it was"
             " made from with --models."
         )
-    delta = changed(own, base)
+    return changed(own, base)
+
+
+@contextmanager
+def imported_tensors(job: BuildJob, folder: Path, digest: str) -> Iterator[dict[str, Tensor]]:
+    """Give the parameters of a checkpoint that was made elsewhere, in the base's dtype, on the CPU.
+
+    Raises:
+        UserError: the folder has not this digest, before or after they were used, or holds no model.
+    """
+    own_model = job.model.model_copy(update={"path": str(folder), "hub": None, "digest": digest})
     check_model(own_model, digests_of(job.config))
-    return delta
+    yield {name: parameter.detach() for name, parameter in load_model(own_model).named_parameters()}
+    check_model(own_model, digests_of(job.config))
 
 
 def changed(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,13 +1,18 @@
-"""The noise null: random weight noise matched in norm, tensor by tensor, to what the methods changed.
+"""Noise: random weight noise matched in norm, tensor by tensor, to what one checkpoint changed, its parent.
 
-The squared norm of a tensor's noise is the mean, over the trained checkpoints it is matched to, of the squared norm of
-their change of that tensor (zero where a method does not touch it). So the noise as a whole is as large as a typical
-method's change, and sits where the methods' changes sit.
+A tensor's noise has the norm of the parent's change of that tensor, and there is none in a tensor that the parent left
+alone. So the noise is as large as that change, and sits where it sits. Of a checkpoint that was made elsewhere the
+change is that of its parameters of the base's names and shapes.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
 import torch
+from torch import Tensor
 
 from ..errors import UserError
 from ..models.cache import base_model
@@ -16,6 +21,7 @@ from ..rng import weight_noise
 from ..runtime import Event, OnEvent
 from ..store.delta import load_delta
 from ..store.entries import Store
+from ._parent import changed, imported_tensors
 from .base import BuildJob, Transform, TransformResult, register
 
 
@@ -23,32 +29,39 @@ from .base import BuildJob, Transform, TransformResult, register
 class Noise(Transform):
     """Add Gaussian noise to the base."""
 
-    summary = "random weight noise matched in norm, tensor by tensor, to the methods' deltas"
+    summary = "random weight noise matched in norm, tensor by tensor, to a checkpoint's delta"
 
     def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
-        """Draw the noise from (seed, tensor name) alone and return the changed tensors."""
+        """Draw the noise from (seed, tensor name) alone and return the changed tensors; none where none is to match."""
         model, _ = base_model(job.model, job.config.device, "mixed", digests=digests_of(job.config))
         base = dict(model.named_parameters())
-        squares = self._mean_squares(job, base)
+        norms = {name: _norm(tensor, base[name]) for name, tensor in sorted(_parent_tensors(job, base).items())}
         delta, log = {}, []
-        for done, (name, square) in enumerate(sorted(squares.items()), start=1):
+        for done, (name, norm) in enumerate(norms.items(), start=1):
+            if not math.isfinite(norm):
+                raise UserError(f"The change of {name} has no finite norm that noise could have; mend the checkpoint.")
             noise = torch.from_numpy(weight_noise(job.cell.seed or 0, name, tuple(base[name].shape)))
-            noise *= square**0.5 / float(noise.norm())
+            noise *= norm / float(noise.norm())
             delta[name] = (base[name].detach().cpu().float() + noise).to(base[name].dtype)
-            log.append({"tensor": name, "norm": square**0.5})
-            report(Event(job.cell.label, "noise", done, len(squares)))
-        return TransformResult(delta, log, {"norm": sum(squares.values()) ** 0.5, "matched": len(job.cell.parents)})
+            log.append({"tensor": name, "norm": norm})
+            report(Event(job.cell.label, "noise", done, len(norms)))
+        total = sum(norm**2 for norm in norms.values()) ** 0.5
+        return TransformResult(delta, log, {"norm": total, "matched": len(job.cell.parents)})
 
-    def _mean_squares(self, job: BuildJob, base: dict[str, torch.nn.Parameter]) -> dict[str, float]:
-        store = Store.open(job.config.store)
-        squares: dict[str, float] = {}
-        for parent in job.cell.parents:
-            entry = store.entry("cells", parent)
-            if entry.manifest() is None:
-                raise UserError(
-                    f"Noise is matched to cell {parent}, which is not finished; run the same command again."
-                )
-            for name, tensor in load_delta(entry).items():
-                change = tensor.double() - base[name].detach().cpu().double()
-                squares[name] = squares.get(name, 0.0) + float(change.square().sum()) / len(job.cell.parents)
-        return squares
+
+def _norm(tensor: Tensor, base: Tensor) -> float:
+    change = tensor.double() - base.detach().cpu().double()
+    return float(change.square().sum()) ** 0.5
+
+
+def _parent_tensors(job: BuildJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors that the parent changed, on the CPU."""
+    parent = job.cell.parents[0]
+    entry = Store.open(job.config.store).entry("cells", parent)
+    manifest = entry.manifest()
+    if manifest is None:
+        raise UserError(f"Noise is matched to cell {parent}, which is not finished; run the same command again.")
+    if "pointer" not in manifest:
+        return load_delta(entry)
+    with imported_tensors(job, job.folder or Path(manifest["pointer"]), manifest["delta"]) as own:
+        return changed({name: own[name] for name in own if name in base and own[name].shape == base[name].shape}, base)

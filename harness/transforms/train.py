@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..models.cache import base_model
 from ..models.content import check_model, digests_of
 from ..models.load import attention_of, load_config
 from ..models.meta import meta_model
-from ..runtime import Event, OnEvent, environment_facts
+from ..runtime import PEAK, UNIFORM, Event, OnEvent, environment_facts
 from ..specs import LabelledRow, RowSpec, TextRow
 from ..store.entries import Store
 from ..store.partial import PartialResults
@@ -77,6 +78,7 @@ def _train(job: BuildJob, report: OnEvent, config: PretrainedConfig, layers: int
             job.config.device,
             depth,
             job.config.checkpointing,
+            "replica" in job.cell.settings,
         )
         try:
             before = _run(job, report, trainer)
@@ -86,14 +88,8 @@ def _train(job: BuildJob, report: OnEvent, config: PretrainedConfig, layers: int
     settings = job.cell.settings
     at_decoding = {"kind": settings["method"], "settings": settings["settings"]}
     decoding = at_decoding if job.cell.changes == "decoding" else None
-    return TransformResult(
-        delta,
-        trainer.log,
-        _summary(trainer.log),
-        decoding=decoding,
-        before=before,
-        attention=attention_of(model),
-    )
+    summary = _summary(trainer.log) | _ascent(trainer, config.get_text_config(decoder=True).vocab_size)
+    return TransformResult(delta, trainer.log, summary, decoding=decoding, before=before, attention=attention_of(model))
 
 
 def _run(job: BuildJob, report: OnEvent, trainer: Trainer) -> float:
@@ -167,3 +163,10 @@ def read_corpora(job: BuildJob) -> Corpora:
 def _summary(log: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the last row of the log: final losses, and alpha where it is learned."""
     return {key: value for key, value in log[-1].items() if key not in ("step", "topic")} if log else {}
+
+
+def _ascent(trainer: Trainer, vocabulary: int) -> dict[str, float]:
+    """Return how far the forget text's likelihood was driven down at most, nats a token, beside uniform guessing's."""
+    columns = [name for name, role in trainer.method.log_schema.items() if role == "log_likelihood"]
+    lowest = min((row[name] for row in trainer.log for name in columns if name in row), default=0.0)
+    return {PEAK: -lowest, UNIFORM: math.log(vocabulary)} if lowest < 0 else {}

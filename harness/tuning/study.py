@@ -207,7 +207,13 @@ def round_request(request: Request, suite: SuiteSpec, track: str, variants: Mapp
     """Return the request that trains and measures these variants on validation items, without a null but the base."""
     validation = validation_suite(suite, track, variants)
     return replace(
-        request, suite=validation, methods=tuple(variants) or ("none",), tracks=(track,), settings=(), noise=False
+        request,
+        suite=validation,
+        methods=tuple(variants) or ("none",),
+        tracks=(track,),
+        settings=(),
+        noise=False,
+        replicate=False,
     )
 
 

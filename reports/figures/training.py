@@ -92,7 +92,8 @@ def _losses(cells: Sequence[Cell]) -> list[str]:
     """Return the columns of losses: those that are declared, others by name, at last what was minimised."""
     names = {name for cell in cells for name in cell.training[0].keys() - cell.layer_losses.values()}
     declared = cells[0].log_schema
-    first, last = ([name for name in cells[0].columns(role) if name in names] for role in ("loss", "total"))
+    first = [name for name in cells[0].columns("loss", "log_likelihood") if name in names]
+    last = [name for name in cells[0].columns("total") if name in names]
     rest = sorted(names - declared.keys())
     return [*first, *rest[: MOST_LINES - len(first) - 1], *last]
 

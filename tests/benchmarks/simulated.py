@@ -30,7 +30,7 @@ class Simulated:
 
     @classmethod
     def planned(cls, folder: Path, variants: int, seeds: int, limit: int) -> Simulated:
-        """Plan `variants` of one method with `seeds` each: 2 x variants x seeds cells, the base and noise."""
+        """Plan `variants` of one method with `seeds` each: 2 x variants x seeds cells, noise of each, the base."""
         named = ", ".join(f"v{i:03}: {{method: rmu, settings: {{alpha: {i + 1}}}}}" for i in range(variants))
         path = folder / "many.yaml"
         path.write_text(SUITE.format(f"{{{named}}}"), encoding="utf-8")
@@ -59,7 +59,7 @@ class Simulated:
             if cell.spec.variant != "base":
                 delta = f"delta {number}"
                 store.entry("cells", cell.id).commit({}, {"delta": delta, "summary": {}})
-            for task in plan.tasks.values():
+            for task in plan.tasks_of(cell).values():
                 outcome = task.outcome(plan.models[cell.model], delta, plan.engine)
                 rows = [_record(i, task.judged, rng) for i in range(task.count)]
                 said = texts[number % TEXTS][: task.count] if task.judged else []

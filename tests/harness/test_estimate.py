@@ -219,20 +219,25 @@ def test_seeds_cost_alike_and_are_counted_once(monkeypatch) -> None:
     plan = make_plan(asked, None)
     found = estimate_plan(plan, {}, {"knowledge": Corpus(100)})
     rows = {row.cell.spec.label: row.estimate for row in found.rows}
-    for name in ("knowledge/rmu[layer=3]", "knowledge/rmu[layer=5]", "knowledge/noise"):
+    names = ("rmu[layer=3]", "rmu[layer=5]", "noise(rmu[layer=3])", "noise(rmu[layer=5])")
+    for name in (f"knowledge/{name}" for name in names):
         assert rows[f"{name}#0"] == rows[f"{name}#1"] == rows[f"{name}#2"]
     assert rows["knowledge/rmu[layer=3]#0"] != rows["knowledge/rmu[layer=5]#0"]
-    assert len(counted) == 4 * len(plan.tasks), "base, two variants and noise"
+    assert len(counted) == 3 * len(plan.tasks) + 2 * 2, "base, two variants, and their noise on what S is made of"
 
 
-def test_a_noise_cell_stores_every_tensor_that_its_parents_train(plan, micro_facts) -> None:
+def test_a_noise_cell_stores_every_tensor_that_its_parent_trains(plan, micro_facts) -> None:
     anatomy = ModelSizes(meta_model(micro_facts))
     found = estimate_plan(plan, {}, {track: Corpus(100) for track in plan.tracks})
     rows = {row.cell.spec.label: row.estimate for row in found.rows}
-    settings = [cell.spec.settings for cell in plan.trained("micro", "knowledge", 0)]
-    trained = {name for s in settings for name in work_of(s["method"], micro_facts, **s["settings"]).trained}
-    delta = rows["knowledge/noise#0"].disk_bytes - rows["base"].disk_bytes
-    assert delta == 4 * sum(anatomy.parameters[name] for name in trained)
+    settings = {cell.spec.label: cell.spec.settings for cell in plan.cells if cell.spec.transform == "train"}
+    deltas = {}
+    for name in ("rmu", "multi_layer_probe"):
+        own = settings[f"knowledge/{name}#0"]
+        trained = work_of(own["method"], micro_facts, **own["settings"]).trained
+        deltas[name] = 4 * sum(anatomy.parameters[tensor] for tensor in trained)
+    noise = {name: rows[f"knowledge/noise({name})#0"].disk_bytes for name in deltas}
+    assert noise["multi_layer_probe"] - noise["rmu"] == deltas["multi_layer_probe"] - deltas["rmu"] > 0
 
 
 def test_a_model_of_unknown_architecture_is_left_open(plan) -> None:

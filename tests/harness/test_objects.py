@@ -55,7 +55,7 @@ if __name__ == "__main__":
         methods=[PartOfRMU], tracks=["knowledge"], tasks=["wmdp", "mmlu", ours], limit=4, settings=["training.steps=2"]
     )
     result = evaluate(asked, output="out", workers=1)
-    variants = sorted(row["variant"] for row in result.board.rows)
+    variants = sorted({cell.spec.variant for cell in result.plan.cells})
     print(json.dumps([dict(result.failures), variants, list(result.plan.tasks)]))
 """
 
@@ -161,7 +161,7 @@ def test_workers_get_the_classes_of_a_program(way: str, tmp_path: Path) -> None:
     line = [sys.executable, *(["program.py"] if way == "script" else ["-"])]
     done = subprocess.run(line, input=PROGRAM, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [{}, ["base", "noise", "part_of_rmu"], ["wmdp", "mmlu", "our_text"]]
+    assert json.loads(done.stdout) == [{}, ["base", "noise(part_of_rmu)", "part_of_rmu"], ["wmdp", "mmlu", "our_text"]]
 
 
 def test_verbose_names_what_begins_and_ends_in_workers_too_and_quiet_says_nothing(tmp_path: Path) -> None:

@@ -32,6 +32,12 @@ def test_weight_noise_follows_seed_and_name() -> None:
     ]
 
 
+def test_a_replica_draws_by_seed_and_name() -> None:
+    normal, uniform = rng.replica_noise(5, "model.layers.0.mlp.down_proj.weight", (2, 2))
+    assert normal.tolist() == [[-0.4658762216567993, -0.4112938344478607], [1.2152589559555054, 1.32584810256958]]
+    assert uniform.tolist() == [[0.5871031880378723, 0.46198827028274536], [0.6221442818641663, 0.7568382620811462]]
+
+
 def test_sampling_noise_is_a_function_of_its_key() -> None:
     assert rng.sampling_noise(1, "item 7", 2, 3).tolist() == [
         0.38790442238709055,

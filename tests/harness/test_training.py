@@ -9,7 +9,9 @@ import math
 import pytest
 import torch
 from unlearn_bench.harness.errors import TrainingError, UserError
+from unlearn_bench.harness.models.patch import apply_delta
 from unlearn_bench.harness.suite import TrainingSpec
+from unlearn_bench.harness.training.parameters import round_at_random
 from unlearn_bench.harness.training.trainer import Trainer
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.testing import tiny_corpora, tiny_model, tiny_tokenizer, tiny_trainer
@@ -239,3 +241,56 @@ def test_training_in_bfloat16_moves_float32_copies_of_a_whole_model():
     assert {tensor.dtype for tensor in trainer.delta().values()} == {torch.bfloat16}
     trainer.restore()
     assert same(before, weights(model))
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_a_replica_starts_a_hair_apart_and_is_what_its_delta_says(name):
+    plain, replica = tiny_trainer(name, steps=3), tiny_trainer(name, steps=3, replica=True)
+    start, apart = (trainer.state_dict()["tensors"] for trainer in (plain, replica))
+    assert start.keys() == apart.keys()
+    moved = torch.cat([(apart[key] / start[key] - 1)[start[key] != 0].flatten() for key in start])
+    assert 0 < moved.abs().max() < 1e-5
+    assert float(moved.std()) == pytest.approx(1e-6, rel=0.1)
+    assert all(torch.equal(apart[key][start[key] == 0], start[key][start[key] == 0]) for key in start)
+    plain.run()
+    replica.run()
+    assert plain.delta().keys() <= replica.delta().keys()
+    text = replica.context.batch(0).retain
+    if methods.get(name).changes == "weights" and replica.method.lora() is None:
+        model = tiny_model()
+        apply_delta(model, "tiny", replica.delta())
+        with torch.no_grad():
+            after = model(input_ids=text.ids, attention_mask=text.mask).logits
+            ours = replica.context.model(input_ids=text.ids, attention_mask=text.mask).logits
+        assert torch.equal(after, ours), "evaluation sees what was trained"
+    frozen = replica.context.frozen_logits(text)
+    assert torch.equal(frozen, tiny_trainer(name).context.frozen_logits(text)), "the frozen model is the base"
+    before, model = tiny_model().state_dict(), replica.context.model
+    replica.restore()
+    assert same(before, model.state_dict())
+
+
+def test_a_replica_resumes_bit_for_bit():
+    unbroken, first, second = (tiny_trainer("grad_diff", steps=5, replica=True) for _ in range(3))
+    unbroken.run()
+    first.run(until=2)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    second.run()
+    assert same(unbroken.delta(), second.delta())
+    assert unbroken.log == second.log
+
+
+def test_a_replica_of_a_coarse_dtype_is_rounded_at_random_and_right_on_average():
+    models = tiny_model().to(torch.bfloat16), tiny_model().to(torch.bfloat16)
+    options = [{"model": model, "precision": "reference", "steps": 1} for model in models]
+    start, apart = (
+        tiny_trainer("grad_diff", replica=replica, **more).state_dict()["tensors"]
+        for replica, more in zip((False, True), options, strict=True)
+    )
+    other = sum(int((start[name] != apart[name]).sum()) for name in start)
+    count = sum(tensor.numel() for tensor in start.values())
+    assert 0 < other < 1e-3 * count, "few weights move, each to its neighbour"
+    exact = torch.full((200_000,), 1 + 1e-4, dtype=torch.float64)
+    rounded = round_at_random(exact, torch.rand(200_000, generator=torch.Generator().manual_seed(0)), torch.bfloat16)
+    assert set(rounded.tolist()) == {1.0, 1.0078125}
+    assert float(rounded.double().mean()) == pytest.approx(1 + 1e-4, abs=1e-5)
