@@ -30,12 +30,14 @@ class Encoder:
         max_length: tokens the model takes.
         prefix: the token that stands for an empty context: the begin token, else the end token.
         wrapped: whether prompts and contexts are put into the tokenizer's chat template.
+        embeddings: tokens the model knows; None: not known.
     """
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     prefix: int
     wrapped: bool = False
+    embeddings: int | None = None
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, config: Any, chat: bool = False) -> Encoder:
@@ -43,7 +45,8 @@ class Encoder:
         prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         if prefix is None:
             raise UserError("The tokenizer has neither a begin nor an end token; set one in tokenizer_config.json.")
-        return cls(tokenizer, max_length(config, tokenizer), int(prefix), chat)  # pyright: ignore[reportArgumentType]
+        known = getattr(getattr(config, "text_config", None) or config, "vocab_size", None)
+        return cls(tokenizer, max_length(config, tokenizer), int(prefix), chat, known)  # pyright: ignore[reportArgumentType]
 
     def encode(self, prompt: str) -> list[int]:
         """Encode a prompt, in a chat where asked; special tokens are not doubled where it starts with them."""
@@ -104,13 +107,24 @@ class Encoder:
         start = str(self.tokenizer.decode(self.prefix))
 
         def encode(text: str) -> array[int]:
-            return array("i", self.tokenizer.encode(text, add_special_tokens=not text.startswith(start)))
+            return array("i", self._known(self.tokenizer.encode(text, add_special_tokens=not text.startswith(start))))
 
         return lru_cache(KEPT)(encode)
 
     def _after_nothing(self, text: str) -> tuple[list[int], list[int]]:
-        tokens = self.tokenizer.encode(text, add_special_tokens=False)
+        tokens = self._known(self.tokenizer.encode(text, add_special_tokens=False))
         return (tokens[:1], tokens[1:]) if tokens[:1] == [self.prefix] else ([self.prefix], tokens)
+
+    def _known(self, tokens: list[int]) -> list[int]:
+        """Return tokens that the model has an embedding of; raise a `UserError` on one that it has not."""
+        if self.embeddings is not None and max(tokens, default=0) >= self.embeddings:
+            last = max(tokens)
+            raise UserError(
+                f"The tokenizer gives token {last} ({self.tokenizer.convert_ids_to_tokens(last)}), and the model has"
+                f" {self.embeddings} embeddings: they are of different models. Put the tokenizer that the weights were"
+                " trained with beside them."
+            )
+        return tokens
 
     def ends(self, generation: Any) -> list[int]:
         """Return the tokens that end a continuation: those of the generation configuration, else the tokenizer's."""

@@ -16,6 +16,7 @@ from ..suite import SuiteSpec
 from .fit import check_weights, needs_code
 from .hub import config_file, pin, snapshot
 from .misfit import LoadingInfo, check_loaded, quiet
+from .tokenizers import check_nothing_appended
 from .weights import check_layout, config_facts, weight_files
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     """Load the model's tokenizer; a missing pad token becomes the end token.
 
     Raises:
-        UserError: where it cannot be read, with the cause and what to do.
+        UserError: where it cannot be read, or ends every text by itself, with the cause and what to do.
     """
     from transformers import AutoTokenizer
 
@@ -218,6 +219,7 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(spec.source, **_exactly(spec))
     except Exception as error:
         raise UserError(unreadable(spec, error)) from error
+    check_nothing_appended(tokenizer, described(spec))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

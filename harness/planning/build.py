@@ -17,7 +17,16 @@ from ..engines.base import engines
 from ..errors import UserError, suggest
 from ..models.adapter import ADAPTER_FILES, check_adapter, is_adapter
 from ..models.fit import check_weights
-from ..models.load import MODEL_FILES, ModelSpec, described, named_model, resolve_models
+from ..models.load import (
+    MODEL_FILES,
+    ModelSpec,
+    described,
+    load_tokenizer,
+    model_folder,
+    named_model,
+    resolve_models,
+)
+from ..models.tokenizers import may_append
 from ..registry import check_alike, check_name
 from ..runtime import BOARD_SEED
 from ..specs import RowSpec, digest
@@ -27,6 +36,7 @@ from ..store.identity import UNRELATED, CellSpec
 from ..suite import ScorerSpec, SourceSpec, StressSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, chosen_suite
 from .attached import attached_cells
 from .classes import source_of
+from .imports import import_notes
 from .names import check_checkpoints, check_once, check_rows
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
 from .plan import Plan, PlannedCell, PlannedTask, base_cell, build_task, pin_items
@@ -149,6 +159,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     models = _models(request, suite, store, reader)
     check_alike("model", models, "this run")
     _check_models(models.values())
+    _check_tokenizers(models, reader)
     imports = _imports(request, models, store)
     return Inputs(
         request=request,
@@ -207,7 +218,16 @@ def _import_cells(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[Plann
         spec = CellSpec(
             model=model.digest, transform="import", settings=dict(own.settings), method="import", variant=label
         )
-        yield PlannedCell(model=name, spec=spec, folder=str(own.folder.resolve()))
+        notes = _notes(inputs, label, own, model)
+        yield PlannedCell(model=name, spec=spec, folder=str(own.folder.resolve()), notes=notes)
+
+
+def _notes(inputs: Inputs, label: str, own: ImportedFolder, model: ModelSpec) -> tuple[str, ...]:
+    """Return what is said of a whole model beside its base; an adapter has the base's configuration and tokenizer."""
+    if not model.digest or "digest" not in own.settings:
+        return ()
+    changed = {"name": label, "path": str(own.folder), "hub": None, "digest": own.settings["digest"]}
+    return import_notes(model, model.model_copy(update=changed), tuple(inputs.tasks.values()))
 
 
 def _train_cell(inputs: Inputs, model: ModelSpec, track: str, label: str, seed: int, text: Any) -> CellSpec:
@@ -274,6 +294,14 @@ def _check_models(models: Iterable[ModelSpec]) -> None:
     for model in models:
         if model.path is not None and Path(model.path).is_dir() and SHIPPED not in Path(model.path).resolve().parents:
             check_weights(described(model), Path(model.path))
+
+
+def _check_tokenizers(models: Mapping[str, ModelSpec], reader: SourceReader) -> None:
+    """Raise a `UserError` where the tokenizer of a model within reach ends every text by itself."""
+    for model in models.values():
+        folder = reader(lambda model=model: model_folder(model, weights=False), None) if model.digest else None
+        if folder is not None and may_append(folder):
+            load_tokenizer(model)
 
 
 def resolve_engine(name: str, options: Mapping[str, Any]) -> str:

@@ -48,6 +48,7 @@ class CellOutlook:
         name: its label.
         remains: `make` and `measure TASK`, as far as they are not done.
         cost: of all that is done on it; None in an embedded suite, and where nobody knows the model's architecture.
+        notes: in what an imported checkpoint differs from its base.
     """
 
     cell: str | None
@@ -56,6 +57,7 @@ class CellOutlook:
     state: Literal["finished", "failed before", "to do"]
     remains: list[str]
     cost: RoundedCost | None
+    notes: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return the cell as plain JSON types, its cost among the rest."""
@@ -92,6 +94,8 @@ class DryRun(Printable):
     def to_text(self) -> str:
         """Return it as a table and what follows from it."""
         rows = [{**cell.facts(), "cell": cell.cell or "–", "remains": cell.remains_in_words()} for cell in self.cells]
+        for row in rows:
+            del row["notes"]
         lines = [tabulate(rows, headers="keys", tablefmt="simple", disable_numparse=True), ""]
         finished = sum(cell.state == "finished" for cell in self.cells)
         lines.append(f"{len(rows)} cells on suite {self.suite}: {finished} finished, {len(rows) - finished} remain.")
@@ -102,6 +106,8 @@ class DryRun(Printable):
             )
         large = [cell.name for cell in self.cells if cell.cost and cell.cost.gpu_gib > A100.memory / GIB]
         lines += [f"Too large for {A100.name}: {', '.join(dict.fromkeys(large))}."] if large else []
+        noted = [cell for cell in self.cells if cell.notes]
+        lines += ["", *(f"{cell.name}: {'; '.join(cell.notes)}." for cell in noted)] if noted else []
         lines += ["", *(f"Not reached: {cause}" for cause in self.unreached)] if self.unreached else []
         return "\n".join(lines) + "\n"
 
@@ -138,6 +144,7 @@ def _outlook(plan: Plan, cell: PlannedCell, status: CellStatus, estimate: CostEs
         state="finished" if status.finished else "failed before" if status.failure else "to do",
         remains=[*([] if status.made else ["make"]), *(f"measure {task}" for task in status.missing)],
         cost=RoundedCost.of(estimate),
+        notes=cell.notes,
     )
 
 

@@ -88,6 +88,12 @@ class PlannedCell(Spec):
     model: str = identity()
     spec: CellSpec = identity()
     folder: str | None = runtime(None, description="folder of an imported checkpoint")
+    notes: tuple[str, ...] = recorded((), description="in what an imported checkpoint differs from its base")
+
+    @field_validator("notes", mode="before")
+    @classmethod
+    def _list_from_json(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
 
     @property
     def id(self) -> str:

@@ -221,7 +221,7 @@ def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warn
         records={
             name: Answers.of_rows(read_jsonl(entry.file("records.jsonl"))) for name, entry in status.records.items()
         },
-        warnings=tuple(warnings),
+        warnings=(*status.cell.notes, *warnings),
         alpha=_final_alpha(status, store),
         changes=spec.changes,
         beside=spec.beside,
