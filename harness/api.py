@@ -42,8 +42,9 @@ DEFAULT_OUTPUT = Path("unlearn-bench-results")
 class Result:
     """What a run came to: the plan, its store, the board, and the cause of failure by cell label.
 
-    With several models the label stands after the model's name. `cells`: what the store holds of each. `replaced`: what
-    an earlier run's board showed that this one does not; None: nothing.
+    A cell without any score of a task has failed too. With several models the label stands after the model's name.
+    `cells`: what the store holds of each. `replaced`: what an earlier run's board showed that this one does not; None:
+    nothing.
     """
 
     plan: Plan
@@ -111,6 +112,7 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
         unfinished = sum(not status.finished for status in states)
         failures = _run_jobs(plan, store, kind, options, request.engine_options, classes, console, unfinished)
         cells = statuses(plan, store)
+        failures = _by_name(plan, failures, cells)
         board = board_of(plan, store, cells)
         write_board(board, store)
     return Result(plan, store, board, failures, cells, replaced)
@@ -137,7 +139,7 @@ def _run_jobs(
     console: Console,
     unfinished: int,
 ) -> dict[str, str]:
-    """Make and evaluate what is not finished; return the cause of failure by the name of the cell."""
+    """Make and evaluate what is not finished; return the cause of failure by planned cell id."""
     jobs = max(1, unfinished)
     with Display(len(plan.cells), console) as display, _started(kind, plan, options, jobs, display) as executor:
         on_cluster = isinstance(executor, ClusterExecutor)
@@ -154,12 +156,17 @@ def _run_jobs(
             log_level=logger.getEffectiveLevel(),
         )
         failures = Runner(plan, store, executor, config, display.cell).run()
-    several = len(plan.models) > 1
-    return {
-        f"{cell.model} {cell.spec.label}" if several else cell.spec.label: failures[cell.id]
-        for cell in plan.cells
-        if cell.id in failures
-    }
+    return failures
+
+
+def _by_name(plan: Plan, failures: Mapping[str, str], cells: Sequence[CellStatus]) -> dict[str, str]:
+    """Return why cells failed, or have no value where they were measured, by their names."""
+    several, causes = len(plan.models) > 1, {}
+    for cell, status in zip(plan.cells, cells, strict=True):
+        cause = "; ".join(filter(None, (failures.get(cell.id), status.without_value)))
+        if cause:
+            causes[f"{cell.model} {cell.spec.label}" if several else cell.spec.label] = cause
+    return causes
 
 
 def _started(kind: type[Executor], plan: Plan, options: RunOptions, jobs: int, display: Display) -> Executor:

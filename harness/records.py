@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import inf, isfinite
 from pathlib import Path
@@ -91,6 +92,17 @@ class Record:
     missing: str | None = None
     marks: dict[str, float] = field(default_factory=dict)
     text_scores: list[float | None] | None = None
+
+
+def why_missing(reasons: Iterable[str | None]) -> str | None:
+    """Return why records have no score, from the reason of each record (None: it has one), the most frequent first.
+
+    None where all have one.
+    """
+    counts = Counter(reason for reason in reasons if reason is not None).most_common()
+    if len(counts) < 2:
+        return counts[0][0] if counts else None
+    return ", ".join(f"{reason} ({count} item{'s' * (count > 1)})" for reason, count in counts)
 
 
 @dataclass(frozen=True)

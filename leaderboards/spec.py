@@ -112,6 +112,7 @@ class Checkpoint:
         stress: what it was put through, by name; its `variant` is then that of its row, `+` and this name.
         changes: `decoding` where the base's weights stand and its logits are changed as it answers.
         texts: task name to what its continuations have in common, of `audit.audit_texts`.
+        missing: task name to why items of it have no score, one line.
         beside: what it is to the checkpoint `of`: `noise` (kind `noise`) of that one's norm, tensor by tensor, or
             `replica` (kind `method`), trained like it from weights a hair apart; None: it is a row's own. Both are
             measured on the forget and retain tasks of their tracks alone, and are put through no stress.
@@ -131,6 +132,7 @@ class Checkpoint:
     warnings: tuple[str, ...] = ()
     alpha: float | None = None
     texts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
     stress: str | None = None
     changes: Changes = "weights"
     beside: Attached | None = None

@@ -21,7 +21,7 @@ class Cell:
 
     Attributes:
         label: track/variant#seed.
-        state: `finished`, `failed` or `not finished`; `cause` says why it failed.
+        state: `finished`, `failed` (a task without any score too) or `not finished`; `cause` says why it failed.
         delta: sha256 of its changed tensors, `base`, or None before it is made.
         settings: all that its making depends on, as JSON.
         costs: one for its making, one a task that it was measured on.

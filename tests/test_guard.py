@@ -214,6 +214,7 @@ def fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"unlearn-bench": SimpleNamespace(version="0.0.0")}
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: own.get(name) or known(name))
     monkeypatch.setattr(build, "check_weights", lambda what, folder: None)  # nobody loads the words below
+    monkeypatch.setattr(build, "import_notes", lambda *of: ())  # nor reads them
     (tmp_path / "import").mkdir()
     for name, content in (("config.json", b"{}"), ("model.safetensors", b"weights"), ("tokenizer.json", b"{}")):
         (tmp_path / "import" / name).write_bytes(content)

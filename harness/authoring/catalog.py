@@ -232,7 +232,8 @@ def _describe_cell(name: str, output: Path) -> CellDescription:
             label=cell.spec.label,
             model=cell.model,
             suite=plan.suite.name,
-            state="finished" if state.finished else state.failure or "not finished",
+            state="; ".join(filter(None, (state.failure, state.without_value)))
+            or ("finished" if state.finished else "not finished"),
             delta=manifest.get("delta"),
             changes=cell.spec.changes,
             summary=manifest.get("summary"),

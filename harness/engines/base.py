@@ -92,6 +92,10 @@ class Engine(ABC):
             f"{type(self).__name__} cannot run a method that works at decoding time; pass --engine transformers."
         )
 
+    def broken_tensor(self) -> str | None:
+        """Return the name of a tensor of the model that holds a value that is not finite; None: it knows of none."""
+        return None
+
     @abstractmethod
     def restore(self) -> None:
         """Put the base model's tensors back, bit by bit, and answer as the base alone."""

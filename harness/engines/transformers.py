@@ -21,6 +21,7 @@ from ..models.load import ModelSpec, attention_of, load_model, load_tokenizer
 from ..models.patch import apply_delta, check_delta, put_tensors, shapes_of
 from ..records import Choices, Generations
 from ..rng import sampling_noise
+from ..store.delta import not_finite
 from ._requests import Draw, Generation, ScoredSequence, Scoring
 from ._sampling import sample
 from ._tokens import Encoder
@@ -120,6 +121,10 @@ class TransformersEngine(Engine):
         put_tensors(self.model.state_dict(), self._originals)
         self._originals = {}
         self._wrapped = None
+
+    def broken_tensor(self) -> str | None:
+        """Return the first tensor that holds a value that is not finite."""
+        return not_finite(dict(self.model.named_parameters()))
 
     def recorded(self) -> dict[str, Any]:
         """Return device, dtype, attention kernel, threads and versions, in half precision the batch size too."""

@@ -103,8 +103,10 @@ def outcome(job: Job, report: Callable[[Any], None]) -> Exception | None:
     except BaseException as error:
         if isinstance(error, EntryLocked):
             return EntryLocked(str(error))
-        wrong = isinstance(error, UserError)
-        failure = UserError(str(error), status=error.status) if wrong else JobError(f"{type(error).__name__}: {error}")
+        if isinstance(error, UserError):
+            failure = UserError(str(error), status=error.status)
+        else:
+            failure = JobError(str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}")
         failure.add_note(f"In its worker:\n{traceback.format_exc().rstrip()}")
         return failure
     return None

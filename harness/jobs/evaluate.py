@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -14,17 +15,17 @@ from typing import Any, cast
 from ...methods.base import DecodingMethod, build_method
 from ...tasks.base import ChoiceRequest, GenerationRequest, ModelRequest, Scorer, Task, load_scorer, scorers, tasks
 from ..engines.base import Engine, engines
-from ..errors import EntryLocked, UserError
+from ..errors import EntryLocked, JobError, UserError
 from ..models.content import check_model, digests_of, stamps
 from ..models.load import ModelSpec, load_tokenizer
 from ..planning.nulls import TEXT, constant_answers
 from ..planning.plan import PlannedTask
 from ..planning.scorers import SCORER_FILES, check_judge
 from ..planning.status import delta_of
-from ..records import Choices, Generations, Item, to_row
+from ..records import Choices, Generations, Item, Record, to_row, why_missing
 from ..runtime import Event, OnEvent, RunConfig, environment_facts, recorded_facts
 from ..specs import digest
-from ..store.delta import decoding_of, load_delta, load_tensors
+from ..store.delta import decoding_of, load_delta, load_tensors, not_finite
 from ..store.entries import Entry, Store
 from ..store.files import read_jsonl, write_jsonl
 from ..store.identity import CONSTANT, UNMADE, OutcomeSpec
@@ -41,14 +42,17 @@ PART = 1000
 def evaluate_checkpoint(job: EvalJob, report: OnEvent) -> None:
     """Answer and score every task of the job; what is finished in the store is not done again.
 
+    A task that fails leaves the others to be done.
+
     Raises:
         EntryLocked: another process is at some of it and the job does not wait; the rest is done.
+        Exception: what went wrong with a task, with several a `UserError` or `JobError` that names them.
     """
     store = Store.open(job.config.store)
     delta = delta_of(job.cell, store)
     if delta is None:
         raise UserError(f"{job.cell.label} is not finished, so it cannot be measured; run the same command again.")
-    busy = None
+    busy, failures = None, {}
     for planned in job.tasks:
         outcome = planned.outcome(job.model, delta, job.engine)
         try:
@@ -56,8 +60,34 @@ def evaluate_checkpoint(job: EvalJob, report: OnEvent) -> None:
                 _evaluate(job, planned, outcome, store, report)
         except EntryLocked as error:
             busy = error
+        except EngineError as error:
+            raise (error.__cause__ or error) from None
+        except Exception as error:
+            logger.info("%s: %s failed: %s", job.cell.label, planned.name, error)
+            failures[planned.name] = error
+    if failures:
+        raise _together(failures, len(job.tasks))
     if busy is not None:
         raise busy
+
+
+class EngineError(Exception):
+    """The engine of a checkpoint does not start, so that no task of it can be answered; its cause says why."""
+
+
+def _together(failures: Mapping[str, Exception], tasks: int) -> Exception:
+    """Return what to raise for the tasks that failed: the error itself where it is that of all of them."""
+    causes: dict[str, list[str]] = {}
+    for task, error in failures.items():
+        known = isinstance(error, UserError | JobError)
+        causes.setdefault(str(error) if known else f"{type(error).__name__}: {error}", []).append(task)
+    first = next(iter(failures.values()))
+    if len(failures) == tasks and len(causes) == 1:
+        return first
+    text = "; ".join(f"{', '.join(names)}: {cause}" for cause, names in causes.items())
+    failure = UserError(text) if all(isinstance(error, UserError) for error in failures.values()) else JobError(text)
+    failure.__cause__ = first
+    return failure
 
 
 def _evaluate(job: EvalJob, planned: PlannedTask, outcome: OutcomeSpec, store: Store, report: OnEvent) -> None:
@@ -84,14 +114,75 @@ def _evaluate(job: EvalJob, planned: PlannedTask, outcome: OutcomeSpec, store: S
     answers = [kind(**row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
     scored = store.entry("records", record.id)
     judge = _judge(job, planned, scored, report) if task.judged else None
-    records = [to_row(record) for record in task.score(items, answers, judge)]
     judged = {"recorded": environment_facts(job.config)} if task.judged else {}
+    metric = task.metrics[0].score
+    records = [sound(scores, metric) for scores in task.score(items, answers, judge)]
     scored.commit(
-        {"records.jsonl": partial(write_jsonl, rows=records)},
-        {"record": record.model_dump(mode="json"), "cell": job.cell.label, **judged},
+        {"records.jsonl": partial(write_jsonl, rows=map(to_row, records))},
+        {
+            "record": record.model_dump(mode="json"),
+            "cell": job.cell.label,
+            **judged,
+            **_scored(job, records, None if answered else answers),
+        },
     )
     seconds = time.perf_counter() - started
     logger.info("%s: %s measured, %d items in %.1f s", job.cell.label, planned.name, len(items), seconds)
+
+
+def sound(record: Record, metric: str) -> Record:
+    """Return a record without scores that are no finite numbers; it is missing where its task's metric is one."""
+    scores = record.scores or {}
+    wrong = {name: value for name, value in scores.items() if not _is_finite(value)}
+    if record.scores is None or (metric in scores and not wrong):
+        return record
+    if metric in wrong or metric not in scores:
+        return replace(record, scores=None, missing=f"its {metric} is {scores.get(metric, 'not there')}")
+    return replace(record, scores={name: value for name, value in scores.items() if name not in wrong})
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _scored(job: EvalJob, records: Sequence[Record], answers: Sequence[Choices | Generations] | None) -> dict[str, Any]:
+    """Return what a record entry says of its scores: how many there are, and where there is none, why.
+
+    `answers` are those that the engine just gave, None where they were there before.
+    """
+    scored = sum(record.scores is not None for record in records)
+    if scored or not records:
+        return {"scored": scored}
+    known = ", ".join(_why_broken(job, answers)) if answers else ""
+    reason = why_missing(record.missing for record in records) or "no record says why"
+    return {"scored": scored, "unscored": f"{reason} ({known})" if known else reason}
+
+
+def _why_broken(job: EvalJob, answers: Sequence[Choices | Generations]) -> Iterator[str]:
+    """Give what is known of a checkpoint none of whose answers can be scored."""
+    pairs = [pair for answer in answers if isinstance(answer, Generations) for pair in _ends(answer)]
+    ended = [stopped for stopped, count in pairs if not count]
+    if ended and all(ended):
+        yield "each ends at its first token"
+        return
+    tensor = _broken_tensor(job)
+    if tensor is not None:
+        yield f"its tensor {tensor} holds values that are not finite"
+    elif ended and not any(ended):
+        yield "its logits are not finite"
+
+
+def _ends(answer: Generations) -> Iterator[tuple[bool, int]]:
+    """Give of each continuation whether it ended by itself, and its tokens."""
+    return zip(answer.stopped, answer.tokens, strict=True)
+
+
+def _broken_tensor(job: EvalJob) -> str | None:
+    """Return the name of a checkpoint's tensor that holds a value that is not finite, None where none is known."""
+    model = answering_model(job)
+    if model is job.model and job.cell.transform not in UNMADE:
+        return not_finite(load_tensors(Store.open(job.config.store).entry("cells", job.cell.id)))
+    return None if job.cell.transform == CONSTANT else _engine(job, model).broken_tensor()
 
 
 def _counted(report: Callable[[int, int], None], total: int) -> Callable[[int], None]:
@@ -120,6 +211,11 @@ class PartialScorer(Scorer):
 
         def judged(part: Sequence[str]) -> list[float | None]:
             values = [None if value is None else float(value) for value in self.judge.score(part)]
+            if len(values) != len(part):
+                raise UserError(
+                    f"The judge {type(self.judge).__name__} gave {len(values)} values for {len(part)} texts; it has to"
+                    " give one a text, None where it cannot say."
+                )
             check_judge(self.spec, self.digests)
             progress(len(part))
             return values
@@ -145,7 +241,10 @@ def _engine(job: EvalJob, model: ModelSpec) -> Engine:
 
     config = job.config
     kind = engines.get(job.engine)
-    return engine(kind, model, config.device, config.batch_size, config.engine_options, digests_of(config))
+    try:
+        return engine(kind, model, config.device, config.batch_size, config.engine_options, digests_of(config))
+    except Exception as error:
+        raise EngineError from error
 
 
 def _engine_facts(job: EvalJob) -> dict[str, Any]:

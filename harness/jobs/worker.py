@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..errors import TrainingError
 from ..planning.classes import unpack
 from ..runtime import OnEvent, recorded_facts
 from ..store.entries import DELTA, Entry, Store
@@ -49,7 +50,7 @@ def build_checkpoint(job: BuildJob, report: OnEvent) -> None:
 
 def _build(job: BuildJob, entry: Entry, report: OnEvent) -> None:
     from ..models.content import check_model, digests_of
-    from ..store.delta import save_delta
+    from ..store.delta import not_finite, save_delta
     from ..transforms.base import transforms
 
     started = time.perf_counter()
@@ -57,6 +58,13 @@ def _build(job: BuildJob, entry: Entry, report: OnEvent) -> None:
     facts: dict[str, Any] = {"cell": job.cell.model_dump(mode="json"), "summary": made.summary}
     files: dict[str, Callable[[Path], Any] | None] = {"training.jsonl": lambda path: write_jsonl(path, made.log)}
     if made.imported is None:
+        broken = not_finite(made.delta, job.model.torch_dtype)
+        if broken is not None:
+            raise TrainingError(
+                f"{job.cell.label} came out with values that are not finite in {job.model.dtype} ({broken}), so that"
+                " nothing can be measured on it. Lower the learning rate or the method's weights, or look at what it is"
+                " made from."
+            )
         with atomic(entry.file(DELTA)) as staged:
             save_delta(staged, made.delta, job.model.torch_dtype, made.decoding)
         facts["delta"] = file_sha256(entry.file(DELTA))

@@ -7,12 +7,15 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..store.files import file_sha256, read_json
 from .load import ModelSpec, load_config, load_tokenizer, model_folder
 from .weights import stored_tensors, weight_files
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 TOKENIZER_FILES = ("tokenizer*", "*.model", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 VOCABULARIES = ("tokenizer.json", "*.model", "vocab*")
@@ -68,7 +71,7 @@ def file_differences(base: ModelSpec, checkpoint: ModelSpec) -> list[str]:
     """
     folders = model_folder(base, weights=False), Path(checkpoint.path or "")
     return [
-        *_config_differences(base, checkpoint, *(read_json(folder / "config.json") for folder in folders)),
+        *_config_differences(base, checkpoint, *(config_of(folder) for folder in folders)),
         *_dtype_difference(*map(stored_dtype, folders)),
         *_ends_difference(base, checkpoint, *folders),
     ]
@@ -79,7 +82,7 @@ def _config_differences(
 ) -> Iterator[str]:
     if _computing(base_config) == _computing(config) and base_config.get("model_type") == config.get("model_type"):
         return
-    loaded = [load_config(spec).get_text_config(decoder=True) for spec in (base, checkpoint)]
+    loaded = [loaded_config(spec).get_text_config(decoder=True) for spec in (base, checkpoint)]
     before, now = (_computing(part.to_dict()) for part in loaded)
     if loaded[0].model_type != loaded[1].model_type:
         yield f"is of another family than base ({loaded[1].model_type}; base: {loaded[0].model_type})"
@@ -90,6 +93,24 @@ def _config_differences(
         yield f"is of another size than base: {_listed(size, before, now)}"
     if others:
         yield f"is computed otherwise than base: {_listed(others, before, now)}"
+
+
+def loaded_config(spec: ModelSpec) -> PretrainedConfig:
+    """Return a model's configuration as transformers completes it; raise a `UserError` where it cannot be read."""
+    try:
+        return load_config(spec)
+    except Exception as error:
+        raise UserError(
+            f"{spec.source}/config.json cannot be loaded: {first_line(error)} Copy that of the model it was made from."
+        ) from error
+
+
+def config_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """Return a configuration as it stands in a folder; raise a `UserError` where it is none."""
+    config = read_json(folder / name)
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / name} is no configuration. Copy that of the model it was made from.")
+    return config
 
 
 def _computing(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -125,7 +146,7 @@ def stored_dtype(folder: Path) -> str | None:
         if counts:
             dtype = counts.most_common(1)[0][0]
             return DTYPES.get(dtype, dtype)
-    config = read_json(folder / "config.json")
+    config = config_of(folder)
     named = config.get("dtype") or config.get("torch_dtype")
     return str(named) if named else None
 
@@ -137,8 +158,10 @@ def _dtype_difference(base: str | None, own: str | None) -> Iterator[str]:
 
 def end_tokens(folder: Path) -> tuple[int, ...] | None:
     """Return the tokens that end a continuation by a folder's configurations, sorted; None: the tokenizer's."""
-    config, generation = read_json(folder / "config.json"), folder / "generation_config.json"
-    named = read_json(generation) if generation.is_file() else {**(config.get("text_config") or {}), **config}
+    config, generation = config_of(folder), folder / "generation_config.json"
+    named = (
+        config_of(folder, generation.name) if generation.is_file() else {**(config.get("text_config") or {}), **config}
+    )
     ends = named.get("eos_token_id")
     return None if ends is None else tuple(sorted({ends} if isinstance(ends, int) else set(ends)))
 
@@ -168,13 +191,13 @@ def _ids(ends: tuple[int, ...]) -> str:
 
 def embeddings(folder: Path) -> int | None:
     """Return how many tokens have an embedding by a folder's configuration."""
-    config = read_json(folder / "config.json")
+    config = config_of(folder)
     return (config.get("text_config") or config).get("vocab_size")
 
 
 def same_tokenizer(base: Path, folder: Path) -> bool:
     """Return whether two folders hold the same tokenizer, byte for byte, for the same class of models."""
-    configs = [read_json(place / "config.json") for place in (base, folder)]
+    configs = [config_of(place) for place in (base, folder)]
     keys = ("model_type", "transformers_version", "tokenizer_class")
     if any(configs[0].get(key) != configs[1].get(key) for key in keys):
         return False

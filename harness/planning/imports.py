@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ...tasks.base import ChoiceRequest, ModelRequest
 from ..engines._tokens import Encoder
 from ..errors import UserError, first_line
-from ..models.differences import embeddings, file_differences, has_tokenizer, same_tokenizer
-from ..models.load import ModelSpec, load_config, load_tokenizer, model_folder
+from ..models.differences import embeddings, file_differences, has_tokenizer, loaded_config, same_tokenizer
+from ..models.load import ModelSpec, load_tokenizer, model_folder
 from .plan import PlannedTask
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class _Tokenizers:
     def __init__(self, base: ModelSpec, checkpoint: ModelSpec) -> None:
         self.spec = checkpoint
         self.base, self.own = load_tokenizer(base), _tokenizer(checkpoint)
-        self.configs = load_config(base), load_config(checkpoint)
+        self.configs = loaded_config(base), loaded_config(checkpoint)
 
     def differences(self, tasks: Sequence[PlannedTask]) -> Iterator[str]:
         """Give in what they differ; raise a `UserError` on what can only be a mistake."""

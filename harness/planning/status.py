@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import UserError
+from ..records import why_missing
 from ..store.entries import Entry, Store
+from ..store.files import read_jsonl
 from ..store.identity import UNMADE, CellSpec
 from .plan import Plan, PlannedCell
 
@@ -36,9 +38,33 @@ class CellStatus:
         return self.delta is not None
 
     @property
+    def unscored(self) -> dict[str, str]:
+        """Why measured tasks have no value, by task: none of their items has a score."""
+        causes = {task: _why_unscored(entry) for task, entry in self.records.items()}
+        return {task: cause for task, cause in causes.items() if cause is not None}
+
+    @property
+    def without_value(self) -> str | None:
+        """Why not all that is measured has a value, in one line; None: it has."""
+        tasks: dict[str, list[str]] = {}
+        for task, cause in self.unscored.items():
+            tasks.setdefault(cause, []).append(task)
+        return "; ".join(f"no score of {', '.join(names)}: {cause}" for cause, names in tasks.items()) or None
+
+    @property
     def finished(self) -> bool:
         """Whether nothing remains to be done."""
         return self.made and not self.missing
+
+
+def _why_unscored(entry: Entry) -> str | None:
+    """Return why no record of an entry has a score, None where one has; older entries are asked for their records."""
+    manifest = entry.manifest() or {}
+    if "scored" not in manifest:
+        rows = read_jsonl(entry.file("records.jsonl"))
+        scored = any(row["scores"] for row in rows)
+        return None if scored else why_missing(row["missing"] for row in rows)
+    return manifest.get("unscored")
 
 
 def statuses(plan: Plan, store: Store) -> list[CellStatus]:

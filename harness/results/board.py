@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..planning.plan import Plan
 from ..planning.status import CellStatus, statuses
 from ..planning.stress import described
+from ..records import why_missing
 from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
@@ -207,6 +208,9 @@ def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warn
     """
     spec = status.cell.spec
     measured = status.made and set(status.missing) <= set(controls)
+    rows = {name: read_jsonl(entry.file("records.jsonl")) for name, entry in status.records.items()}
+    unscored = status.unscored
+    missing = {name: unscored.get(name) or why_missing(row["missing"] for row in of) for name, of in rows.items()}
     return Checkpoint(
         model=status.cell.model,
         track=spec.track,
@@ -218,9 +222,8 @@ def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warn
         cell=status.cell.id,
         status="ok" if measured else "failed" if status.failure else "pending",
         failure=status.failure,
-        records={
-            name: Answers.of_rows(read_jsonl(entry.file("records.jsonl"))) for name, entry in status.records.items()
-        },
+        records={name: Answers.of_rows(of) for name, of in rows.items()},
+        missing={name: cause for name, cause in missing.items() if cause is not None},
         warnings=(*status.cell.notes, *warnings),
         alpha=_final_alpha(status, store),
         changes=spec.changes,

@@ -64,7 +64,9 @@ def cell_items(
     planned = find_cell(plan, store, cell)
     outcome, record = entries(plan, planned, store).get(task, (None, None))
     if outcome is None or record is None or record.manifest() is None:
-        raise UserError(f"{planned.spec.label} is not measured on {task} yet; run `unlearn-bench evaluate` again.")
+        failure = store.entry("cells", planned.id).failure()
+        why = f" ({failure.rstrip('.')})" if failure else ""
+        raise UserError(f"{planned.spec.label} is not measured on {task} yet{why}; run `unlearn-bench evaluate` again.")
     docs = {item.id: dict(item.doc) for item in plan.tasks_of(planned)[task].build()[1]}
     base_cell = next(c for c in plan.cells if c.model == planned.model and c.spec.transform == "base")
     base_record = entries(plan, base_cell, store)[task][1]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ...leaderboards.board import Board
 from ...reports.data import Cell, Content, Items, MeasuredCost, Run
@@ -125,8 +125,8 @@ def _cell(state: CellStatus, store: Store) -> Cell:
         id=state.cell.id,
         label=spec.label,
         kind=KINDS[spec.origin],
-        state="finished" if state.finished else "failed" if state.failure else "not finished",
-        cause=state.failure,
+        state=_state(state),
+        cause="; ".join(filter(None, (state.failure, state.without_value))) or None,
         delta=state.delta,
         settings=json.dumps(spec.settings, sort_keys=True, ensure_ascii=False),
         costs=costs,
@@ -134,6 +134,12 @@ def _cell(state: CellStatus, store: Store) -> Cell:
         setup=setup,
         log_schema=log_schema(spec, [*(training[0] if training else ()), *setup]),
     )
+
+
+def _state(state: CellStatus) -> Literal["finished", "failed", "not finished"]:
+    if state.failure or state.without_value:
+        return "failed"
+    return "finished" if state.finished else "not finished"
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

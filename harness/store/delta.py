@@ -57,6 +57,18 @@ def load_tensors(entry: Entry) -> dict[str, Tensor]:
     return load_file(entry.file(DELTA))
 
 
+def not_finite(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> str | None:
+    """Return the first tensor that holds a value that is not finite, in `dtype` (None: its own), None where none does.
+
+    Those of whole numbers are passed over.
+    """
+    for name, tensor in tensors.items():
+        values = tensor.detach().to(dtype=dtype or tensor.dtype)
+        if values.is_floating_point() and not bool(values.isfinite().all()):
+            return name
+    return None
+
+
 def decoding_of(entry: Entry) -> dict[str, Any] | None:
     """Return what an engine does with a finished cell's tensors at decoding time; None: they are changed weights.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 from ...harness.errors import UserError, suggest
@@ -165,6 +166,8 @@ def _row(
     row["stress"] = stressed(resamples, track, group, base)
     audits = {k: {task: audit(resamples, k, task) for task in tasks} for k in group.columns}
     s = _fill(resamples, row, track, group, base) if finished else None
+    if not finished:
+        _fill_known(resamples, row, track, group, base)
     for task in tasks:
         numbers = mean_numbers([by_task[task] for by_task in audits.values()])
         if numbers:
@@ -229,23 +232,34 @@ def _fill_ranked(resamples: Resamples, row: Row, track: str, group: Group, base:
     row["tests"] = cast(Tests, tests)
 
 
+def _fill_known(resamples: Resamples, row: Row, track: str, group: Group, base: Group | None) -> None:
+    """Fill in the tasks' numbers that a row without S has: it failed on another task, or has no score of it."""
+    roles, members = resamples.spec.tracks[track], replace(group, columns=group.members, noise=(), replicas=())
+    row["forget"] = component(resamples, roles.forget_task, members, base)
+    row["retain"] = component(resamples, roles.retain_task, members, base)
+    controls = [component(resamples, task, members, base) for task in roles.controls]
+    row["controls"] = [number for number in controls if number is not None]
+
+
 def _known(
     resamples: Resamples, track: str, group: Group, audits: Mapping[int, Mapping[str, Audit]], s: Estimate | None
 ) -> Known:
     """Return what its checkpoints tell of a row beside its numbers."""
     members = [resamples.checkpoints[index] for index in group.members]
-    lacking = {
-        resamples.checkpoints[k].cell: task
-        for k in group.members
-        if resamples.checkpoints[k].status == "ok" and (task := resamples.lacking(track, k))
-    }
-    uncontrolled = {
-        resamples.checkpoints[k].cell: unscored
-        for k in group.columns
-        if (unscored := [task for task in resamples.spec.tracks[track].controls if not resamples.scored(task, [k])])
-    }
+    roles = resamples.spec.tracks[track]
+    measured = [k for k in group.members if resamples.checkpoints[k].status == "ok"]
+    lacking = _unscored(resamples, (roles.forget_task, roles.retain_task), measured)
+    uncontrolled = _unscored(resamples, roles.controls, [k for k in measured if k in group.columns])
     seen = {resamples.checkpoints[k].cell: by_task for k, by_task in audits.items()}
     return Known(members, lacking, uncontrolled, seen, s, len(group.noise))
+
+
+def _unscored(resamples: Resamples, tasks: Sequence[str], columns: Sequence[int]) -> dict[str, list[str]]:
+    """Return by cell the tasks of which it has no score."""
+    lacking = {
+        resamples.checkpoints[k].cell: [task for task in tasks if not resamples.scored(task, [k])] for k in columns
+    }
+    return {cell: names for cell, names in lacking.items() if names}
 
 
 def _published(spec: BoardSpec, model: str, track: str, group: Group) -> float | None:

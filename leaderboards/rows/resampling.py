@@ -45,7 +45,7 @@ class Resamples:
 
     Attributes:
         checkpoints: sorted, whatever order they came in.
-        answers: task name to the answers of every checkpoint; empty for one that has none or did not finish.
+        answers: task name to the answers of every checkpoint; empty for one that has none or is not run yet.
         tables: task name to scores.
         means: task name to means [B + 1, K], row 0 from the data themselves.
     """
@@ -55,7 +55,7 @@ class Resamples:
         tables = {}
         self.answers: dict[str, list[Answers]] = {}
         for name, info in sorted(spec.tasks.items()):
-            records = [checkpoint.records.get(name, ()) if checkpoint.status == "ok" else () for checkpoint in ordered]
+            records = [checkpoint.records.get(name, ()) if _counts(checkpoint) else () for checkpoint in ordered]
             self.answers[name] = [Answers.of(rows) for rows in records]
             try:
                 tables[name] = collect(self.answers[name], info.metric)
@@ -226,6 +226,11 @@ class Resamples:
         roles = self.spec.tracks[track]
         forget, retain = ((task, self.spec.tasks[task].chance) for task in (roles.forget_task, roles.retain_task))
         return ((forget[0],), forget[1]), ((retain[0],), retain[1])
+
+
+def _counts(checkpoint: Checkpoint) -> bool:
+    """Whether records are read: of what is measured, and the finished ones of what failed."""
+    return checkpoint.status != "pending"
 
 
 def _order(checkpoint: Checkpoint) -> tuple:

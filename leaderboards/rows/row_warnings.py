@@ -44,7 +44,7 @@ class Known:
 
     Attributes:
         members: all its checkpoints.
-        lacking: cell to a task of its track's S of which it has no score.
+        lacking: cell to the tasks of its track's S of which it has no score.
         uncontrolled: measured cell to the control tasks of which it has no score.
         audits: measured cell to what its answers look like, by task.
         s: its S.
@@ -52,7 +52,7 @@ class Known:
     """
 
     members: Sequence[Checkpoint]
-    lacking: Mapping[str, str]
+    lacking: Mapping[str, Sequence[str]]
     uncontrolled: Mapping[str, Sequence[str]]
     audits: Mapping[str, Mapping[str, Audit]]
     s: Estimate | None
@@ -64,7 +64,7 @@ def row_warnings(spec: BoardSpec, row: Row, known: Known) -> list[str]:
     members = known.members
     warnings = [*_unfinished(row, members, known.lacking, known.noises), *_uncontrolled(members, known.uncontrolled)]
     for component in components(row):
-        warnings += _component_warnings(spec, row, component)
+        warnings += _component_warnings(spec, row, component, members)
         for checkpoint in members:
             audit = known.audits.get(checkpoint.cell, {}).get(component["task"])
             if audit is not None:
@@ -82,14 +82,16 @@ def row_warnings(spec: BoardSpec, row: Row, known: Known) -> list[str]:
     return warnings + _said(members)
 
 
-def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, str], noises: int) -> list[str]:
+def _unfinished(
+    row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, Sequence[str]], noises: int
+) -> list[str]:
     warnings = []
     for checkpoint in members:
         who = _who(checkpoint, members)
         if checkpoint.status == "failed":
             warnings.append(f"{who}failed: {checkpoint.failure or 'no cause was recorded'}")
         elif checkpoint.cell in lacking:
-            warnings.append(f"{who}has no score of {lacking[checkpoint.cell]}")
+            warnings += [f"{who}has no score of {_of(checkpoint, task)}" for task in lacking[checkpoint.cell]]
     pending = sum(checkpoint.status == "pending" for checkpoint in members)
     if pending:
         warnings.append("not run yet" if pending == len(members) else f"{pending} of {len(members)} seeds not run yet")
@@ -100,6 +102,11 @@ def _unfinished(row: Row, members: Sequence[Checkpoint], lacking: Mapping[str, s
     return warnings
 
 
+def _of(checkpoint: Checkpoint, task: str) -> str:
+    """Return a task with why a checkpoint has no score of items of it, where that is known."""
+    return f"{task}: {checkpoint.missing[task]}" if task in checkpoint.missing else task
+
+
 def _who(checkpoint: Checkpoint, members: Sequence[Checkpoint]) -> str:
     return "" if checkpoint.seed is None or len(members) == 1 else f"seed {checkpoint.seed} "
 
@@ -108,7 +115,7 @@ def _uncontrolled(members: Sequence[Checkpoint], uncontrolled: Mapping[str, Sequ
     warnings = []
     for checkpoint in members:
         if checkpoint.cell in uncontrolled:
-            tasks = ", ".join(uncontrolled[checkpoint.cell])
+            tasks = ", ".join(_of(checkpoint, task) for task in uncontrolled[checkpoint.cell])
             cause = f" ({checkpoint.failure})" if checkpoint.failure else ""
             warnings.append(f"{_who(checkpoint, members)}has no score of the control task {tasks}{cause}")
     return warnings
@@ -132,7 +139,7 @@ def _audit_warnings(row: Row, component: Component, who: str, audit: Audit) -> l
     return warnings
 
 
-def _component_warnings(spec: BoardSpec, row: Row, component: Component) -> list[str]:
+def _component_warnings(spec: BoardSpec, row: Row, component: Component, members: Sequence[Checkpoint]) -> list[str]:
     task, warnings = component["task"], []
     for name, share in row["marks"].get(task, {}).items():
         mark = spec.tasks[task].marks.get(name, Mark())
@@ -147,7 +154,11 @@ def _component_warnings(spec: BoardSpec, row: Row, component: Component) -> list
         )
     if component["missing"]:
         total = component["n"] + component["missing"]
-        warnings.append(f"{component['missing']} of {total} items of {task} have no score and are left out of its mean")
+        causes = ", ".join(dict.fromkeys(member.missing[task] for member in members if task in member.missing))
+        warnings.append(
+            f"{component['missing']} of {total} items of {task} have no score and are left out of its mean"
+            + (f": {causes}" if causes else "")
+        )
     return warnings
 
 
