@@ -58,6 +58,16 @@ def may_append(folder: Path) -> bool:
         return True
 
 
+def words_beyond(folder: Path, embeddings: int) -> int:
+    """Return how many words of a folder's `tokenizer.json` have no embedding; 0 where it cannot be told from it."""
+    try:
+        words = orjson.loads((folder / "tokenizer.json").read_bytes())["model"]["vocab"]
+        numbers = words.values() if isinstance(words, dict) else range(len(words))
+        return sum(number >= embeddings for number in numbers)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return 0
+
+
 def _steps(processor: Any) -> Iterator[Any]:
     if processor is not None:
         yield from processor["processors"] if processor["type"] == "Sequence" else [processor]

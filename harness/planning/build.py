@@ -16,6 +16,7 @@ from ..data import corpora_digests
 from ..engines.base import engines
 from ..errors import UserError, suggest
 from ..models.adapter import ADAPTER_FILES, check_adapter, is_adapter
+from ..models.differences import embeddings
 from ..models.fit import check_weights
 from ..models.load import (
     MODEL_FILES,
@@ -26,7 +27,7 @@ from ..models.load import (
     named_model,
     resolve_models,
 )
-from ..models.tokenizers import may_append
+from ..models.tokenizers import may_append, words_beyond
 from ..registry import check_alike, check_name
 from ..runtime import BOARD_SEED
 from ..specs import RowSpec, digest
@@ -224,7 +225,8 @@ def _import_cells(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[Plann
 
 def _notes(inputs: Inputs, label: str, own: ImportedFolder, model: ModelSpec) -> tuple[str, ...]:
     """Return what is said of a whole model beside its base; an adapter has the base's configuration and tokenizer."""
-    if not model.digest or "digest" not in own.settings:
+    whole = model.digest and "digest" in own.settings
+    if not whole or inputs.reader(lambda: model_folder(model, weights=False), None) is None:
         return ()
     changed = {"name": label, "path": str(own.folder), "hub": None, "digest": own.settings["digest"]}
     return import_notes(model, model.model_copy(update=changed), tuple(inputs.tasks.values()))
@@ -297,10 +299,19 @@ def _check_models(models: Iterable[ModelSpec]) -> None:
 
 
 def _check_tokenizers(models: Mapping[str, ModelSpec], reader: SourceReader) -> None:
-    """Raise a `UserError` where the tokenizer of a model within reach ends every text by itself."""
+    """Raise a `UserError` where the tokenizer of a model within reach ends every text, or is another model's."""
     for model in models.values():
         folder = reader(lambda model=model: model_folder(model, weights=False), None) if model.digest else None
-        if folder is not None and may_append(folder):
+        if folder is None:
+            continue
+        known = embeddings(folder)
+        beyond = words_beyond(folder, known) if known is not None else 0
+        if beyond:
+            raise UserError(
+                f"{described(model)} has {known} embeddings and its tokenizer {beyond} words beyond them: they are of"
+                " different models. Put the tokenizer that the weights were trained with there."
+            )
+        if may_append(folder):
             load_tokenizer(model)
 
 

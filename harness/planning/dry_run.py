@@ -48,7 +48,7 @@ class CellOutlook:
         name: its label.
         remains: `make` and `measure TASK`, as far as they are not done.
         cost: of all that is done on it; None in an embedded suite, and where nobody knows the model's architecture.
-        notes: in what an imported checkpoint differs from its base.
+        notes: in what an imported checkpoint differs from its base; why it failed before, or has no value.
     """
 
     cell: str | None
@@ -144,7 +144,7 @@ def _outlook(plan: Plan, cell: PlannedCell, status: CellStatus, estimate: CostEs
         state="finished" if status.finished else "failed before" if status.failure else "to do",
         remains=[*([] if status.made else ["make"]), *(f"measure {task}" for task in status.missing)],
         cost=RoundedCost.of(estimate),
-        notes=cell.notes,
+        notes=(*cell.notes, *filter(None, (status.failure, status.without_value))),
     )
 
 

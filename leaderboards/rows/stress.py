@@ -46,7 +46,7 @@ def _under(resamples: Resamples, track: str, group: Group, base: Group | None, s
     columns = _measured(resamples, track, planned)
     beside = _measured(resamples, track, _derived(resamples, track, base, stress)) if base else []
     s, forget, retain = resamples.s(track), resamples.metric(roles.forget_task), resamples.metric(roles.retain_task)
-    remaining, note = None, _unmeasured(resamples, planned)
+    remaining, note = None, _unmeasured(resamples, track, planned)
     if not note and base is not None:
         remaining, note = _remaining(resamples, track, group, base, columns, beside)
     return {
@@ -64,7 +64,7 @@ def _under(resamples: Resamples, track: str, group: Group, base: Group | None, s
     }
 
 
-def _unmeasured(resamples: Resamples, planned: Sequence[int]) -> str:
+def _unmeasured(resamples: Resamples, track: str, planned: Sequence[int]) -> str:
     """Say why nothing is known of a row under a stress, empty where all of it is."""
     if not planned:
         return "not applicable: it changes no weights"
@@ -72,7 +72,14 @@ def _unmeasured(resamples: Resamples, planned: Sequence[int]) -> str:
     failed = [checkpoint.failure or "no cause was recorded" for checkpoint in members if checkpoint.status == "failed"]
     if failed:
         return f"failed: {failed[0]}"
-    return "not run yet" if any(checkpoint.status == "pending" for checkpoint in members) else ""
+    if any(checkpoint.status == "pending" for checkpoint in members):
+        return "not run yet"
+    lacking = {k: task for k in planned if (task := resamples.lacking(track, k))}
+    causes = [
+        f"no score of {task}: {resamples.checkpoints[k].missing.get(task, 'no cause was recorded')}"
+        for k, task in lacking.items()
+    ]
+    return causes[0] if causes and len(causes) == len(planned) else ""
 
 
 def _remaining(

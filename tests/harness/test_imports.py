@@ -219,6 +219,13 @@ def test_fewer_embeddings_than_tokens_are_refused_more_are_said(copy) -> None:
     assert notes(more) == "is of another size than base: vocab_size 1984 (base: 1936)"
 
 
+def test_a_base_with_fewer_embeddings_than_words_is_refused(copy) -> None:
+    few = copy("few", config=lambda c: c.update(vocab_size=1336))
+    with_weights(few, lambda weights: {EMBEDDINGS: weights[EMBEDDINGS][:1336].clone()})
+    with pytest.raises(UserError, match="has 1336 embeddings and its tokenizer 600 words beyond them"):
+        make_plan(Request(models=(str(few),), **QUICK), None)
+
+
 def test_fewer_layers_are_said(copy) -> None:
     folder = copy(config=lambda c: c.update(num_hidden_layers=11))
     weights = load_file(folder / "model.safetensors")

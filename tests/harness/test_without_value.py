@@ -93,6 +93,8 @@ def test_values_that_are_not_finite_are_named_wherever_one_looks(
     assert DOWN in (out / "reports" / "micro.html").read_text()
     shown = CliRunner().invoke(main, ["show", "mine", "--output", str(out), "--json"])
     assert cause in json.loads(shown.stdout)["state"]
+    planned = CliRunner().invoke(main, [*arguments, "--dry-run"])
+    assert f"mine: no score of wmdp, mmlu: {cause}" in planned.stdout
     items = CliRunner().invoke(main, ["items", "mine", "wmdp", "--output", str(out), "--most", "1"])
     assert json.loads(items.stdout)["missing"] == "a log-probability is not finite"
 
@@ -163,6 +165,15 @@ def test_answers_that_are_not_finite_are_no_value(monkeypatch, tmp_path: Path, v
         "base": "no score of wmdp, mmlu: a log-probability is not finite;"
         " no score of perplexity: the log-probability is not finite"
     }
+
+
+def test_a_stress_without_a_value_says_why(monkeypatch, tmp_path: Path) -> None:
+    answering(monkeypatch, lambda number: nan)
+    asked = {**QUICK, "tracks": ("knowledge",), "tasks": ("wmdp", "mmlu"), "stress": ("quantise8",)}
+    result = evaluate(Request(**asked), output=tmp_path, executor="inline")
+    assert set(result.failures) == {"base", "base+quantise8"}
+    note = rows_of(result, "base")["knowledge"]["stress"]["quantise8"]["note"]
+    assert note == "no score of wmdp: a log-probability is not finite"
 
 
 def test_some_that_are_not_finite_are_left_out_and_said(monkeypatch, tmp_path: Path) -> None:
