@@ -156,14 +156,20 @@ def answering(monkeypatch, value: Callable[[int], float | None]) -> None:
     monkeypatch.setattr(TransformersEngine, "score_choices", answer)
 
 
-@pytest.mark.parametrize("value", [nan, inf, -inf])
-def test_answers_that_are_not_finite_are_no_value(monkeypatch, tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        (nan, "a log-probability is not finite"),
+        (inf, "a log-probability is not finite"),
+        (-inf, "no choice has a finite log-probability"),
+    ],
+)
+def test_answers_that_are_not_finite_are_no_value(monkeypatch, tmp_path: Path, value: float, cause: str) -> None:
     answering(monkeypatch, lambda number: value)
     tasks = ("wmdp", "mmlu", "perplexity")
     result = evaluate(Request(**{**QUICK, "tasks": tasks}), output=tmp_path, executor="inline")
     assert result.failures == {
-        "base": "no score of wmdp, mmlu: a log-probability is not finite;"
-        " no score of perplexity: the log-probability is not finite"
+        "base": f"no score of wmdp, mmlu: {cause}; no score of perplexity: the log-probability is not finite"
     }
 
 
@@ -182,8 +188,10 @@ def test_some_that_are_not_finite_are_left_out_and_said(monkeypatch, tmp_path: P
     assert not result.failures
     row = rows_of(result, "base")["knowledge"]
     assert (row["forget"]["n"], row["forget"]["missing"]) == (4, 4)
-    words = "4 of 8 items of wmdp have no score and are left out of its mean: a log-probability is not finite"
-    assert words in row["warnings"]
+    words = (
+        "4 of 8 items of wmdp have no score and are left out of its mean: a log-probability is not finite (2 items), "
+    )
+    assert any(warning.startswith(words) for warning in row["warnings"])
 
 
 @pytest.mark.parametrize("value", [None, nan, 7.0])
