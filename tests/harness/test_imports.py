@@ -74,7 +74,7 @@ def copy(tmp_path: Path) -> Callable[..., Path]:
 def notes(folder: Path, **more: Any) -> str:
     """What a plan says of a checkpoint."""
     plan = make_plan(Request(checkpoints={"mine": folder}, **{**QUICK, **more}), None)
-    [cell] = [cell for cell in plan.cells if cell.folder]
+    [cell] = [cell for cell in plan.cells if cell.spec.transform == "import"]
     return "; ".join(cell.notes)
 
 
