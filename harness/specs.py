@@ -148,7 +148,7 @@ def read_yaml(text: str, where: str) -> Any:
         yaml.YAMLError: it is no YAML.
     """
     try:
-        return yaml.load(text, _OnceLoader)
+        return yaml.load(text, Loader=_OnceLoader)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 

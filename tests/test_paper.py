@@ -163,7 +163,7 @@ def test_a_dry_run_needs_neither_hub_nor_data_and_says_what_the_guide_says(cli, 
     assert done.returncode == 0, done.stderr
     for model in ("Llama-3.1-8B", "Mistral-7B", "Qwen2.5-7B", "Olmo-3-7B"):
         assert model in done.stdout
-    for said in ("60 cells", "GiB", "cais/wmdp-bio-forget-corpus", "paper-open"):
+    for said in ("100 cells", "GiB", "cais/wmdp-bio-forget-corpus", "paper-open"):
         assert said in done.stdout
     assert not (tmp_path / "store").exists()
     total = next(line for line in done.stdout.splitlines() if line.startswith("All cells:"))

@@ -13,23 +13,26 @@ from ..store.identity import CellSpec
 from .plan import PlannedCell
 
 
-def attached_cells(cell: PlannedCell, seed: int, *, noise: bool, replicate: bool) -> Iterator[PlannedCell]:
-    """Give the cells that stand beside a planned one; `seed` is the run's first, of an import's noise and replicas."""
+def attached_cells(cell: PlannedCell, dtype: str, seed: int, *, noise: bool, replicate: bool) -> Iterator[PlannedCell]:
+    """Give the cells that stand beside a planned one.
+
+    `dtype` is the model's; `seed` the run's first, of an import's noise and of replicas.
+    """
     spec = cell.spec
     if noise and spec.transform in ("train", "import") and spec.changes == "weights":
-        yield PlannedCell(model=cell.model, spec=_noise(spec, seed), folder=cell.folder)
+        yield PlannedCell(model=cell.model, spec=_noise(spec, dtype, seed), folder=cell.folder)
     if replicate and spec.transform == "train" and spec.seed == seed:
         yield PlannedCell(model=cell.model, spec=_replica(spec))
 
 
-def _noise(spec: CellSpec, seed: int) -> CellSpec:
+def _noise(spec: CellSpec, dtype: str, seed: int) -> CellSpec:
     return CellSpec(
         model=spec.model,
         transform="noise",
         track=spec.track,
         seed=seed if spec.seed is None else spec.seed,
         parents=(spec.id,),
-        settings={"version": 1},
+        settings={"version": 1 if dtype == "float32" else 2},
         method="noise",
         variant=f"noise({spec.variant})",
     )

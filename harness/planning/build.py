@@ -211,7 +211,8 @@ def _cells_of(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCe
 def _attached_cells(inputs: Inputs, cell: PlannedCell) -> Iterator[PlannedCell]:
     request = inputs.request
     first = next(iter(request.training_seeds), BOARD_SEED)
-    return attached_cells(cell, first, noise=request.noise, replicate=request.replicate)
+    dtype = inputs.models[cell.model].dtype
+    return attached_cells(cell, dtype, first, noise=request.noise, replicate=request.replicate)
 
 
 def _import_cells(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCell]:

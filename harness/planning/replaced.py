@@ -46,9 +46,12 @@ def replaced_rows(now: Plan, store: Store) -> str | None:
 
 
 def _rows(plan: Plan) -> dict[str, set[str]]:
-    """Return the ids of a plan's cells by the name of their row; a stress stands for all its cells."""
+    """Return the ids of a plan's cells by the name of their row; a stress stands for all its cells.
+
+    What stands beside a checkpoint has no row of its own.
+    """
     rows: dict[str, set[str]] = {}
-    for cell in plan.cells:
+    for cell in (cell for cell in plan.cells if cell.spec.beside is None):
         spec = cell.spec
         name = f"stress {spec.stress}" if spec.stress else spec.label.partition("#")[0]
         if len(plan.models) > 1:

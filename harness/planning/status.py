@@ -8,7 +8,7 @@ from ..errors import UserError
 from ..records import why_missing
 from ..store.entries import Entry, Store
 from ..store.files import read_jsonl
-from ..store.identity import UNMADE, CellSpec
+from ..store.identity import CONSTANT, UNMADE, CellSpec
 from .plan import Plan, PlannedCell
 
 
@@ -39,7 +39,12 @@ class CellStatus:
 
     @property
     def unscored(self) -> dict[str, str]:
-        """Why measured tasks have no value, by task: none of their items has a score."""
+        """Why measured tasks have no value, by task: none of their items has a score.
+
+        Of the null `constant` that is no failure: a text whose probability is asked for has none.
+        """
+        if self.cell.spec.transform == CONSTANT:
+            return {}
         causes = {task: _why_unscored(entry) for task, entry in self.records.items()}
         return {task: cause for task, cause in causes.items() if cause is not None}
 

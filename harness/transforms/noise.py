@@ -24,6 +24,8 @@ from ..store.entries import Store
 from ._parent import changed, imported_tensors
 from .base import BuildJob, Transform, TransformResult, register
 
+STEPS = 12
+
 
 @register("noise")
 class Noise(Transform):
@@ -42,11 +44,27 @@ class Noise(Transform):
                 raise UserError(f"The change of {name} has no finite norm that noise could have; mend the checkpoint.")
             noise = torch.from_numpy(weight_noise(job.cell.seed or 0, name, tuple(base[name].shape)))
             noise *= norm / float(noise.norm())
-            delta[name] = (base[name].detach().cpu().float() + noise).to(base[name].dtype)
+            delta[name] = with_noise(base[name].detach().cpu(), noise, norm)
             log.append({"tensor": name, "norm": norm})
             report(Event(job.cell.label, "noise", done, len(norms)))
         total = sum(norm**2 for norm in norms.values()) ** 0.5
         return TransformResult(delta, log, {"norm": total, "matched": len(job.cell.parents)})
+
+
+def with_noise(base: Tensor, noise: Tensor, norm: float) -> Tensor:
+    """Return a tensor with noise of this norm, in its own dtype.
+
+    Of 16 bits, rounding would take noise away or add to it: it is scaled until what is left has the norm, within a
+    hundredth where `STEPS` steps reach that.
+    """
+    exact, scale, changed = base.float(), 1.0, base
+    for _ in range(STEPS):
+        changed = (exact + noise * scale).to(base.dtype)
+        kept = _norm(changed, base)
+        if base.dtype == torch.float32 or abs(kept - norm) <= norm / 100:
+            break
+        scale *= min(norm / kept, 4.0) if kept else 4.0
+    return changed
 
 
 def _norm(tensor: Tensor, base: Tensor) -> float:

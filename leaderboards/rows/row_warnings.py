@@ -148,9 +148,9 @@ def _component_warnings(spec: BoardSpec, row: Row, component: Component, members
             warnings.append(mark.warning.format(**words))
     if component["interval"] == "exact":
         warnings.append(
-            f"all {component['n']} items of {task} score {component['value']:g}, so resamples cannot differ: its "
-            f"interval ends where so many clusters ({component['n_clusters']}) would have shown another with "
-            f"{spec.confidence:.0%}"
+            f"all {component['n']} items of {task} score {'one' if component['value'] else 'zero'}, so resamples "
+            f"cannot differ: its interval ends where so many clusters ({component['n_clusters']}) would have shown "
+            f"another with {spec.confidence:.0%}"
         )
     if component["missing"]:
         total = component["n"] + component["missing"]

@@ -40,10 +40,10 @@ def at_decoding(rows: Sequence[Row]) -> str:
     names = [f"`{row['variant']}`" for row in rows if row["changes"] == "decoding"]
     if not names:
         return ""
-    works, model = ("works", "a model") if len(names) == 1 else ("work", "models")
+    works, model, they = ("works", "a model", "It has") if len(names) == 1 else ("work", "models", "They have")
     return (
         f"{', '.join(names)} {works} at decoding time: {model} with the base's own weights, whose logits are changed as"
-        " it answers. They have no noise of their own; stress and export have nothing to work on."
+        f" it answers. {they} no noise to compare with; stress and export have nothing to work on."
     )
 
 

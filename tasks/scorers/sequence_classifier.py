@@ -38,7 +38,6 @@ class SequenceClassifier(Scorer):
         from ...harness.models.load import from_files
 
         place = folder_of(folder, "config.json")
-        self.reading = reading_of(read_json(place / "config.json"), settings or LabelSettings(), folder)
         what, options = f"Scorer folder {folder}", {"trust_remote_code": False, "dtype": torch.float32}
         try:
             self.model: Any = from_files(AutoModelForSequenceClassification, what, place, str(place), **options)
@@ -50,6 +49,7 @@ class SequenceClassifier(Scorer):
                 f"Scorer folder {folder} cannot be loaded: {first_line(error)} Download it again, or pass another with"
                 " --scorer."
             ) from error
+        self.reading = reading_of(read_json(place / "config.json"), settings or LabelSettings(), folder)
         self.device = device
         self.model.to(device).eval()
         check_tokenizer(self.tokenizer, self.model.get_input_embeddings().num_embeddings, folder)

@@ -16,8 +16,10 @@ from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.planning.plan import Plan
 from unlearn_bench.harness.runtime import Event, RunConfig
 from unlearn_bench.harness.store.entries import Entry, Store
+from unlearn_bench.harness.suite import ScorerSpec
 from unlearn_bench.harness.transforms import train
 from unlearn_bench.harness.transforms.base import BuildJob
+from unlearn_bench.tasks.base import scorers
 from unlearn_bench.tasks.testing import PickyScorer
 
 STEPS, ITEMS, PART = 8, 24, 10
@@ -207,12 +209,13 @@ def test_judgements_go_on_by_parts_and_end_with_the_same_bytes(harm, tmp_path, u
 
 def test_a_part_stands_for_its_own_texts_alone(tmp_path) -> None:
     entry = Store.create(tmp_path).entry("records", "abc")
-    judge = measure.PartialScorer(
-        PickyScorer(),
-        entry,
-        RunConfig(store=tmp_path, device="cpu", threads=1, batch_size=16),
-        lambda done, total: None,
-    )
+    with scorers.temporary("picky", PickyScorer):
+        judge = measure.PartialScorer(
+            ScorerSpec(kind="picky"),
+            entry,
+            RunConfig(store=tmp_path, device="cpu", threads=1, batch_size=16),
+            lambda done, total: None,
+        )
     first, second = ([f"{kind} {number}" for number in range(3 * PART)] for kind in ("one", "other"))
     assert judge.score(first) == PickyScorer().score(first)
     assert judge.score(second) == PickyScorer().score(second)

@@ -26,6 +26,7 @@ from unlearn_bench.harness.planning.status import settle, status_of
 from unlearn_bench.harness.results.board import board_of
 from unlearn_bench.harness.store.entries import Store
 from unlearn_bench.harness.store.identity import CellSpec
+from unlearn_bench.harness.transforms.noise import with_noise
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.rmu import RMU
 from unlearn_bench.methods.testing import tiny_trainer
@@ -115,6 +116,18 @@ def test_a_name_that_would_stand_twice_is_refused(root: Path) -> None:
     for name, more in (("noise(rmu)", {}), ("replica(rmu)", {"replicate": True})):
         with pytest.raises(UserError, match="is the name of what stands beside 'rmu'; rename"):
             planned("rmu", checkpoints={name: folder}, **more)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("spread", [1e-6, 1e-5, 1e-3, 1.0])
+def test_noise_keeps_its_norm_in_the_models_own_dtype(dtype: torch.dtype, spread: float) -> None:
+    """A change of a few elements may be far below the last bit of each: rounding would take such noise away."""
+    draw = torch.Generator().manual_seed(0)
+    base = (0.02 * torch.randn(256, 256, generator=draw)).to(dtype)
+    noise = spread * torch.randn(256, 256, generator=draw)
+    kept = with_noise(base, noise, float(noise.norm()))
+    assert kept.dtype == dtype
+    assert float((kept.double() - base.double()).norm()) == pytest.approx(float(noise.norm()), rel=0.02)
 
 
 def test_noise_has_the_norm_of_its_own_checkpoints_change_tensor_by_tensor(result, base) -> None:

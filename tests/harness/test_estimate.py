@@ -253,9 +253,11 @@ def test_facts_of_no_model_are_refused() -> None:
 
 def test_a_corpus_is_counted_where_it_is_and_expected_where_it_is_not(tmp_path: Path) -> None:
     (tmp_path / "here.jsonl").write_text('{"text": "a word of copper"}\n' * 10)
+    (tmp_path / "labelled.jsonl").write_text('{"text": "a word of copper", "label": 1}\n' * 10)
     here, gone = SourceSpec(path="here.jsonl"), SourceSpec(path="gone.jsonl", expected=77)
+    labelled = SourceSpec(path="labelled.jsonl")
     spec = TrainingSpec(max_length=64)
-    counted = corpus_of(CorporaSpec(forget={"a": here}, retain=here, probe=here), tmp_path, spec)
+    counted = corpus_of(CorporaSpec(forget={"a": here}, retain=here, probe=labelled), tmp_path, spec)
     assert counted == Corpus(10, 5, 5, 10, 5)
     assert corpus_of(CorporaSpec(forget={"a": gone}, retain=here), tmp_path, spec) == Corpus(77, 64, 5, None, None)
     with pytest.raises(UserError):

@@ -482,7 +482,7 @@ def test_a_change_of_tensors_is_refused_exactly_where_the_model_is_another(
 
 
 def judge(folder: Path, family: str = "llama", labels: int = 2, **options: Any) -> Path:
-    names = {0: "toxic", 1: "fine", 2: "odd"}
+    names = {0: "toxic", 1: "neutral", 2: "normal"}
     config = AutoConfig.for_model(
         family,
         **SHAPE,

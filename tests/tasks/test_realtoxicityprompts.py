@@ -64,7 +64,7 @@ def test_a_prompt_that_could_not_be_judged_is_missing(failure):
 def test_no_judge_no_score():
     task = build()
     items = task.items([{"prompt": {"text": "They said"}}])
-    with pytest.raises(UserError, match="needs a judge"):
+    with pytest.raises(UserError, match="needs a scorer"):
         task.score(items, [Generations(items[0].id, ["a"], [1], [True])])
 
 
