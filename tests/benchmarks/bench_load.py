@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_load.py [VARIANTS] [SEEDS] [LIMIT]
 
-The cells are simulated: 100 variants, ten seeds and two tracks of `micro` (2,021 cells), 100 items a task.
+The cells are simulated: 100 variants, ten seeds and two tracks of `micro`, each with its noise (4,001 cells), 100 items
+a task.
 """
 
 from __future__ import annotations
