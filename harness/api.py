@@ -155,8 +155,7 @@ def _run_jobs(
             classes=classes,
             log_level=logger.getEffectiveLevel(),
         )
-        failures = Runner(plan, store, executor, config, display.cell).run()
-    return failures
+        return Runner(plan, store, executor, config, display.cell).run()
 
 
 def _by_name(plan: Plan, failures: Mapping[str, str], cells: Sequence[CellStatus]) -> dict[str, str]:

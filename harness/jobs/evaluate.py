@@ -225,7 +225,6 @@ class PartialScorer(Scorer):
 
 
 def _judge(job: EvalJob, planned: PlannedTask, record: Entry, report: OnEvent) -> Scorer:
-
     if planned.scorer is None:
         raise UserError("This task needs a scorer of texts; pass one with --scorer FOLDER.")
     return PartialScorer(

@@ -89,11 +89,12 @@ def _beside(resamples: Resamples, track: str) -> dict[tuple[str, str], int]:
     return {
         (checkpoint.of, checkpoint.beside): k
         for k, checkpoint in enumerate(resamples.checkpoints)
-        if checkpoint.of and checkpoint.beside and _measured(resamples, track, k)
+        if checkpoint.of and checkpoint.beside and measured(resamples, track, k)
     }
 
 
-def _measured(resamples: Resamples, track: str, k: int) -> bool:
+def measured(resamples: Resamples, track: str, k: int) -> bool:
+    """Tell whether a checkpoint is finished and has scores of both tasks that a track's S is made of."""
     return resamples.checkpoints[k].status == "ok" and not resamples.lacking(track, k)
 
 
@@ -107,7 +108,7 @@ def _group(
     if len(set(seeds)) < len(seeds):
         cells = ", ".join(checkpoint.cell for checkpoint in checkpoints)
         raise UserError(f"Row {variant!r} ({checkpoints[0].model}, {track}) has two cells for one seed: {cells}.")
-    columns = tuple(k for k in indices if _measured(resamples, track, k))
+    columns = tuple(k for k in indices if measured(resamples, track, k))
     cells = {k: resamples.checkpoints[k].cell for k in columns}
     return Group(
         variant,

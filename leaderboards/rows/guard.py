@@ -6,24 +6,34 @@ as is usual in trials (Piaggio et al. 2012, doi 10.1001/jama.2012.87802): few se
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from scipy import special
 
 from ..schema import Utility
-from ..stats.intervals import Estimate, exact_reach
+from ..stats.intervals import exact_reach
 from .groups import Group
 from .resampling import Resamples, Statistic
 
 
-def limits(resamples: Resamples, statistic: Statistic, group: Group, base: Group) -> Estimate | None:
-    """Return a statistic of a row less that of base with its limits; None without an interval.
+class Limits(NamedTuple):
+    """A difference and the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def limits(resamples: Resamples, statistic: Statistic, group: Group, base: Group | None) -> Limits | None:
+    """Return a statistic of a row less that of base with its limits; None without a base or an interval.
 
     Where resamples agree, clusters that show no difference bound it.
     """
-    gap = resamples.estimate(statistic, group.columns, base.columns)
+    gap = resamples.estimate(statistic, group.columns, base.columns) if base else None
     if gap is None or gap.low is None or gap.high is None:
         return None
     reach = exact_reach(resamples.clusters(statistic), resamples.spec.confidence) if gap.constant else 0.0
-    return Estimate(gap.value, gap.low - reach, gap.high + reach)
+    return Limits(gap.value, gap.low - reach, gap.high + reach)
 
 
 def utility(resamples: Resamples, track: str, group: Group, base: Group | None) -> Utility | None:
@@ -32,8 +42,8 @@ def utility(resamples: Resamples, track: str, group: Group, base: Group | None) 
     `power` is that of a normal lower limit as far from its value as here: Phi(z (margin / arm - 1)).
     """
     retain, margin = resamples.metric(resamples.spec.tracks[track].retain_task), resamples.spec.margin
-    gap = limits(resamples, retain, group, base) if base else None
-    if gap is None or gap.low is None or gap.high is None:
+    gap = limits(resamples, retain, group, base)
+    if gap is None:
         return None
     arm, z = gap.value - gap.low, special.ndtri((1 + resamples.spec.confidence) / 2)
     power = float(special.ndtr(z * (margin / arm - 1))) if arm > 0 else 1.0
@@ -42,7 +52,5 @@ def utility(resamples: Resamples, track: str, group: Group, base: Group | None) 
 
 def equivalent(resamples: Resamples, track: str, group: Group, base: Group | None) -> bool | None:
     """Return whether S is shown to lie within the margin of base's; None where that cannot be told."""
-    gap = limits(resamples, resamples.s(track), group, base) if base else None
-    if gap is None or gap.low is None or gap.high is None:
-        return None
-    return -resamples.spec.margin < gap.low and gap.high < resamples.spec.margin
+    gap = limits(resamples, resamples.s(track), group, base)
+    return None if gap is None else -resamples.spec.margin < gap.low and gap.high < resamples.spec.margin

@@ -16,7 +16,7 @@ import numpy as np
 from ..schema import Interval, Stressed
 from ..stats.intervals import estimate
 from .components import interval
-from .groups import Group
+from .groups import Group, measured
 from .resampling import Resamples
 
 
@@ -36,15 +36,11 @@ def _derived(resamples: Resamples, track: str, group: Group, stress: str) -> lis
     ]
 
 
-def _measured(resamples: Resamples, track: str, columns: Sequence[int]) -> list[int]:
-    return [k for k in columns if resamples.checkpoints[k].status == "ok" and not resamples.lacking(track, k)]
-
-
 def _under(resamples: Resamples, track: str, group: Group, base: Group | None, stress: str) -> Stressed:
     roles = resamples.spec.tracks[track]
     planned = _derived(resamples, track, group, stress)
-    columns = _measured(resamples, track, planned)
-    beside = _measured(resamples, track, _derived(resamples, track, base, stress)) if base else []
+    columns = [k for k in planned if measured(resamples, track, k)]
+    beside = [k for k in _derived(resamples, track, base, stress) if measured(resamples, track, k)] if base else []
     s, forget, retain = resamples.s(track), resamples.metric(roles.forget_task), resamples.metric(roles.retain_task)
     remaining, note = None, _unmeasured(resamples, track, planned)
     if not note and base is not None:

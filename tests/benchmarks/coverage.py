@@ -214,7 +214,7 @@ def _events(
 def _lost(evidence: Resamples, retain: Statistic, row: Group, base: Group) -> float:
     """Return how much of the retain metric a row may have lost."""
     gap = limits(evidence, retain, row, base)
-    return math.inf if gap is None or gap.low is None else -gap.low
+    return math.inf if gap is None else -gap.low
 
 
 def rates(
