@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from unlearn_bench.harness import load_records
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.executors.base import executors
-from unlearn_bench.harness.planning import build
+from unlearn_bench.harness.planning import build, imports
 from unlearn_bench.harness.records import Choices, Generations, Item, Record
 from unlearn_bench.harness.store import Store
 
@@ -213,7 +213,7 @@ def fixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = importlib.metadata.distribution
     own = {"unlearn-bench": SimpleNamespace(version="0.0.0")}
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: own.get(name) or known(name))
-    monkeypatch.setattr(build, "check_weights", lambda what, folder: None)  # nobody loads the words below
+    monkeypatch.setattr(imports, "check_weights", lambda what, folder: None)  # nobody loads the words below
     monkeypatch.setattr(build, "import_notes", lambda *of: ())  # nor reads them
     (tmp_path / "import").mkdir()
     for name, content in (("config.json", b"{}"), ("model.safetensors", b"weights"), ("tokenizer.json", b"{}")):

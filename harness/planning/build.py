@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ...methods.base import methods
-from ...tasks.base import tasks
 from ..data import corpora_digests
 from ..engines.base import engines
-from ..errors import UserError, suggest
-from ..models.adapter import ADAPTER_FILES, check_adapter, is_adapter
+from ..errors import UserError
 from ..models.differences import embeddings
 from ..models.fit import check_weights
 from ..models.load import (
-    MODEL_FILES,
     ModelSpec,
     described,
     load_tokenizer,
@@ -28,38 +25,28 @@ from ..models.load import (
     resolve_models,
 )
 from ..models.tokenizers import may_append, words_beyond
-from ..registry import check_alike, check_name
+from ..registry import check_alike
 from ..runtime import BOARD_SEED
-from ..specs import RowSpec, digest
+from ..specs import RowSpec
 from ..store.entries import Store
-from ..store.files import FileDigests, folder_digest
 from ..store.identity import UNRELATED, CellSpec
-from ..suite import ScorerSpec, SourceSpec, StressSpec, SuiteSpec, TaskSpec, TrainingSpec, VariantSpec, chosen_suite
+from ..suite import SourceSpec, StressSpec, SuiteSpec, TrainingSpec, VariantSpec, chosen_suite
 from .attached import attached_cells
 from .classes import source_of
-from .imports import import_notes
+from .imports import ImportedFolder, import_notes, resolve_imports, same_files
 from .names import check_checkpoints, check_once, check_rows
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
-from .plan import Plan, PlannedCell, PlannedTask, base_cell, build_task, pin_items
+from .plan import Plan, PlannedCell, PlannedTask, base_cell
 from .request import Request
-from .scorers import ScorerUse, resolve_scorer
 from .sources import SourceReader
 from .stress import choose_stresses, derived_cells
-from .variants import SCORER, choose_variants, overrides, runnable
+from .tasks import choose, resolve_tasks
+from .variants import choose_variants, overrides, runnable
 
 logger = logging.getLogger(__name__)
 
 SHIPPED = Path(__file__).resolve().parents[1] / "suites"
 """The folder of the suites, and models, of this package."""
-
-
-@dataclass(frozen=True)
-class ImportedFolder:
-    """A checkpoint made elsewhere: its folder, what its cell is identified by, and what a board says of it."""
-
-    folder: Path
-    settings: Mapping[str, Any]
-    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +134,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     check_once(request)
     suite = request.extended(chosen_suite(request.suite, request.data_root))
     folder = _data_folder(request, suite)
-    tracks = _chosen("track", request.tracks, suite.tracks)
+    tracks = choose("track", request.tracks, suite.tracks)
     chosen = choose_variants(request.method_names, request.settings, suite, tracks, request.grid)
     variants, left_out = runnable(chosen, request.method_names, _engine_name(request.engine))
     check_checkpoints(request.checkpoints, suite, chosen)
@@ -161,7 +148,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     check_alike("model", models, "this run")
     _check_models(models.values())
     _check_tokenizers(models, reader)
-    imports = _imports(request, models, store)
+    imports = resolve_imports(request, models, store)
     return Inputs(
         request=request,
         suite=suite,
@@ -172,10 +159,10 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         nulls=nulls,
         stress=stress,
         models=models,
-        tasks=_tasks(request, suite, tracks, folder, store, reader),
+        tasks=resolve_tasks(request, suite, tracks, folder, store, reader),
         imports=imports,
         engine=resolve_engine(request.engine, request.engine_options),
-        notes=[*left_out, *_same_files(imports), *(own.note for own in imports.values() if own.note)],
+        notes=[*left_out, *same_files(imports), *(own.note for own in imports.values() if own.note)],
     )
 
 
@@ -336,111 +323,3 @@ def _engine_name(name: str) -> str:
     if name != "auto":
         return name
     return "vllm" if engines.get("vllm").unusable() is None else "transformers"
-
-
-def _chosen(kind: str, wanted: Sequence[str] | None, known: Iterable[str]) -> list[str]:
-    known = list(known)
-    for name in wanted or ():
-        if name not in known:
-            raise UserError(f"Unknown {kind} {name!r}.{suggest(name, known)}")
-    return list(wanted or known)
-
-
-def _imports(request: Request, models: Mapping[str, ModelSpec], store: Store | None) -> dict[str, ImportedFolder]:
-    if request.checkpoints and len(models) > 1:
-        raise UserError("--checkpoint belongs to one model; choose it with --models.")
-    return {
-        label: _imported(label, Path(folder), next(iter(models.values())), store.digests if store else None)
-        for label, folder in request.checkpoints.items()
-    }
-
-
-def _imported(label: str, folder: Path, base: ModelSpec, digests: FileDigests | None) -> ImportedFolder:
-    """Return a checkpoint made elsewhere: a whole model, or an adapter of the base; refuse one that does not fit."""
-    check_name("checkpoint", label)
-    what = f"Checkpoint {label}: {folder}"
-    if not is_adapter(folder):
-        check_weights(what, folder)
-        return ImportedFolder(folder, {"digest": folder_digest(folder, MODEL_FILES, digests)})
-    note = check_adapter(what, folder, base) if base.digest else None
-    settings = {"adapter": folder_digest(folder, ADAPTER_FILES, digests), "dtype": base.dtype, "version": 1}
-    return ImportedFolder(folder, settings, note)
-
-
-def _same_files(imports: Mapping[str, ImportedFolder]) -> Iterator[str]:
-    """Say which checkpoints hold the same files, so that a row of a board is there under two names."""
-    labels: dict[str, list[str]] = {}
-    for label, own in imports.items():
-        labels.setdefault(digest(dict(own.settings)), []).append(label)
-    for alike in labels.values():
-        if len(alike) > 1:
-            yield f"the checkpoints {', '.join(alike)} hold the same files"
-
-
-def _tasks(
-    request: Request,
-    suite: SuiteSpec,
-    tracks: Sequence[str],
-    folder: Path | None,
-    store: Store | None,
-    reader: SourceReader,
-) -> dict[str, PlannedTask]:
-    """Return the tasks of the tracks, controls last, each pinned to its rows, items and scorer."""
-    roles = [suite.tracks[track] for track in tracks]
-    measured = [name for role in roles for name in (role.forget_task, role.retain_task)]
-    controls = [name for role in roles for name in role.controls]
-    known = {name: suite.tasks[name] for name in dict.fromkeys([*measured, *controls])}
-
-    def pinned(spec: TaskSpec, place: Path | None, limit: int | None) -> tuple[str, str, int]:
-        reader.rows(spec.data, place, tasks.get(spec.task).Row)  # what was out of reach is not asked for again
-        return pin_items(spec, place, limit)
-
-    planned = {}
-    for name in _chosen("task", request.task_names, known):
-        spec, place = known[name], request.task_folder(name) or folder
-        kind = tasks.get(spec.task)
-        scorer = reader(lambda spec=spec: _scorer(request, spec, suite, folder, store), None) if kind.judged else None
-        spec = spec if scorer is None else _with_threshold(spec, scorer)
-        settings = kind.Settings.parse(spec.settings, spec.task).identity()
-        limit = min(filter(None, (spec.limit, request.limit)), default=None)
-        expected = min(filter(None, (spec.data.expected, limit)), default=0)
-        data, items, count = reader(
-            lambda spec=spec, place=place, limit=limit: pinned(spec, place, limit), ("", "", expected)
-        )
-        planned[name] = PlannedTask(
-            name=name,
-            spec=spec,
-            version=kind.version,
-            settings=settings,
-            outcome_settings={key: value for key, value in settings.items() if key not in kind.scoring}
-            | source_of(kind),
-            judged=kind.judged,
-            scorer=scorer,
-            data=data,
-            items=items,
-            count=count,
-            limit=limit,
-            folder=str(place) if place else None,
-        )
-    if SCORER in overrides(request.settings) and not any(
-        task.judged and task.spec.scorer is None for task in planned.values()
-    ):
-        raise UserError("--set scorer.… changes nothing: no task of this run has the suite's scorer; leave it out.")
-    return planned
-
-
-def _with_threshold(spec: TaskSpec, scorer: ScorerSpec) -> TaskSpec:
-    """Return a task with the threshold that its scorer has, if it has one."""
-    own = {} if scorer.threshold is None else {"threshold": scorer.threshold}
-    return spec.model_copy(update={"settings": {**spec.settings, **own}})
-
-
-def _scorer(
-    request: Request, task: TaskSpec, suite: SuiteSpec, folder: Path | None, store: Store | None
-) -> ScorerSpec | None:
-    """Return the scorer of a task: its own, else the one that the user named, else the suite's."""
-    named = request.scorer if task.scorer is None else None
-    built = build_task(task.model_copy(update={"fewshot": None}))
-    changes = overrides(request.settings).get(SCORER, {}) if task.scorer is None else {}
-    use = ScorerUse(built.threshold, built.workload().sampled, changes)
-    return resolve_scorer(named, task.scorer or suite.scorer, Path(suite.folder), folder, store, use)

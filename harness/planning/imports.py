@@ -5,7 +5,8 @@ Configurations, headers and tokenizers are read, no weights; a few prompts of ea
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,16 @@ from typing import TYPE_CHECKING, Any
 from ...tasks.base import ChoiceRequest, ModelRequest
 from ..engines._tokens import Encoder
 from ..errors import UserError, first_line
+from ..models.adapter import ADAPTER_FILES, check_adapter, is_adapter
 from ..models.differences import embeddings, file_differences, has_tokenizer, loaded_config, same_tokenizer
-from ..models.load import ModelSpec, load_tokenizer, model_folder
+from ..models.fit import check_weights
+from ..models.load import MODEL_FILES, ModelSpec, load_tokenizer, model_folder
+from ..registry import check_name
+from ..specs import digest
+from ..store.entries import Store
+from ..store.files import FileDigests, folder_digest
 from .plan import PlannedTask
+from .request import Request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,6 +32,49 @@ COMPARED = 8
 """Items of a task whose prompts are compared."""
 SHOWN = 4
 COPY = "copy the tokenizer files of its base (tokenizer.json, tokenizer_config.json, …) into {}"
+
+
+@dataclass(frozen=True)
+class ImportedFolder:
+    """A checkpoint made elsewhere: its folder, what its cell is identified by, and what a board says of it."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    note: str | None = None
+
+
+def resolve_imports(
+    request: Request, models: Mapping[str, ModelSpec], store: Store | None
+) -> dict[str, ImportedFolder]:
+    """Return the checkpoints that a request names, each held against its own files; refuse one that does not fit."""
+    if request.checkpoints and len(models) > 1:
+        raise UserError("--checkpoint belongs to one model; choose it with --models.")
+    return {
+        label: _imported(label, Path(folder), next(iter(models.values())), store.digests if store else None)
+        for label, folder in request.checkpoints.items()
+    }
+
+
+def _imported(label: str, folder: Path, base: ModelSpec, digests: FileDigests | None) -> ImportedFolder:
+    """Return a checkpoint made elsewhere: a whole model, or an adapter of the base; refuse one that does not fit."""
+    check_name("checkpoint", label)
+    what = f"Checkpoint {label}: {folder}"
+    if not is_adapter(folder):
+        check_weights(what, folder)
+        return ImportedFolder(folder, {"digest": folder_digest(folder, MODEL_FILES, digests)})
+    note = check_adapter(what, folder, base) if base.digest else None
+    settings = {"adapter": folder_digest(folder, ADAPTER_FILES, digests), "dtype": base.dtype, "version": 1}
+    return ImportedFolder(folder, settings, note)
+
+
+def same_files(imports: Mapping[str, ImportedFolder]) -> Iterator[str]:
+    """Say which checkpoints hold the same files, so that a row of a board is there under two names."""
+    labels: dict[str, list[str]] = {}
+    for label, own in imports.items():
+        labels.setdefault(digest(dict(own.settings)), []).append(label)
+    for alike in labels.values():
+        if len(alike) > 1:
+            yield f"the checkpoints {', '.join(alike)} hold the same files"
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,95 @@
+"""The tasks of a run, each pinned before anything runs: which rows and items of them, which settings, which scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ...tasks.base import tasks
+from ..errors import UserError, suggest
+from ..store.entries import Store
+from ..suite import ScorerSpec, SuiteSpec, TaskSpec
+from .classes import source_of
+from .plan import PlannedTask, build_task, pin_items
+from .request import Request
+from .scorers import ScorerUse, resolve_scorer
+from .sources import SourceReader
+from .variants import SCORER, overrides
+
+
+def choose(kind: str, wanted: Sequence[str] | None, known: Iterable[str]) -> list[str]:
+    """Return the wanted names, all that are known where none is named; raise a `UserError` on one that is not."""
+    known = list(known)
+    for name in wanted or ():
+        if name not in known:
+            raise UserError(f"Unknown {kind} {name!r}.{suggest(name, known)}")
+    return list(wanted or known)
+
+
+def resolve_tasks(
+    request: Request,
+    suite: SuiteSpec,
+    tracks: Sequence[str],
+    folder: Path | None,
+    store: Store | None,
+    reader: SourceReader,
+) -> dict[str, PlannedTask]:
+    """Return the tasks of the tracks, controls last, each pinned to its rows, items and scorer."""
+    roles = [suite.tracks[track] for track in tracks]
+    measured = [name for role in roles for name in (role.forget_task, role.retain_task)]
+    controls = [name for role in roles for name in role.controls]
+    known = {name: suite.tasks[name] for name in dict.fromkeys([*measured, *controls])}
+
+    def pinned(spec: TaskSpec, place: Path | None, limit: int | None) -> tuple[str, str, int]:
+        reader.rows(spec.data, place, tasks.get(spec.task).Row)  # what was out of reach is not asked for again
+        return pin_items(spec, place, limit)
+
+    planned = {}
+    for name in choose("task", request.task_names, known):
+        spec, place = known[name], request.task_folder(name) or folder
+        kind = tasks.get(spec.task)
+        scorer = reader(lambda spec=spec: _scorer(request, spec, suite, folder, store), None) if kind.judged else None
+        spec = spec if scorer is None else _with_threshold(spec, scorer)
+        settings = kind.Settings.parse(spec.settings, spec.task).identity()
+        limit = min(filter(None, (spec.limit, request.limit)), default=None)
+        expected = min(filter(None, (spec.data.expected, limit)), default=0)
+        data, items, count = reader(
+            lambda spec=spec, place=place, limit=limit: pinned(spec, place, limit), ("", "", expected)
+        )
+        planned[name] = PlannedTask(
+            name=name,
+            spec=spec,
+            version=kind.version,
+            settings=settings,
+            outcome_settings={key: value for key, value in settings.items() if key not in kind.scoring}
+            | source_of(kind),
+            judged=kind.judged,
+            scorer=scorer,
+            data=data,
+            items=items,
+            count=count,
+            limit=limit,
+            folder=str(place) if place else None,
+        )
+    if SCORER in overrides(request.settings) and not any(
+        task.judged and task.spec.scorer is None for task in planned.values()
+    ):
+        raise UserError("--set scorer.… changes nothing: no task of this run has the suite's scorer; leave it out.")
+    return planned
+
+
+def _with_threshold(spec: TaskSpec, scorer: ScorerSpec) -> TaskSpec:
+    """Return a task with the threshold that its scorer has, if it has one."""
+    own = {} if scorer.threshold is None else {"threshold": scorer.threshold}
+    return spec.model_copy(update={"settings": {**spec.settings, **own}})
+
+
+def _scorer(
+    request: Request, task: TaskSpec, suite: SuiteSpec, folder: Path | None, store: Store | None
+) -> ScorerSpec | None:
+    """Return the scorer of a task: its own, else the one that the user named, else the suite's."""
+    named = request.scorer if task.scorer is None else None
+    built = build_task(task.model_copy(update={"fewshot": None}))
+    changes = overrides(request.settings).get(SCORER, {}) if task.scorer is None else {}
+    use = ScorerUse(built.threshold, built.workload().sampled, changes)
+    return resolve_scorer(named, task.scorer or suite.scorer, Path(suite.folder), folder, store, use)
