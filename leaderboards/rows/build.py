@@ -222,7 +222,7 @@ def _fill_ranked(resamples: Resamples, row: Row, track: str, group: Group, base:
     row["equivalent"] = equivalent(resamples, track, group, base)
     row["relative"] = relative(resamples, track, group, base)
     row["replicas"] = replicas(resamples, track, group)
-    row["unstable"] = unstable(resamples, track, group)
+    row["unstable"] = unstable(resamples, track, group, row["noise_shares"])
     rivals = {"": ("base", base.columns if base else ()), "_noise": ("noise", group.noise)}
     tests = {
         f"{part}{suffix}": comparison(resamples, task, group, *rival)

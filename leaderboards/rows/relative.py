@@ -19,7 +19,7 @@ import numpy as np
 
 from ..schema import Relative
 from ..stats.intervals import estimate
-from ..stats.metrics import Floats, above_chance
+from ..stats.metrics import Floats
 from .components import interval
 from .groups import Group
 from .resampling import Resamples
@@ -57,12 +57,8 @@ def uniform_gain(resamples: Resamples, track: str, base: Group) -> float:
 
 def _above(resamples: Resamples, track: str, columns: Sequence[int]) -> tuple[Floats, Floats]:
     """Return the forget and retain metrics above chance of some checkpoints [B + 1, k]."""
-    roles, tasks = resamples.spec.tracks[track], resamples.spec.tasks
-    forget, retain = (
-        above_chance(resamples.draws(task, columns), tasks[task].chance)
-        for task in (roles.forget_task, roles.retain_task)
-    )
-    return forget, retain
+    forgotten, retain = (resamples.values(part, columns) for part in resamples.unclipped(track))
+    return 1 - forgotten, retain
 
 
 def _positive(values: Floats) -> Floats:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..schema import Replica
-from ..stats.intervals import noise_shares
+from ..schema import NoiseShares, Replica
 from .groups import Group
 from .resampling import Resamples, Statistic
 
@@ -28,15 +27,14 @@ def replicas(resamples: Resamples, track: str, group: Group) -> list[Replica]:
     ]
 
 
-def unstable(resamples: Resamples, track: str, group: Group) -> str | None:
+def unstable(resamples: Resamples, track: str, group: Group, shares: NoiseShares | None) -> str | None:
     """Return why another run of a row may give another value, None where nothing says so.
 
-    From three seeds on: the variance between seeds exceeds that over items. A replica: S, or either metric, moves by
-    more than half the half-width of the checkpoint's own interval.
+    `shares` are those of the variance of its S. From three seeds on: the variance between seeds exceeds that over
+    items. A replica: S, or either metric, moves by more than half the half-width of the checkpoint's own interval.
     """
-    shares = noise_shares(resamples.s_draws(track, group.columns)) if group.replicated else None
-    if shares and shares[1] > MOST:
-        return f"{shares[1]:.0%} of the variance of S come from training seeds"
+    if group.replicated and shares and shares["seeds"] > MOST:
+        return f"{shares['seeds']:.0%} of the variance of S come from training seeds"
     for own, twin in group.replicas:
         for name, part in _parts(resamples, track).items():
             value = resamples.estimate(part, [own])
