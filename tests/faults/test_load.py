@@ -1,7 +1,8 @@
 """Load: what commands import before they work, and what they take on a suite of 4,000 cells.
 
 Processor time is held to three times what is promised (5 s for a dry run, 20 s for a board): on a machine with other
-work it grows too. Memory is held to what is promised.
+work it grows too. So does what the libraries take of memory from machine to machine: a dry run is held to what the
+cells add to it.
 """
 
 from __future__ import annotations
@@ -63,10 +64,12 @@ def many(tmp_path_factory):
 
 
 def test_a_dry_run_of_4000_cells_is_short(many, tmp_path):
+    few = Simulated.planned(tmp_path, 2, 1, 8)
+    least = cost("evaluate", *few.arguments, "--dry-run", "--output", tmp_path / "empty")
     took = cost("evaluate", *many.arguments, "--dry-run", "--output", tmp_path / "empty")
     assert "4001 cells on suite many: 0 finished, 4001 remain." in took.printed
     assert took.seconds < 15, took
-    assert took.memory < 600e6, took  # 534 MB of it for five cells: what trying the trainings imports
+    assert took.memory - least.memory < 100e6, (took, least)
 
 
 @pytest.mark.slow
