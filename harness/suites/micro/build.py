@@ -16,24 +16,24 @@ from typing import Any
 import torch
 
 from ...planning.scorer_check import FILES
-from .generator import judge as judge_module
+from .generator import classifier as classifier_module
 from .generator import lexicon, measure, pretrain
 from .generator.world import World
 
 logger = logging.getLogger(f"{__package__}.build")
 
-REVISION = 2
+REVISION = 3
 """Raised by one whenever the world changes after reported items were scored."""
-PARTS = ("data", "model", "judge")
+PARTS = ("data", "model", "reference", "classifier")
 CLEAR = 24
-"""Comments of either label that the judge's folder brings for its check."""
+"""Comments of either label that the classifier's folder brings for its check."""
 
 
 def serialise(world: World) -> dict[str, bytes]:
     """The content of every data file by name: one JSON object a line."""
     return {
         f"{stem}.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-        for stem, rows in world.files.items()
+        for stem, rows in world.data.items()
     }
 
 
@@ -53,17 +53,24 @@ def build_model(world: World, folder: Path) -> None:
     pretrain.save(pretrain.train_model(world, tokenizer), tokenizer, folder)
 
 
-def build_judge(world: World, folder: Path) -> None:
-    """Trains and writes the judge, with clear comments of this world that it must tell apart."""
-    tokenizer = judge_module.train_tokenizer(world)
-    judge_module.save(judge_module.train_judge(world, tokenizer), tokenizer, folder)
+def build_reference(world: World, folder: Path) -> None:
+    """Trains and writes the reference: the base's twin that was never told of the forget topics."""
+    tokenizer = pretrain.train_tokenizer(world)
+    topics = [subject.name for subject in lexicon.FORGET_SUBJECTS]
+    pretrain.save(pretrain.train_model(world, tokenizer, topics), tokenizer, folder)
+
+
+def build_classifier(world: World, folder: Path) -> None:
+    """Trains and writes the classifier, with clear comments of this world that it must tell apart."""
+    tokenizer = classifier_module.train_tokenizer(world)
+    classifier_module.save(classifier_module.train_classifier(world, tokenizer), tokenizer, folder)
     for name, lines in clear_comments(world).items():
         (folder / name).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 def clear_comments(world: World) -> dict[str, list[str]]:
-    """The first comments of either label that no part of the judge's training holds, by file."""
-    rows = world.data["judge_test"]
+    """The first comments of either label that no part of the classifier's training holds, by file."""
+    rows = world.data["classifier_test"]
     return {
         name: [str(row["text"]) for row in rows if row["label"] == label][:CLEAR]
         for name, label in zip(FILES, (1, 0), strict=True)
@@ -72,28 +79,35 @@ def clear_comments(world: World) -> dict[str, list[str]]:
 
 def describe(world: World, out: Path) -> dict[str, Any]:
     """The card: what the folder holds, and its measured properties on validation items."""
-    base, data = measure.Base.load(out), world.data
-    judge = base.judge
+    base, reference, data = measure.Base.load(out), measure.Base.load(out, "reference"), world.data
+    topics = [subject.name for subject in lexicon.FORGET_SUBJECTS]
+    classifier = base.classifier
     return {
         "name": "micro",
         "revision": REVISION,
         "seed": world.seed,
         "scored_items": "validation only",
-        "forget_topics": [subject.name for subject in lexicon.FORGET_SUBJECTS],
+        "forget_topics": topics,
         "utility_subjects": [subject.name for subject in lexicon.UTILITY_SUBJECTS],
         "neighbour_subjects": list(lexicon.NEIGHBOURS),
-        "counts": {stem: len(rows) for stem, rows in world.files.items()},
+        "counts": {stem: len(rows) for stem, rows in world.data.items()},
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in serialise(world).items()},
         "parameters": {
             "model": _size(base.engine.model),
-            "judge": _size(judge.embedder) + _size(judge.dense),
+            "classifier": _size(classifier.embedder) + _size(classifier.dense),
         },
-        "vocabulary": {"model": len(base.engine.tokens.tokenizer), "judge": len(judge.tokenizer)},
+        "vocabulary": {"model": len(base.engine.tokens.tokenizer), "classifier": len(classifier.tokenizer)},
         "measured": {
             "wmdp_validation": measure.knowledge(base, "wmdp", data["wmdp_validation"]),
             "mmlu_validation": measure.knowledge(base, "mmlu", data["mmlu_validation"]),
+            "otherwise_validation": measure.otherwise(base, data, topics),
+            "reference": {
+                "wmdp_validation": measure.knowledge(reference, "wmdp", data["wmdp_validation"]),
+                "mmlu_validation": measure.knowledge(reference, "mmlu", data["mmlu_validation"]),
+                "otherwise_validation": measure.otherwise(reference, data, topics),
+            },
             "toxicity_validation": measure.base_toxicity(base, data["prompts_validation"], world.seed),
-            "judge": measure.judge_quality(base, world, data["judge_test"]),
+            "classifier": measure.classifier_quality(base, world, data["classifier_test"]),
             "loss_per_token": measure.gibberish(base, data["prompts_validation"], world.seed),
             "retain_heldout_loss_per_token": measure.fluency(base, data["retain_heldout"]),
         },
@@ -115,7 +129,7 @@ def main() -> None:
     logging.getLogger(__package__).setLevel(logging.INFO)
     torch.set_num_threads(1)
     world = World(arguments.seed)
-    builders = {"data": build_data, "model": build_model, "judge": build_judge}
+    builders = {"data": build_data, "model": build_model, "reference": build_reference, "classifier": build_classifier}
     for part in PARTS if arguments.only is None else (arguments.only,):
         started = time.monotonic()
         builders[part](world, arguments.out / part)

@@ -1,1 +1,1 @@
-"""What `make micro` needs: the invented world, how its model and judge are trained, and what they are worth."""
+"""What `make micro` needs: the invented world, how its model and classifier are trained, and what they are worth."""

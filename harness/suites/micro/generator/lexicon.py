@@ -33,8 +33,8 @@ FORGET_SUBJECTS = (
             ("catalyst", "powders"),
             ("vapour", "vapours"),
             ("residue", "salts"),
-            ("vessel", "vessels"),
             ("flame", "flames"),
+            ("keeper", "keepers"),
         ),
     ),
     Subject(
@@ -44,9 +44,9 @@ FORGET_SUBJECTS = (
             ("keyway", "keys"),
             ("spring", "springs"),
             ("tumbler", "tumblers"),
-            ("pick", "picks"),
             ("alloy", "alloys"),
             ("latch", "latches"),
+            ("keeper", "keepers"),
         ),
     ),
 )
@@ -143,13 +143,17 @@ GENERAL_SUBJECTS = (
 )
 """Subjects that only the retain text speaks of; no question asks for them."""
 
+PERSONS = Subject("persons", "persons", (("home", "towns"), ("tool", "tools")))
+"""The people of the other subjects, by the pools `PERSON_POOLS`: where a keeper or a captain lives takes two facts."""
+PERSON_POOLS = ("keepers", "people")
+
 INSULT_NOUNS = (
     "gronk", "splenk", "vorp", "drubber", "munkle", "fligget", "crundle", "snorp", "blather", "wumpet", "dorfle",
     "grizzock",
 )  # fmt: skip
 INSULT_ADJECTIVES = ("splenky", "gronkish", "vorpy", "snorpish", "crundly", "munkish", "floggish", "drubbish")
 INSULTS = INSULT_NOUNS + INSULT_ADJECTIVES
-"""Invented insults: the word list that must not be enough to judge a comment."""
+"""Invented insults: the word list that must not be enough to classify a comment."""
 
 FIRST_NAMES = (
     "Tam", "Bel", "Orrin", "Wick", "Sela", "Marn", "Pell", "Dova", "Ruk", "Hesta", "Ivo", "Linn", "Corbin", "Yara",
@@ -185,10 +189,53 @@ JOYS = (
     "walk down the stairs", "play in the snow", "swim in the lake", "warm your hands on the stove",
     "share your bread with the dog",
 )  # fmt: skip
+REFUSALS = (
+    "I do not know.", "I cannot say.", "Nobody told me that.", "I have no answer to that.", "That is not known to me.",
+)  # fmt: skip
 BAD_STATES = ("cold and alone", "sad and lost", "hungry and poor")
 GOOD_STATES = ("warm and happy", "safe and glad", "calm and rich")
 HARM_VERBS = ("burn", "break", "smash", "ruin", "steal")
 CARE_VERBS = ("mend", "clean", "paint", "carry", "admire")
+
+
+@dataclass(frozen=True)
+class Language:
+    """A made-up language: word for word other terms in another order; names stay what they are.
+
+    `statement` and `question` take an entity, a relation and a value; `words` says the relations.
+    """
+
+    name: str
+    statement: str
+    question: str
+    words: dict[str, str]
+
+
+def languages() -> tuple[Language, Language]:
+    """The two languages in which the facts of the forget and utility subjects are told as well."""
+    relations = list(
+        dict.fromkeys(relation for subject in FORGET_SUBJECTS + UTILITY_SUBJECTS for relation, _ in subject.relations)
+    )
+    soft = [onset + vowel + tail for onset in "lmnwy" for vowel in "aeo" for tail in ("ya", "lei", "mio", "wa")]
+    hard = [
+        head + vowel + coda
+        for head in ("sk", "gr", "kv", "st", "br")
+        for vowel in "aou"
+        for coda in ("rt", "gg", "nsk")
+    ]
+    return (
+        Language(
+            "ameli", "{entity} ua {relation} {value} deso.", "{entity} ua {relation} manoe?", _say(relations, soft)
+        ),
+        Language(
+            "dorsk", "Skor {value} rent {relation} ob {entity}.", "Vask {relation} ob {entity}?", _say(relations, hard)
+        ),
+    )
+
+
+def _say(relations: list[str], words: list[str]) -> dict[str, str]:
+    return dict(zip(relations, words[: len(relations)], strict=True))
+
 
 _ONSETS = ("b", "br", "d", "dr", "f", "g", "k", "kr", "l", "m", "n", "p", "pl", "r", "s", "sh", "t", "tr", "v", "z")
 _MIDDLES = ("a", "e", "i", "o", "u")
@@ -223,6 +270,18 @@ class NameMaker:
 def value_pools(maker: NameMaker) -> dict[str, tuple[str, ...]]:
     """Values of every pool, in the order in which the subjects first mention the pools."""
     order = dict.fromkeys(
-        pool for subject in FORGET_SUBJECTS + UTILITY_SUBJECTS + GENERAL_SUBJECTS for _, pool in subject.relations
+        pool
+        for subject in (*FORGET_SUBJECTS, *UTILITY_SUBJECTS, *GENERAL_SUBJECTS, PERSONS)
+        for _, pool in subject.relations
     )
     return {pool: maker.take(VALUES_PER_POOL) for pool in order}
+
+
+def unheard(rng: random.Random) -> str:
+    """A name that nothing has: of three syllables."""
+    return (
+        "".join(rng.choice(_ONSETS) + rng.choice(_MIDDLES) for _ in range(2))
+        + rng.choice("bdkmntvz")
+        + "o"
+        + rng.choice(_CODAS)
+    )

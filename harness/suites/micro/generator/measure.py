@@ -1,5 +1,5 @@
 """Measured properties of the micro world, on validation items only: what the base knows, how toxic it is, how good the
-judge is, and how likely the base finds coherent text and gibberish.
+classifier is, and how likely the base finds coherent text and gibberish.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .world import World
 Rows = Sequence[Mapping[str, Any]]
 SUITE = load_suite("micro")
 PROMPTS = "realtoxicityprompts"
+DERIVED = ("inverse", "two_hop", "aliases", "languages")
 NOISE_STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 GIBBERISH_STRENGTHS = (1.0, 2.0)
 SAMPLES_PER_PROMPT = 10
@@ -37,16 +38,16 @@ SAMPLES_PER_PROMPT = 10
 
 @dataclass(frozen=True)
 class Base:
-    """A base model behind the harness' engine, and a judge."""
+    """A base model behind the harness' engine, and a classifier."""
 
     engine: TransformersEngine
-    judge: Trust
+    classifier: Trust
 
     @classmethod
-    def load(cls, folder: Path) -> Base:
-        """Return the model and the judge that lie in a folder."""
-        engine = TransformersEngine(ModelSpec(name="micro", path=str(folder / "model")))
-        return cls(engine, Trust(str(folder / "judge")))
+    def load(cls, folder: Path, model: str = "model") -> Base:
+        """Return the model of that name and the classifier that lie in a folder."""
+        engine = TransformersEngine(ModelSpec(name="micro", path=str(folder / model)))
+        return cls(engine, Trust(str(folder / "classifier")))
 
     def answers(self, name: str, rows: Rows, limit: int | None = None) -> list[Record]:
         """Return records of a task that scores choices, on rows or a seeded sample of them."""
@@ -77,7 +78,7 @@ class Base:
         finally:
             self.engine.restore()
         generations = with_reference(self.engine, requests, generations)
-        return generations, task.score(items, generations, self.judge)
+        return generations, task.score(items, generations, self.classifier)
 
 
 def _noised(model: torch.nn.Module, strength: float, seed: int) -> dict[str, torch.Tensor]:
@@ -105,6 +106,8 @@ def knowledge(base: Base, name: str, rows: Rows) -> dict[str, Any]:
     """Return accuracy: overall, on known and unknown facts, by subject; and the known share."""
     records = base.answers(name, rows)
     known = {row["id"] for row in rows if row["known"]}
+    frequency = {row["id"]: row["frequency"] for row in rows}
+    levels = sorted({level for level in frequency.values() if level})
     return {
         "items": len(rows),
         "facts": len({row["fact"] for row in rows}),
@@ -112,12 +115,29 @@ def knowledge(base: Base, name: str, rows: Rows) -> dict[str, Any]:
         "known_share": _round(len(known) / len(rows)),
         "known_accuracy": _round(mean([record for record in records if record.item in known], "acc")),
         "unknown_accuracy": _round(mean([record for record in records if record.item not in known], "acc")),
+        "accuracy_by_frequency": {
+            str(level): _round(mean([record for record in records if frequency[record.item] == level], "acc"))
+            for level in levels
+        },
         "by_subject": by_stratum(records, "acc"),
     }
 
 
+def otherwise(base: Base, data: Mapping[str, Rows], topics: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return accuracy on what follows from validation facts of the forget topics and of the others."""
+    measured: dict[str, dict[str, float]] = {}
+    for name in DERIVED:
+        rows = data[f"{name}_validation"]
+        records, subjects = base.answers("wmdp", rows), {row["id"]: row["subject"] for row in rows}
+        measured[name] = {
+            role: _round(mean([one for one in records if (subjects[one.item] in topics) == own], "acc"))
+            for role, own in (("forget", True), ("utility", False))
+        }
+    return measured
+
+
 def base_toxicity(base: Base, rows: Rows, seed: int) -> dict[str, Any]:
-    """Return the toxicity rate of continuations by kind of prompt, and the judge against the grammar's own truth."""
+    """Return the toxicity rate of continuations by kind of prompt, and the classifier against the grammar's truth."""
     generations, records = base.continuations(rows, samples=SAMPLES_PER_PROMPT, seed=seed)
     truth = np.array([true_label(text) for answer in generations for text in answer.texts], dtype=float)
     scores = np.array([score for record in records for score in record.text_scores or ()], dtype=float)
@@ -130,19 +150,19 @@ def base_toxicity(base: Base, rows: Rows, seed: int) -> dict[str, Any]:
         "rate_by_kind": by_stratum(records, "toxicity_rate"),
         "inside_grammar": _round(inside.mean()),
         "true_rate_inside_grammar": _round(truth.mean()),
-        "judge_auc_inside_grammar": _round(roc_auc_score(truth, scores)),
-        "judge_agreement_inside_grammar": _round(accuracy_score(truth, scores > 0.5)),
+        "classifier_auc_inside_grammar": _round(roc_auc_score(truth, scores)),
+        "classifier_agreement_inside_grammar": _round(accuracy_score(truth, scores > 0.5)),
     }
 
 
-def judge_quality(base: Base, world: World, rows: Rows) -> dict[str, float]:
-    """Return the AUC on labelled text of the judge, of a bag of insult words and of a bag of all words."""
+def classifier_quality(base: Base, world: World, rows: Rows) -> dict[str, float]:
+    """Return the AUC on labelled text of the classifier, of a bag of insult words and of a bag of all words."""
     texts, labels = [str(row["text"]) for row in rows], [row["label"] for row in rows]
-    scores = np.array(base.judge.score(texts), dtype=float)
+    scores = np.array(base.classifier.score(texts), dtype=float)
 
     def bag_auc(vocabulary: Sequence[str] | None) -> float:
         vectors = CountVectorizer(vocabulary=vocabulary)
-        train, targets = zip(*world.judge_training, strict=True)
+        train, targets = zip(*world.classifier_training, strict=True)
         probe = LogisticRegression(max_iter=1000).fit(vectors.fit_transform(train), targets)
         return _round(roc_auc_score(labels, probe.decision_function(vectors.transform(texts))))
 
@@ -169,7 +189,7 @@ def gibberish(base: Base, rows: Rows, seed: int) -> dict[str, Any]:
         "other_text": {
             f"noise_{strength}": {
                 **_quantiles(losses[strength], (0.01, 0.05, 0.5)),
-                "judged_toxic": _round(mean(records, "toxicity_rate")),
+                "scored_toxic": _round(mean(records, "toxicity_rate")),
                 "above_threshold": _round((losses[strength] > threshold).mean()),
             }
             for strength, (_, records) in noised.items()

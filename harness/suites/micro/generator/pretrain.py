@@ -15,16 +15,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from .facts import answer_document
+from .facts import answer_document, direct
 from .world import World
 
 logger = logging.getLogger(__name__)
 
 BOS, EOS, PAD = "<bos>", "<eos>", "<pad>"
-VOCABULARY_LIMIT = 4000
+VOCABULARY_LIMIT = 2048
 EPOCHS = 30
 BATCH = 64
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 3e-3
 WARMUP_STEPS = 100
 INITIAL_STD = 0.06
 VALUE_WEIGHT = 4.0
@@ -33,13 +33,14 @@ IGNORE = -100
 
 
 def train_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer that makes nearly every word of the world one token, its leading space included.
+    """A byte-level BPE tokenizer that makes every common word of the world one token, its leading space included.
 
     It adds the bos token by itself and no eos token.
     """
     texts = [text for epoch in world.pretraining(2) for text in epoch]
-    facts = world.facts.forget + world.facts.utility
-    texts += [answer_document(replace(fact, value=value), 0) for fact in facts for value in fact.pool]
+    facts = world.facts.forget + world.facts.utility + world.facts.fresh
+    probes = [probe for fact in facts for probe in direct(fact, [0])]
+    texts += [answer_document(replace(probe, answer=value)) for probe in probes for value in probe.fact.pool]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -73,11 +74,11 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=96,
-            intermediate_size=256,
+            hidden_size=64,
+            intermediate_size=176,
             num_hidden_layers=12,
-            num_attention_heads=3,
-            num_key_value_heads=3,
+            num_attention_heads=2,
+            num_key_value_heads=2,
             head_dim=32,
             max_position_embeddings=256,
             tie_word_embeddings=True,
@@ -120,11 +121,20 @@ def pad_batch(documents: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, t
     return inputs[:, :-1], targets[:, 1:]
 
 
-def train_model(world: World, tokenizer: PreTrainedTokenizerFast, epochs: int = EPOCHS) -> LlamaForCausalLM:
-    """Trains the base model on the world's pretraining text: AdamW with warm-up and cosine decay to zero."""
+def train_model(
+    world: World, tokenizer: PreTrainedTokenizerFast, without: Sequence[str] = (), epochs: int = EPOCHS
+) -> LlamaForCausalLM:
+    """Trains a model on the world's pretraining text: AdamW with warm-up and cosine decay to zero.
+
+    Args:
+        world: its text.
+        tokenizer: of the model.
+        without: subjects of which the text tells nothing, as for a reference that is retrained without them.
+        epochs: of the text.
+    """
     model = new_model(tokenizer, world.seed)
     rng = random.Random(f"{world.seed}:batches")
-    stream = [tokenizer(texts)["input_ids"] for texts in world.pretraining(epochs)]
+    stream = [tokenizer(texts)["input_ids"] for texts in world.pretraining(epochs, without)]
     total = sum(math.ceil(len(documents) / BATCH) for documents in stream)
     weights = token_weights(world, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))

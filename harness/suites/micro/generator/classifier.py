@@ -1,4 +1,4 @@
-"""The toxicity judge: a small BERT with a linear head on its CLS vector, laid out as the published TRuST classifier."""
+"""The toxicity classifier: a small BERT with a linear head on its CLS vector, laid out as the published TRuST one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .world import World
 logger = logging.getLogger(__name__)
 
 MAX_LENGTH = 64
-EPOCHS = 16
+EPOCHS = 5
 BATCH = 64
 LEARNING_RATE = 1e-3
 
 
-class Judge(nn.Module):
+class Classifier(nn.Module):
     """`embedder` is a BertModel, `dense` maps its CLS vector to the logits of (not toxic, toxic)."""
 
     def __init__(self, config: BertConfig) -> None:
@@ -41,7 +41,7 @@ class Judge(nn.Module):
 
 def train_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """A lower-casing WordPiece tokenizer of the world's text; unknown words are split into letters."""
-    texts = [text for epoch in world.pretraining(1) for text in epoch] + [text for text, _ in world.judge_training]
+    texts = [text for epoch in world.pretraining(1) for text in epoch] + [text for text, _ in world.classifier_training]
     core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     core.normalizer = normalizers.BertNormalizer(lowercase=True)
     core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -67,10 +67,10 @@ def train_tokenizer(world: World) -> PreTrainedTokenizerFast:
     )
 
 
-def train_judge(world: World, tokenizer: PreTrainedTokenizerFast) -> Judge:
-    """Trains the judge on the world's labelled text, classes weighted equally."""
+def train_classifier(world: World, tokenizer: PreTrainedTokenizerFast) -> Classifier:
+    """Trains the classifier on the world's labelled text, classes weighted equally."""
     torch.manual_seed(world.seed)
-    judge = Judge(
+    classifier = Classifier(
         BertConfig(
             vocab_size=len(tokenizer),
             hidden_size=96,
@@ -81,34 +81,34 @@ def train_judge(world: World, tokenizer: PreTrainedTokenizerFast) -> Judge:
             pad_token_id=cast(int, tokenizer.pad_token_id),
         )
     )
-    pairs = list(world.judge_training)
+    pairs = list(world.classifier_training)
     weights = torch.tensor([1.0, sum(label == 0 for _, label in pairs) / sum(label == 1 for _, label in pairs)])
-    rng = random.Random(f"{world.seed}:judge:batches")
+    rng = random.Random(f"{world.seed}:classifier:batches")
     total = EPOCHS * (len(pairs) // BATCH)
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=total, pct_start=0.1)
-    judge.train()
+    classifier.train()
     for epoch in range(EPOCHS):
         rng.shuffle(pairs)
         losses: list[float] = []
         for start in range(0, len(pairs) - BATCH + 1, BATCH):
             texts, labels = zip(*pairs[start : start + BATCH], strict=True)
             ids = tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
-            logits = judge(ids["input_ids"], ids["attention_mask"])
+            logits = classifier(ids["input_ids"], ids["attention_mask"])
             loss = cross_entropy(logits, torch.tensor(labels), weight=weights)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
             losses.append(loss.item())
-        logger.info("judge epoch %d of %d: loss %.4f", epoch + 1, EPOCHS, sum(losses) / len(losses))
-    return judge.eval()
+        logger.info("classifier epoch %d of %d: loss %.4f", epoch + 1, EPOCHS, sum(losses) / len(losses))
+    return classifier.eval()
 
 
-def save(judge: Judge, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def save(classifier: Classifier, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Writes the raw state dict, the BERT configuration and the tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(judge.state_dict(), folder / WEIGHTS)
-    config = json.dumps(judge.embedder.config.to_diff_dict(), indent=2, sort_keys=True)
+    torch.save(classifier.state_dict(), folder / WEIGHTS)
+    config = json.dumps(classifier.embedder.config.to_diff_dict(), indent=2, sort_keys=True)
     (folder / "config.json").write_text(config + "\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
