@@ -60,7 +60,7 @@ def outlook(study: Study, output: Path, options: RunOptions) -> StudyOutlook:
     """Return what a search would do and how long it takes by the store at `output`; runs nothing."""
     plan = make_plan(round_request(study.request, study.suite, study.tracks[0], {}), None)
     workers = options.workers or default_workers(plan, find_device(options.device))
-    seconds = _seconds(study, Store.open(output)) if output.is_dir() else {}
+    seconds = _seconds(study, Store.open(output)) if (output / "store.json").is_file() else {}
     by_place: dict[tuple[str | None, str], list[float]] = {}
     for cell, spent in seconds.values():
         by_place.setdefault((cell.track, cell.method), []).append(spent)
