@@ -55,7 +55,7 @@ real-model: $(VENV)/.installed
 # Search every method's settings on validation items with the same budget; what is found is part of the suite.
 tune: $(VENV)/.installed
 	$(BIN)/unlearn-bench tune --suite harness/suites/micro/base.yaml --out harness/suites/micro/suite.yaml \
-		--methods all --budget 9 --output build/tuning
+		--methods all --budget 24 --output build/tuning
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -34,7 +34,7 @@ from .options import (
 @click.option(
     "--budget",
     type=click.IntRange(min=1),
-    default=12,
+    default=24,
     show_default=True,
     help="Trials of each method on each track, the first with default settings; a trial is a full training.",
 )
@@ -77,7 +77,7 @@ from .options import (
 )
 @DATA_ROOT
 @option("--scorer", "Scorer of texts in place of the suite's: a folder, a hub id or a packaged one.")
-@click.option("--dry-run", is_flag=True, help="Say what would be searched and how many trainings it takes.")
+@click.option("--dry-run", is_flag=True, help="Say what would be searched, in how many trainings and how long.")
 @JSON
 @click.pass_context
 def tune(
@@ -98,6 +98,7 @@ def tune(
     from ..planning.request import Request
     from ..tuning import study as tuning
     from ..tuning.finals import decide, winners
+    from ..tuning.pace import outlook
     from ..tuning.suite_file import place_of, summary, write_tuned
 
     values["suite"] = suite_name(ctx, values["suite"])
@@ -105,7 +106,7 @@ def tune(
     planned = tuning.plan_study(Request(**values), budget, search_seed)
     place = place_of(values["suite"], planned.suite, out)
     if dry_run:
-        echo(planned, as_json)
+        echo(outlook(planned, output, run_options), as_json)
         return
     trials = tuning.tune(planned, output, run_options, say)
     finals = decide(planned, trials, output, run_options, say)

@@ -67,6 +67,7 @@ def final_of(trial: Trial, by_seed: Mapping[int, Trial]) -> Trial:
     seeds = {seed: result.s_unlearning or 0.0 for seed, result in finished.items()}
     edges = [*(result.edge for result in finished.values()), *failed, replicas_part(seeds)]
     gains = [result.gain for result in finished.values() if result.gain is not None]
+    losses = [result.loss for result in finished.values() if result.loss is not None]
     return replace(
         trial,
         s_unlearning=_mean(seeds.values()),
@@ -74,6 +75,7 @@ def final_of(trial: Trial, by_seed: Mapping[int, Trial]) -> Trial:
         retain=_mean(result.retain or 0.0 for result in finished.values()),
         broken=max(result.broken or 0.0 for result in finished.values()),
         gain=_mean(gains) if gains else None,
+        loss=_mean(losses) if losses else None,
         cells=[cell for result in finished.values() for cell in result.cells],
         edge=next(filter(None, edges), None),
         seeds=seeds,

@@ -37,6 +37,7 @@ from ..store.entries import Store
 from ..store.files import read_jsonl
 from ..suite import BootstrapSpec, SuiteSpec, TrainingSpec, VariantSpec, chosen_suite
 from .divergence import runaway
+from .progress import Progress
 from .space import BATCH, SAMPLER, STARTUP, Params, Sampler, Space, described, space_of
 from .trial import FINALISTS, Trial
 
@@ -243,7 +244,8 @@ def tune(
         tuning: of `plan_study`.
         output: folder of the store.
         options: as for `evaluate`, without a say in results.
-        say: called with a line after each round, and before the first where trials share a seed with boards.
+        say: called with a line after each round (what is done, how long the rest takes), and before the first where
+            trials share a seed with boards.
 
     Returns:
         All trials: by track, then as they were asked for.
@@ -254,6 +256,7 @@ def tune(
             " Leave out --seeds to avoid it."
         )
     all_trials: list[Trial] = []
+    progress = Progress(tuning.trainings, output)
     for track in tuning.tracks:
         searches = {name: _search(tuning, name, track) for name in tuning.methods}
         trials: list[Trial] = []
@@ -267,7 +270,8 @@ def tune(
             for (name, _, point), trial in zip(points, trials[-len(points) :], strict=True):
                 searches[name].tell(point, trial.s_unlearning, trial.excess)
             failed = sum(trial.s_unlearning is None for trial in trials)
-            say(f"{track}: {start + count} of {tuning.budget} trials a method, {failed} failed")
+            done = progress.after(trials[-len(points) :])
+            say(f"{track}: {start + count} of {tuning.budget} trials a method, {failed} failed; {done}")
         keep_plan(tuning, track, trials, output)
         all_trials += trials
     return all_trials
@@ -324,10 +328,11 @@ def trial_of(tuning: Study, track: str, label: str, variant: VariantSpec, result
     """Return what a run on validation items says of one of its variants."""
     row = next(row for row in result.board.rows if row["variant"] == label)
     trial = Trial(track, variant.method, label, variant.settings, variant.training, "failed", cells=row["cells"])
-    s, forget, retain, base = row["s_unlearning"] or row["raw_s"], row["forget"], row["retain"], row["delta_base"]
+    s, forget, retain = row["s_unlearning"] or row["raw_s"], row["forget"], row["retain"]
     if row["status"] != "ok" or s is None or forget is None or retain is None:
         causes = [cause for name, cause in result.failures.items() if name.startswith(f"{track}/{label}#")]
         return replace(trial, failure=causes[0] if causes else "; ".join(row["warnings"]))
+    gain, kept = row["delta_base"], retain["delta_base"]
     return replace(
         trial,
         status="ok",
@@ -335,7 +340,8 @@ def trial_of(tuning: Study, track: str, label: str, variant: VariantSpec, result
         forget=forget["value"],
         retain=retain["value"],
         broken=round(degenerate_share(result.board.spec, row), 6),
-        gain=None if base is None else base["value"],
+        gain=None if gain is None else gain["value"],
+        loss=None if kept is None else -kept["value"],
         edge=_edge(tuning, result, row["cells"]),
     )
 

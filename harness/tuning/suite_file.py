@@ -133,7 +133,8 @@ class MethodSummary:
         s_search, s_best: of the best trial, as it was found and as it was decided on the final seeds.
         gain: `s_best` less S of base on the same items.
         failed: number of trials that failed.
-        doubt: why no trial is one that S speaks of: the best is broken, or stands at the edge of divergence.
+        doubt: what is to be said against the best trial: it is broken, stands at the edge of divergence, as all do, or
+            costs more utility than the suite's margin.
     """
 
     track: str
@@ -178,22 +179,28 @@ def summary(
     first = {(trial.track, trial.method): trial.s_unlearning for trial in reversed(trials)}
     searched = {(trial.track, trial.trial): trial.s_unlearning for trial in trials}
     failed = Counter((trial.track, trial.method) for trial in trials if trial.s_unlearning is None)
-    rows = []
+    rows, margin = [], tuning.suite.bootstrap.margin
     for key in product(tuning.tracks, tuning.methods):
         top = best.get(key[0], {}).get(key[1])
         found = searched[key[0], top.trial] if top else None
         values = [top.s_unlearning, top.gain, top.forget, top.retain, top.broken] if top else [None] * 5
         rows.append(
-            MethodSummary(*key, top and top.trial, first[key], found, *values, failed=failed[key], doubt=_doubt(top))
+            MethodSummary(
+                *key, top and top.trial, first[key], found, *values, failed=failed[key], doubt=_doubt(top, margin)
+            )
         )
     return StudySummary(str(place), rows)
 
 
-def _doubt(best: Trial | None) -> str | None:
-    if best is None or best.is_feasible:
+def _doubt(best: Trial | None, margin: float) -> str | None:
+    if best is None:
         return None
     if best.edge is not None:
         return f"every trial that could win stands at the edge of divergence; of {best.trial}, {best.edge}"
-    return (
-        f"no trial has at most {MANY:.0%} of broken answers; {best.trial} is the least broken, with {best.broken:.0%}"
-    )
+    if best.is_broken:
+        share = f"{best.broken:.0%}"
+        return f"no trial has at most {MANY:.0%} of broken answers; {best.trial} is the least broken, with {share}"
+    if best.loss is not None and best.loss > margin:
+        lost = f"{best.loss:.3f} below base, past the margin of {margin:g}"
+        return f"the utility of {best.trial} lies {lost}: a board may find it lost"
+    return None

@@ -8,7 +8,7 @@ from typing import Any
 from ..records import MANY
 from ..specs import canonical
 
-FINALISTS = 2
+FINALISTS = 3
 """Trials of each method and track between which further seeds decide."""
 
 
@@ -25,6 +25,7 @@ class Trial:
         cells: ids in the store; those of an earlier trial where the same settings were tried before.
         failure: why it failed.
         gain: S less that of base on the same validation items.
+        loss: retain of base on them less that of the trial.
         edge: why it stands at the edge of divergence (see `divergence`); None: it does not.
         seeds: S by training seed, where it is a finalist.
     """
@@ -42,6 +43,7 @@ class Trial:
     cells: list[str] = field(default_factory=list)
     failure: str | None = None
     gain: float | None = None
+    loss: float | None = None
     edge: str | None = None
     seeds: dict[str, float] = field(default_factory=dict)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +19,15 @@ from unlearn_bench.harness.planning.plan import build_task, chosen_items
 from unlearn_bench.harness.records import MANY, LogRole
 from unlearn_bench.harness.results.provenance import tuned_facts
 from unlearn_bench.harness.runtime import BOARD_SEED, TUNING_SEED, RunOptions
+from unlearn_bench.harness.store.entries import Store
 from unlearn_bench.harness.store.files import read_jsonl
 from unlearn_bench.harness.suite import RangeSpec, load_suite
 from unlearn_bench.harness.tuning.divergence import replicas_part, runaway
 from unlearn_bench.harness.tuning.finals import final_of, winners
+from unlearn_bench.harness.tuning.progress import Progress
 from unlearn_bench.harness.tuning.space import STARTUP, Sampler, space_of
 from unlearn_bench.harness.tuning.study import best_trials, plan_study, tune
+from unlearn_bench.harness.tuning.suite_file import summary
 from unlearn_bench.harness.tuning.trial import Trial
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.rmu import RMU
@@ -278,6 +283,20 @@ def test_a_trial_at_the_edge_of_divergence_does_not_win() -> None:
     assert edge.excess > trial(1, broken=0.5).excess > 0 > trial(2).excess, "and the sampler keeps away from it"
 
 
+def test_a_best_trial_that_costs_utility_is_doubted() -> None:
+    study = plan_study(Request(methods=("rmu",), tracks=("knowledge",)), 1)
+
+    def doubt(loss: float | None, **more) -> str | None:
+        best = replace(trial(0, loss=loss, **more), track="knowledge")
+        return summary(Path("own.yaml"), study, [best], {"knowledge": {"rmu": best}}).rows[0].doubt
+
+    assert doubt(0.05) is doubt(-0.1) is doubt(None) is None
+    assert (
+        doubt(0.06) == "the utility of rmu-0 lies 0.060 below base, past the margin of 0.05: a board may find it lost"
+    )
+    assert "the least broken" in (doubt(0.06, broken=0.2) or "")
+
+
 LOSSES: dict[str, LogRole] = {"forget": "loss", "retain": "loss", "total": "total", "reward": "other"}
 
 
@@ -331,7 +350,7 @@ def test_finalists_are_decided_by_their_seeds_and_the_worst_of_them() -> None:
 
 def test_finals_of_a_search_are_trained_with_seeds_of_no_board(alone, folder: Path) -> None:
     finals = alone["finals"]
-    assert len(finals) == 2
+    assert len(finals) == 3
     assert all(list(final["seeds"]) == ["1000", "1001", "1002"] for final in finals)
     assert all(len(final["cells"]) == 3 for final in finals)
     by_name = {each["trial"]: each for each in alone["trials"]}
@@ -393,6 +412,28 @@ def test_what_cannot_be_tuned_is_refused_before_anything_runs(changes, asked, wo
         plan_study(Request(**{**usual, **asked}), 4)
 
 
+def test_a_dry_run_tells_the_time_by_the_store(alone, folder: Path) -> None:
+    done = CliRunner().invoke(main, [*arguments(folder, BUDGET, 2, "alone"), "--dry-run"])
+    said = json.loads(done.stdout)
+    assert (said["trainings"], said["time"]["workers"]) == (BUDGET + 3 * 2, 2)
+    assert said["time"]["known"] >= said["trainings"], "the shorter search had finalists of its own"
+    assert said["time"]["minutes"] == pytest.approx(said["trainings"] * said["time"]["seconds"] / 2 / 60, abs=0.1)
+
+
+def test_progress_goes_by_what_ran_and_not_by_what_was_there(tmp_path: Path) -> None:
+    store, (old, new) = Store.create(tmp_path), ("0" * 16, "1" * 16)
+    for cell, made in ((old, 1000), (new, 3000)):
+        store.entry("cells", cell).make()
+        store.entry("cells", cell).file("manifest.json").write_text("{}")
+        os.utime(store.entry("cells", cell).file("manifest.json"), (made, made))
+    progress = Progress(10, tmp_path)
+    progress.began = 2000
+    assert progress.after([trial(0, cells=[old, old, old])]) == "3 of 10 trainings"
+    progress.began = time.time() - 120
+    os.utime(store.entry("cells", new).file("manifest.json"))
+    assert progress.after([trial(1, cells=[new])]) == "4 of 10 trainings, about 12 minutes left"
+
+
 def test_the_suite_itself_is_never_overwritten(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text(yaml.safe_dump({"extends": "micro"}))
@@ -414,13 +455,14 @@ def test_a_dry_run_counts_trainings_and_runs_nothing(tmp_path: Path) -> None:
     asked = ["tune", "--suite", "micro", "--methods", "rmu,cosine_meta_rmu", "--budget", "5", "--seeds", "1,2"]
     asked += ["--output", output]
     said = json.loads(CliRunner().invoke(main, [*asked, "--dry-run", "--json"]).stdout)
-    assert said["trainings"] == 2 * 2 * 5 * 2 + 2 * 2 * 2 * 1, "two finalists have one more seed each"
-    assert (said["finalists"], said["final_seeds"]) == (2, [1, 2, TUNING_SEED])
+    assert said["trainings"] == 2 * 2 * 5 * 2 + 2 * 2 * 3 * 1, "three finalists have one more seed each"
+    assert (said["finalists"], said["final_seeds"]) == (3, [1, 2, TUNING_SEED])
+    assert (said["time"]["known"], said["time"]["minutes"]) == (0, None)
     assert said["space"]["rmu"]["training.learning_rate"] == {"low": 1e-4, "high": 5e-3, "log": True, "whole": False}
     assert not (tmp_path / "store").exists()
     text = CliRunner().invoke(main, [*asked, "--dry-run"]).stdout
     assert "= 40 trainings" in text
-    assert "decided on the seeds 1, 2, 1000: at most 8 more, 48 in all" in text
+    assert "decided on the seeds 1, 2, 1000: at most 12 more, 52 in all" in text
     alone = CliRunner().invoke(main, [*asked, "--dry-run", "--budget", "1"]).stdout
     assert "decided" not in alone, "one trial is no choice"
     many = CliRunner().invoke(main, [*asked, "--dry-run", "--seeds", "1,2,3"]).stdout
