@@ -22,7 +22,7 @@ from .planning.replaced import replaced_rows
 from .planning.request import Request
 from .planning.status import CellStatus, statuses
 from .planning.trainings import check_trainings
-from .results.board import board_of, write_board
+from .results.board import written_board
 from .runner import Display, Runner
 from .runtime import RunConfig, RunOptions
 from .store.entries import Store
@@ -114,8 +114,7 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
         failures = _run_jobs(plan, store, kind, options, request.engine_options, classes, console, unfinished)
         cells = statuses(plan, store)
         failures = _by_name(plan, failures, cells)
-        board = board_of(plan, store, cells)
-        write_board(board, store)
+        board = written_board(plan, store, cells)
     return Result(plan, store, board, failures, cells, replaced, len(states) - unfinished)
 
 

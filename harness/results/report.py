@@ -20,14 +20,13 @@ from ..planning.plan import Plan, PlannedTask
 from ..planning.status import CellStatus, statuses
 from ..records import Item, Preview, Record
 from ..runtime import COSTS
-from ..specs import digest
-from ..store.entries import Entry, Store
-from ..store.files import file_sha256, read_jsonl, write_text
+from ..store.entries import Store
+from ..store.files import read_jsonl
 from ..store.identity import BASE, SHUFFLED
 from .board import KINDS, board_of
+from .made import inputs_of, is_made, note_made
 from .provenance import log_schema, recorded_values
 
-CODE = Path(__file__).resolve().parents[2] / "reports"
 RUN_FIRST = "run `unlearn-bench evaluate --output {}` first"
 
 
@@ -74,37 +73,12 @@ def report_run(plan: Plan, store: Store, board: Board, cells: Sequence[CellStatu
     One that was made from the same board and results, and is as it was written, stays.
     """
     out = store.root / "reports" / f"{plan.suite.name}.html"
-    made, inputs = out.with_suffix(".made"), _inputs(plan, store, board, cells)
-    if out.is_file() and made.is_file() and made.read_text() == _made(inputs, out):
-        return out
-    content = Content(version("unlearn-bench"), [run_of(_name(store.root), plan, store, board, cells)])
-    write(content, out)
-    write_text(made, _made(inputs, out))
+    inputs = inputs_of(plan, store, cells, _name(store.root), board.to_json())
+    if not is_made(inputs, out):
+        content = Content(version("unlearn-bench"), [run_of(_name(store.root), plan, store, board, cells)])
+        write(content, out)
+        note_made(inputs, out)
     return out
-
-
-def _made(inputs: str, out: Path) -> str:
-    return f"{inputs} {file_sha256(out)}\n"
-
-
-def _inputs(plan: Plan, store: Store, board: Board, cells: Sequence[CellStatus]) -> str:
-    """Return a digest of all that a report of a run is made from, the code that writes it included."""
-    code = {str(file.relative_to(CODE)): file_sha256(file) for file in sorted(CODE.rglob("*")) if _is_code(file)}
-    results = [
-        [state.cell.model_dump(mode="json"), state.failure, [entry.manifest() for entry in _entries(state, store)]]
-        for state in cells
-    ]
-    return digest(
-        [code, version("unlearn-bench"), _name(store.root), plan.model_dump(mode="json"), board.to_json(), results]
-    )
-
-
-def _is_code(file: Path) -> bool:
-    return file.is_file() and file.suffix != ".pyc"
-
-
-def _entries(state: CellStatus, store: Store) -> list[Entry]:
-    return [store.entry("cells", state.cell.id), *state.outcomes.values(), *state.records.values()]
 
 
 def _names(stores: Sequence[Path]) -> dict[str, Path]:

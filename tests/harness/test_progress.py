@@ -32,6 +32,7 @@ def test_a_terminal_gets_bars_a_file_gets_lines_and_quiet_nothing() -> None:
     assert Display(3, 3, Console(file=io.StringIO(), force_terminal=True)).lines is None
     quiet = io.StringIO()
     with Display(3, 3, Console(file=quiet, quiet=True)) as display:
-        display.lines.began = display.lines.said = -60.0
+        assert display.lines is not None
+        display.lines.said = -60.0
         display.cell("base")
     assert quiet.getvalue() == ""

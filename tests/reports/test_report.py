@@ -17,7 +17,7 @@ from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Mark
-from unlearn_bench.harness.results import report as run_report
+from unlearn_bench.harness.results import made
 from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.schema import Row
 from unlearn_bench.reports.data import Content, Run
@@ -331,7 +331,7 @@ def test_a_report_is_drawn_again_only_where_what_it_is_made_from_changed(store, 
     page.write_text("cut")
     assert drawn()
     assert page.read_text().startswith("<!")
-    monkeypatch.setattr(run_report, "version", lambda name: "another")
+    monkeypatch.setattr(made, "version", lambda name: "another")
     assert drawn()
 
 
