@@ -22,7 +22,7 @@ from .planning.replaced import replaced_rows
 from .planning.request import Request
 from .planning.status import CellStatus, statuses
 from .planning.trainings import check_trainings
-from .results.board import board_of, write_board
+from .results.board import written_board
 from .runner import Display, Runner
 from .runtime import RunConfig, RunOptions
 from .store.entries import Store
@@ -43,8 +43,8 @@ class Result:
     """What a run came to: the plan, its store, the board, and the cause of failure by cell label.
 
     A cell without any score of a task has failed too. With several models the label stands after the model's name.
-    `cells`: what the store holds of each. `replaced`: what an earlier run's board showed that this one does not; None:
-    nothing.
+    `cells`: what the store holds of each. `stored`: how many were finished before the run. `replaced`: what an earlier
+    run's board showed that this one does not; None: nothing.
     """
 
     plan: Plan
@@ -53,6 +53,7 @@ class Result:
     failures: Mapping[str, str]
     cells: Sequence[CellStatus] = ()
     replaced: str | None = None
+    stored: int = 0
 
 
 def evaluate(
@@ -113,9 +114,8 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
         failures = _run_jobs(plan, store, kind, options, request.engine_options, classes, console, unfinished)
         cells = statuses(plan, store)
         failures = _by_name(plan, failures, cells)
-        board = board_of(plan, store, cells)
-        write_board(board, store)
-    return Result(plan, store, board, failures, cells, replaced)
+        board = written_board(plan, store, cells)
+    return Result(plan, store, board, failures, cells, replaced, len(states) - unfinished)
 
 
 def _console() -> Console:
@@ -141,7 +141,10 @@ def _run_jobs(
 ) -> dict[str, str]:
     """Make and evaluate what is not finished; return the cause of failure by planned cell id."""
     jobs = max(1, unfinished)
-    with Display(len(plan.cells), console) as display, _started(kind, plan, options, jobs, display) as executor:
+    with (
+        Display(len(plan.cells), unfinished, console) as display,
+        _started(kind, plan, options, jobs, display) as executor,
+    ):
         on_cluster = isinstance(executor, ClusterExecutor)
         config = RunConfig(
             **{

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from itertools import compress
 from pathlib import Path
 
@@ -39,6 +40,10 @@ from .transforms.base import BuildJob
 
 logger = logging.getLogger(__name__)
 
+EVERY = 5.0
+"""Seconds between two lines of progress off a terminal."""
+SHOWN = 4
+"""Cells that such a line names."""
 MEND = "the same command makes it when that is mended"
 
 
@@ -188,10 +193,55 @@ def _left_undone(job: Job, status: CellStatus) -> Exception | None:
     return RuntimeError(f"the job ended, but the store holds not {lacking}")
 
 
-class Display:
-    """A bar for the run and one for each stage that is running."""
+class ProgressLines:
+    """Says at most every `EVERY` seconds how many cells are done and left, what is running, and the time left.
 
-    def __init__(self, cells: int, console: Console) -> None:
+    Args:
+        cells: of the run, `unfinished` of which remain to be done when it begins.
+        clock: gives seconds.
+    """
+
+    def __init__(
+        self, cells: int, unfinished: int, console: Console, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.cells, self.stored, self.console, self.clock = cells, cells - unfinished, console, clock
+        self.done = 0
+        self.running: dict[str, Event] = {}
+        self.began = self.said = clock()
+
+    def event(self, event: Event) -> None:
+        """Take in how far a cell is; between two of its stages nothing of it is running."""
+        if event.done < event.total:
+            self.running[event.label] = event
+        else:
+            self.running.pop(event.label, None)
+        self._say()
+
+    def cell(self, label: str) -> None:
+        """Count a cell as finished."""
+        self.running.pop(label, None)
+        self.done += 1
+        self._say()
+
+    def _say(self) -> None:
+        now = self.clock()
+        if now - self.said < EVERY:
+            return
+        self.said = now
+        running = [f"{of.label}: {of.stage} {of.done}/{of.total}" for of in list(self.running.values())]
+        left = self.cells - self.done
+        new = self.done - self.stored
+        time_left = f", about {timedelta(seconds=round((now - self.began) / new * left))} left" if new > 0 else ""
+        what = f" ({', '.join(running[:SHOWN])}{', …' if len(running) > SHOWN else ''})" if running else ""
+        line = f"{self.done} of {self.cells} cells done, {len(running)} running{what}, {left} to go{time_left}"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class Display:
+    """In a terminal a bar for the run and one for each stage that is running, elsewhere a line every few seconds."""
+
+    def __init__(self, cells: int, unfinished: int, console: Console) -> None:
+        self.lines = None if console.is_terminal else ProgressLines(cells, unfinished, console)
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -221,11 +271,15 @@ class Display:
             self.stages[event.label] = (event.stage, bar)
         if bar is not None:
             self.bars.update(bar, completed=event.done, total=event.total)
+        if self.lines is not None:
+            self.lines.event(event)
 
     def cell(self, label: str) -> None:
         """Count a cell as finished."""
         self._drop(label)
         self.bars.advance(self.total)
+        if self.lines is not None:
+            self.lines.cell(label)
 
     def _drop(self, label: str) -> None:
         if label in self.stages:

@@ -35,6 +35,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..api import Result
+    from ..results.summary import RunSummary
 
 
 @click.command(cls=Command)
@@ -141,6 +142,7 @@ def evaluate(ctx: click.Context, output: Path, dry_run: bool, as_json: bool, **v
     """Train methods, measure checkpoints, write the leaderboard. What is finished is not done again."""
     from ..planning.request import Request
 
+    started = time.perf_counter()
     values["suite"] = suite_name(ctx, values["suite"])
     run_options = take_run_options(values)
     request = Request(**values, command=_command(ctx))
@@ -150,29 +152,55 @@ def evaluate(ctx: click.Context, output: Path, dry_run: bool, as_json: bool, **v
         echo(outlook(request, output, run_options.batch_size), as_json)
         return
     from ..api import run
+    from ..executors.base import executors
 
-    started = time.perf_counter()
     result = run(request, output, run_options)
-    click.echo(result.board.to_json() if as_json else result.board.to_markdown(), nl=False)
-    board = output / "leaderboards" / f"{result.plan.suite.name}.md"
-    say(f"\nWrote {board} and .json after {time.perf_counter() - started:.0f} s.")
-    say(_report_beside(result))
+    report, no_report = _report_beside(result)
     if result.replaced:
         say(result.replaced)
     for cause in dict.fromkeys(result.failures.values()):
         labels = [label for label, other in result.failures.items() if other == cause]
         click.echo(f"Failed: {', '.join(labels)}: {cause}", err=True)
+    if as_json:
+        click.echo(result.board.to_json(), nl=False)
+    else:
+        cost = time.perf_counter() - started, executors.get(run_options.executor).core_seconds()
+        echo(_summary(result, cost, report, no_report), as_json=False)
     ctx.exit(1 if result.failures else 0)
 
 
-def _report_beside(result: Result) -> str:
-    """Write the report of a run that just ended, and return a line that names it, or why there is none."""
+def _report_beside(result: Result) -> tuple[Path | None, str | None]:
+    """Write the report of a run that just ended; return where it lies, and why there is none."""
     from ..results.report import report_run
 
     try:
-        return f"Report: {report_run(result.plan, result.store, result.board, result.cells)}"
+        return report_run(result.plan, result.store, result.board, result.cells), None
     except Exception as error:
-        return f"No report: {first_line(error)}"
+        return None, first_line(error)
+
+
+def _summary(
+    result: Result, cost: tuple[float, float | None], report: Path | None, no_report: str | None
+) -> RunSummary:
+    """Return what is said last of a run that took so many seconds, on the wall and of processors."""
+    from ..results.summary import RunSummary, verdict_lines
+
+    suite, root = result.plan.suite, result.store.root
+    return RunSummary(
+        suite=f"{suite.name}, revision {suite.revision}",
+        verdicts=verdict_lines(result.board),
+        cells=len(result.cells),
+        finished=sum(status.finished and status.without_value is None for status in result.cells),
+        stored=result.stored,
+        failed=len(result.failures),
+        warnings=sum(len(row["warnings"]) for row in result.board.rows),
+        seconds=cost[0],
+        core_seconds=cost[1],
+        board=root / "leaderboards" / f"{suite.name}.md",
+        report=report,
+        no_report=no_report,
+        store=root,
+    )
 
 
 def _command(ctx: click.Context) -> str:

@@ -43,6 +43,11 @@ class Executor(ABC):
     def submit(self, job: Job) -> Future[None]:
         """Start or queue a job; its future raises its error: `UserError`, `EntryLocked`, `WorkerLost`, another."""
 
+    @classmethod
+    def core_seconds(cls) -> float | None:
+        """Return the processor time, in seconds, of this process and of the workers that it had; None: not known."""
+        return None
+
     def rest(self) -> None:  # noqa: B027
         """Free the memory that idle workers hold, where that is known; called before a job that runs alone."""
 

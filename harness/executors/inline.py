@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 
 from ..errors import UserError
@@ -36,6 +37,11 @@ class InlineExecutor(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
+
+    @classmethod
+    def core_seconds(cls) -> float:
+        """Return the processor time of this process."""
+        return time.process_time()
 
     def close(self, *, now: bool = False) -> None:
         """Do nothing: no job is running."""

@@ -9,8 +9,9 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
-from ...leaderboards.board import Board, build_board
+from ...leaderboards.board import Board, build_board, load_board
 from ...leaderboards.rows.audit import audit_texts
 from ...leaderboards.spec import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
 from ...leaderboards.stats.arrays import Answers
@@ -25,6 +26,7 @@ from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
+from .made import inputs_of, is_made, note_made
 from .optimism import optimism_facts
 from .provenance import (
     BATCHES,
@@ -234,6 +236,26 @@ def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warn
 
 def write_board(board: Board, store: Store) -> None:
     """Write the board as markdown and JSON beside the records it is made from."""
+    json, markdown = _files(board.spec.suite, store)
+    write_text(markdown, board.to_markdown())
+    write_text(json, board.to_json())
+
+
+def written_board(plan: Plan, store: Store, cells: Sequence[CellStatus]) -> Board:
+    """Return the board of a plan and see that it is written; the one that lies there where it shows the same results.
+
+    `cells`: what the store holds of each.
+    """
+    files, inputs = _files(plan.suite.name, store), inputs_of(plan, store, cells)
+    if is_made(inputs, *files):
+        return load_board(files[0])
+    board = board_of(plan, store, cells)
+    write_board(board, store)
+    note_made(inputs, *files)
+    return board
+
+
+def _files(suite: str, store: Store) -> tuple[Path, Path]:
+    """Return where the JSON and the markdown of a suite's board lie."""
     folder = store.root / "leaderboards"
-    write_text(folder / f"{board.spec.suite}.md", board.to_markdown())
-    write_text(folder / f"{board.spec.suite}.json", board.to_json())
+    return folder / f"{suite}.json", folder / f"{suite}.md"

@@ -24,6 +24,7 @@ from ..store.entries import Store
 from ..store.files import read_jsonl
 from ..store.identity import BASE, SHUFFLED
 from .board import KINDS, board_of
+from .made import inputs_of, is_made, note_made
 from .provenance import log_schema, recorded_values
 
 RUN_FIRST = "run `unlearn-bench evaluate --output {}` first"
@@ -67,10 +68,16 @@ def report(stores: Sequence[Path], out: Path, suite: str | None = None, *, show_
 
 
 def report_run(plan: Plan, store: Store, board: Board, cells: Sequence[CellStatus]) -> Path:
-    """Write the report of a run that just ended beside its board, and return its path; `cells`: what is finished."""
+    """Write the report of a run that just ended beside its board, and return its path; `cells`: what is finished.
+
+    One that was made from the same board and results, and is as it was written, stays.
+    """
     out = store.root / "reports" / f"{plan.suite.name}.html"
-    content = Content(version("unlearn-bench"), [run_of(_name(store.root), plan, store, board, cells)])
-    write(content, out)
+    inputs = inputs_of(plan, store, cells, _name(store.root), board.to_json())
+    if not is_made(inputs, out):
+        content = Content(version("unlearn-bench"), [run_of(_name(store.root), plan, store, board, cells)])
+        write(content, out)
+        note_made(inputs, out)
     return out
 
 

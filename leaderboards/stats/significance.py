@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from .arrays import ScoreMatrix, by_cluster
 from .metrics import Floats
@@ -81,7 +81,9 @@ def compare_items(
 
 def mcnemar(wins: int, losses: int) -> float:
     """Return the exact two-sided p of McNemar's test; 1 where no item differs."""
-    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def sign_flips(sums: Floats, rng: np.random.Generator, flips: int = FLIPS) -> float:
@@ -131,7 +133,7 @@ def detectable_difference(sums: Floats, counts: Floats, confidence: float, power
         return None
     spread = np.sum((sums - sums.sum() / n * counts) ** 2) * clusters / (clusters - 1)
     error = float(np.sqrt(spread) / n)
-    reach = stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power)
+    reach = float(special.ndtri((1 + confidence) / 2) + special.ndtri(power))
     return float(reach * error) if error > _TINY else None
 
 

@@ -137,7 +137,7 @@ def test_what_a_lost_node_was_at_runs_again_elsewhere(nodes: Nodes, calm: Path, 
     nodes.cluster.remove_node(second, allow_graceful=False)
     printed, said = running.communicate()
     assert running.returncode == 0, said
-    assert printed.startswith("# Leaderboard: micro"), "what Ray says goes to standard error"
+    assert printed.startswith("micro, revision"), "what Ray says goes to standard error"
     assert "is lost; knowledge/" in said or "is lost; base" in said
     assert working
     assert not any(process.is_running() for process in working)

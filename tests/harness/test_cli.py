@@ -19,7 +19,7 @@ def store(cli, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("run") / "results"
     done = cli("evaluate", *SMALL, "--output", output)
     assert done.returncode == 0, done.stderr
-    assert "rmu" in done.stdout
+    assert "unlearn-bench leaderboard --output" in done.stdout
     return output
 
 

@@ -17,6 +17,7 @@ from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Mark
+from unlearn_bench.harness.results import made
 from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.schema import Row
 from unlearn_bench.reports.data import Content, Run
@@ -315,8 +316,28 @@ def test_a_run_ends_by_naming_its_report(store, tmp_path):
     assert (store / "reports" / "micro.html").is_file()
 
 
+def test_a_report_is_drawn_again_only_where_what_it_is_made_from_changed(store, monkeypatch):
+    again = ["evaluate", "--methods", "cosine_meta_rmu", "--tracks", "toxicity", "--limit", "8"]
+    again += ["--set", "training.steps=3", "--output", str(store), "--executor", "inline"]
+    page = store / "reports" / "micro.html"
+
+    def drawn() -> bool:
+        before = page.stat().st_mtime_ns
+        assert CliRunner().invoke(main, again).exit_code == 0
+        return page.stat().st_mtime_ns != before
+
+    assert CliRunner().invoke(main, again).exit_code == 0
+    assert not drawn()
+    page.write_text("cut")
+    assert drawn()
+    assert page.read_text().startswith("<!")
+    monkeypatch.setattr(made, "version", lambda name: "another")
+    assert drawn()
+
+
 def test_a_report_that_cannot_be_written_does_not_fail_the_run(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    (store / "reports" / "micro.html").unlink(missing_ok=True)
     again = ["evaluate", "--methods", "cosine_meta_rmu", "--tracks", "toxicity", "--limit", "8"]
     again += ["--set", "training.steps=3", "--output", str(store), "--executor", "inline"]
     done = CliRunner().invoke(main, again)
