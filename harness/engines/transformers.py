@@ -17,6 +17,7 @@ from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
 from ..models.layers import decoder_layers, first_layers
+from ..models.linear import use_onednn
 from ..models.load import ModelSpec, attention_of, load_model, load_tokenizer
 from ..models.patch import apply_delta, check_delta, put_tensors, shapes_of
 from ..records import Choices, Generations
@@ -99,6 +100,7 @@ class TransformersEngine(Engine):
         self.spec, self.device = model, torch.device(device)
         self.batch_size = self._first_batch_size = batch_size
         self.model = load_model(model, device)
+        use_onednn(self.model)
         self._wrapped: Wrapped | None = None
         self.tokens = Encoder.of(load_tokenizer(model), self.model.config, chat=model.chat)
         self._accepts = set(inspect.signature(self.model.forward).parameters)
