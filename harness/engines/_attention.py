@@ -25,6 +25,8 @@ class RoomyLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put keys and values, [rows, heads, new positions, width], after those kept and return all."""
+        if self.keys is None or self.values is None:
+            return super().update(key_states, value_states, *args, **kwargs)
         start = self.get_seq_length()
         end = start + key_states.shape[-2]
         if self.room is None or end > self.room[0].shape[-2]:
