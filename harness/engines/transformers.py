@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from itertools import islice
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from ...methods.base import DecodingMethod
 from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
 from ..errors import UserError
 from ..models.layers import decoder_layers, first_layers
+from ..models.linear import use_onednn
 from ..models.load import ModelSpec, attention_of, load_model, load_tokenizer
 from ..models.patch import apply_delta, check_delta, put_tensors, shapes_of
 from ..records import Choices, Generations
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
 
 Unit = TypeVar("Unit")
 
-BUSY = {"cpu": 512, "cuda": 16384}
+BUSY = {"cpu": 1024, "cuda": 16384}
 """Tokens that keep a device busy: a batch of as many is rather closed than padded."""
+LEAST = {"cpu": 128}
+"""Tokens of a sequence that a batch has memory for even where all are shorter: a CPU reads all weights a step."""
 MOST = 8
 """Sequences of a batch of short ones, as a multiple of the batch size."""
 
@@ -99,6 +103,7 @@ class TransformersEngine(Engine):
         self.spec, self.device = model, torch.device(device)
         self.batch_size = self._first_batch_size = batch_size
         self.model = load_model(model, device)
+        use_onednn(self.model)
         self._wrapped: Wrapped | None = None
         self.tokens = Encoder.of(load_tokenizer(model), self.model.config, chat=model.chat)
         self._accepts = set(inspect.signature(self.model.forward).parameters)
@@ -174,10 +179,10 @@ class TransformersEngine(Engine):
     ) -> None:
         """Run units together, the longest first, half as many from the first batch on that memory cannot hold.
 
-        A batch holds as many tokens, padding included, as `batch_size` of the longest unit: the shorter, the more of
-        them. Once it holds `enough`, the first shorter unit starts the next.
+        A batch holds as many tokens, padding included, as `batch_size` of the longest unit, on a CPU of `LEAST` at
+        least: the shorter, the more of them. Once it holds `enough`, the first shorter unit starts the next.
         """
-        start, budget = 0, self.batch_size * max(sizes, default=0)
+        start, budget = 0, self.batch_size * max(LEAST.get(self.device.type, 0), *sizes, 0)
         while start < len(units):
             part = sizes[start : start + min(max(1, budget // sizes[start]), MOST * self.batch_size)]
             count = len(part)
@@ -259,6 +264,8 @@ class TransformersEngine(Engine):
     @torch.inference_mode()
     def _generate(self, batch: Sequence[Draw], decoding: Decoding) -> list[tuple[list[int], bool, bool]]:
         """Return (tokens before the end token, whether it ended by itself, whether its logits broke) a continuation."""
+        from ._attention import give_room
+
         length = decoding.max_new_tokens
         draws = [sampling_noise(decoding.seed, unit.item, unit.number, length) for unit in batch]
         uniform = torch.from_numpy(np.stack(draws)).to(self.device)
@@ -270,6 +277,7 @@ class TransformersEngine(Engine):
         out = self._forward(ids, mask, _positions(mask), keep=1, use_cache=True)
         cache = out.past_key_values
         cache.batch_select_indices(spread)
+        give_room(cache)
         logits, mask = out.logits[:, -1].float()[spread], mask[spread]
         positions = mask.sum(-1, keepdim=True)
         ends = torch.tensor(self.tokens.ends(self.model.generation_config), device=self.device)
@@ -282,7 +290,7 @@ class TransformersEngine(Engine):
             going = going & (tokens >= 0) & ~torch.isin(tokens, ends)
             if step == length - 1 or not bool(going.any()):
                 break
-            if 2 * int(going.sum()) <= len(alive):
+            if 4 * int(going.sum()) <= 3 * len(alive):
                 cache.batch_select_indices(going.nonzero().squeeze(-1))
                 alive, tokens, mask, positions = alive[going], tokens[going], mask[going], positions[going]
                 going = going[going]
@@ -309,7 +317,10 @@ class TransformersEngine(Engine):
         """Run the model; `keep` is the number of last positions whose logits are needed."""
         optional = {"position_ids": positions, "logits_to_keep": keep}
         accepted = {name: value for name, value in optional.items() if name in self._accepts}
-        return (self._wrapped or self.model)(input_ids=ids, attention_mask=mask, **accepted, **more)
+        from ._attention import grouped_attention
+
+        with grouped_attention() if self.device.type == "cpu" else nullcontext():
+            return (self._wrapped or self.model)(input_ids=ids, attention_mask=mask, **accepted, **more)
 
 
 def _choice(row: ScoredSequence) -> int:

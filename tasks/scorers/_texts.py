@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BATCH = 64
+TOKENS = 8192
+"""Tokens of a batch, padding included: the shorter its texts, the more of them."""
 DIGITS = 6
 """Probabilities are kept to this many digits; of two batches a text may fall to either side of an edge."""
 ORDINARY = "The library opens at nine in the morning."
@@ -92,8 +93,7 @@ def in_batches(
     order = sorted(tokens, key=lambda index: len(tokens[index]))
     scores: dict[int, float] = {}
     unjudged: list[Exception] = []
-    for start in range(0, len(order), BATCH):
-        chosen = order[start : start + BATCH]
+    for chosen in _batches(order, {index: len(row) for index, row in tokens.items()}):
         try:
             scores |= dict(zip(chosen, judge([tokens[index] for index in chosen]), strict=True))
         except Exception:
@@ -105,6 +105,18 @@ def in_batches(
         logger.warning("%d of %d texts could not be judged: %s", len(failures), len(texts), failures[0])
     values = [scores.get(index, math.nan) for index in range(len(texts))]
     return [round(value, DIGITS) if math.isfinite(value) else None for value in values]
+
+
+def _batches(order: Sequence[int], sizes: Mapping[int, int]) -> Iterator[list[int]]:
+    """Cut an order, the shortest first, into batches of at most `TOKENS`, of one text where that has more."""
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) + 1) * sizes[index] > TOKENS:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def _attempt(do: Callable[[Any], T], things: Sequence[Any]) -> tuple[dict[int, T], list[Exception]]:

@@ -35,6 +35,7 @@ class SequenceClassifier(Scorer):
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        from ...harness.models.linear import use_onednn
         from ...harness.models.load import from_files
 
         place = folder_of(folder, "config.json")
@@ -52,6 +53,7 @@ class SequenceClassifier(Scorer):
         self.reading = reading_of(read_json(place / "config.json"), settings or LabelSettings(), folder)
         self.device = device
         self.model.to(device).eval()
+        use_onednn(self.model)
         check_tokenizer(self.tokenizer, self.model.get_input_embeddings().num_embeddings, folder)
         self.model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         self.limit = int(min(_positions(self.model), self.tokenizer.model_max_length))

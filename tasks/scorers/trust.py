@@ -45,6 +45,8 @@ class Trust(Scorer):
         """
         from transformers import BertConfig, BertModel
 
+        from ...harness.models.linear import use_onednn
+
         place = folder_of(folder, WEIGHTS)
         self.label = (settings or TrustSettings()).label
         state = _read(place / WEIGHTS)
@@ -55,6 +57,7 @@ class Trust(Scorer):
         _fill(self.embedder, state)
         self.dense.to(device).eval()
         self.embedder.to(device).eval()
+        use_onednn(self.embedder)
         self.tokenizer = _tokenizer(place)
         self.limit = int(config.max_position_embeddings)
         check_tokenizer(self.tokenizer, config.vocab_size, folder)

@@ -4,8 +4,8 @@
 
 Rows: choice questions against lm-eval's HFLM on the same prompts and model, a checkpoint's weights swapped in against a
 model loaded from its folder, continuations against transformers' own `generate` on batches as they come. Both sides
-take the same model, dtype, threads and batch size; they take turns, and the best of the repeats of each counts. On a
-machine with a GPU the same runs there in bfloat16.
+take the same weights, dtype and threads; they take turns, and the best of the repeats of each counts, for the other
+side the best of several batch sizes. On a machine with a GPU the same runs there in bfloat16.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,15 @@ import torch
 from safetensors.torch import load_file
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.maintenance.export import export_checkpoint
-from unlearn_bench.harness.models.load import ModelSpec, find_device
+from unlearn_bench.harness.models.load import ModelSpec, find_device, load_model
 from unlearn_bench.harness.planning.plan import build_task, chosen_items
 from unlearn_bench.harness.records import Choices
 from unlearn_bench.harness.store.delta import save_delta
 from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
 
+SIZES = 8, 32, 128
+"""Batch sizes of the other side, of which its best counts."""
 LINE = "{:32}{:>6}{:>10}{:>10}{:>8}  {}"
 NEAR = {"float32": 1e-3, "bfloat16": 0.5, "float16": 0.1}
 """Nats that log-probabilities may differ by: both sides pad and batch in their own way."""
@@ -49,16 +52,19 @@ class Row:
     equal: str
 
 
-def side_by_side(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> tuple[float, float, Any, Any]:
-    """Return the best seconds of either side, taking turns, and their last answers."""
-    seconds: dict[int, list[float]] = {0: [], 1: []}
+def side_by_side(
+    ours: Callable[[], Any], theirs: Sequence[Callable[[], Any]], repeats: int
+) -> tuple[float, float, Any, Any]:
+    """Return the best seconds of ours and of any of theirs, taking turns, and the last answers of both."""
+    sides = [ours, *theirs]
+    seconds: list[list[float]] = [[] for _ in sides]
     answers: dict[int, Any] = {}
     for repeat in range(repeats):
-        for side in (0, 1) if repeat % 2 == 0 else (1, 0):
+        for side in range(len(sides))[:: 1 if repeat % 2 == 0 else -1]:
             started = time.perf_counter()
-            answers[side] = (ours, theirs)[side]()
+            answers[side] = sides[side]()
             seconds[side].append(time.perf_counter() - started)
-    return min(seconds[0]), min(seconds[1]), answers[0], answers[1]
+    return min(seconds[0]), min(map(min, seconds[1:])), answers[0], answers[1]
 
 
 def requests_of(name: str, data: Path, limit: int, settings: dict[str, Any]) -> list[Any]:
@@ -68,15 +74,16 @@ def requests_of(name: str, data: Path, limit: int, settings: dict[str, Any]) -> 
     return list(task.requests(chosen_items(task, spec, data, limit)))
 
 
-def choices(engine: TransformersEngine, asked: Sequence[ChoiceRequest], repeats: int) -> Row:
+def choices(engine: TransformersEngine, plain: Any, asked: Sequence[ChoiceRequest], repeats: int) -> Row:
     """Compare with lm-eval: the same answer chosen, log-probabilities near."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    model: Any = HFLM(pretrained=engine.model, tokenizer=engine.tokens.tokenizer, batch_size=engine.batch_size)
+    model: Any = HFLM(pretrained=plain, tokenizer=engine.tokens.tokenizer)
     pairs = [(request.context, choice) for request in asked for choice in request.choices]
 
-    def theirs() -> list[list[float]]:
+    def theirs(size: int) -> list[list[float]]:
+        model.batch_size_per_gpu = size
         answers = model.loglikelihood(
             [Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)], disable_tqdm=True
         )
@@ -86,7 +93,7 @@ def choices(engine: TransformersEngine, asked: Sequence[ChoiceRequest], repeats:
     def ours() -> list[Choices]:
         return engine.score_choices(asked)
 
-    mine, other, found, expected = side_by_side(ours, theirs, repeats)
+    mine, other, found, expected = side_by_side(ours, [partial(theirs, size) for size in SIZES], repeats)
     near = NEAR[str(engine.model.dtype).removeprefix("torch.")]
     gaps = [
         abs(a - b) for one, two in zip(found, expected, strict=True) for a, b in zip(one.logprobs, two, strict=True)
@@ -117,37 +124,38 @@ def swap(engine: TransformersEngine, asked: Sequence[ChoiceRequest], repeats: in
         def theirs() -> TransformersEngine:
             return TransformersEngine(spec, device=str(engine.device), batch_size=engine.batch_size)
 
-        mine, other, _, loaded = side_by_side(ours, theirs, repeats)
+        mine, other, _, loaded = side_by_side(ours, [theirs], repeats)
         engine.apply(delta)
         same = engine.score_choices(asked) == loaded.score_choices(asked)
         engine.restore()
     return Row(1, mine, other, "yes" if same else "NO")
 
 
-def generate(engine: TransformersEngine, asked: Sequence[GenerationRequest], decoding: Decoding, repeats: int) -> Row:
+def generate(
+    engine: TransformersEngine, plain: Any, asked: Sequence[GenerationRequest], decoding: Decoding, repeats: int
+) -> Row:
     """Compare with transformers' `generate` on batches as they come, padded; sampled texts cannot be compared."""
     sampled = decoding.temperature > 0
     options: dict[str, Any] = {"do_sample": False}
     if sampled:
         options = {"do_sample": True, "top_p": decoding.top_p, "top_k": 0, "temperature": decoding.temperature}
         options["num_return_sequences"] = decoding.samples
-    at_once = max(1, engine.batch_size // (decoding.samples if sampled else 1))
-    model: Any = engine.model
 
-    def theirs() -> list[list[int]]:
-        found = []
+    def theirs(size: int) -> list[list[int]]:
+        found, at_once = [], max(1, size // (decoding.samples if sampled else 1))
         for start in range(0, len(asked), at_once):
             prompts = [engine.tokens.encode(request.prompt) for request in asked[start : start + at_once]]
             ids, mask = engine._padded(prompts)
             with torch.inference_mode():
-                out = model.generate(ids, attention_mask=mask, max_new_tokens=decoding.max_new_tokens, **options)
+                out = plain.generate(ids, attention_mask=mask, max_new_tokens=decoding.max_new_tokens, **options)
             found += out[:, ids.shape[1] :].tolist()
         return found
 
-    mine, other, texts, tokens = side_by_side(lambda: engine.generate(asked, decoding), theirs, repeats)
+    others = [partial(theirs, size) for size in SIZES]
+    mine, other, texts, tokens = side_by_side(lambda: engine.generate(asked, decoding), others, repeats)
     if sampled:
         return Row(len(asked), mine, other, "")
-    ends = set(engine.tokens.ends(model.generation_config))
+    ends = set(engine.tokens.ends(plain.generation_config))
     same = 0
     for request, answer, drawn in zip(asked, texts, tokens, strict=True):
         kept = drawn[: next((place for place, token in enumerate(drawn) if token in ends), len(drawn))]
@@ -160,12 +168,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Row]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="folder in Hugging Face layout")
     parser.add_argument("--data", type=Path, required=True, help="folder with mmlu/ and realtoxicityprompts/")
-    parser.add_argument(
-        "--questions", type=int, default=200, help="questions a form; five shots take a fifth, as do sampled prompts"
-    )
-    parser.add_argument("--prompts", type=int, default=100, help="prompts that are continued greedily")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--questions", type=int, default=100, help="questions a form; five shots take a fifth")
+    parser.add_argument("--prompts", type=int, default=32, help="prompts that are continued")
+    parser.add_argument("--batch-size", type=int, default=64, help="of ours")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", default="", help="run rows whose name holds this")
     options = parser.parse_args(arguments)
@@ -175,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Row]:
     dtype = "float32" if device == "cpu" else "bfloat16"
     spec = ModelSpec(name="model", path=str(options.model), dtype=dtype)
     engine = TransformersEngine(spec, device=device, batch_size=options.batch_size)
+    plain = load_model(spec, device)
     few, data, repeats = max(1, options.questions // 5), options.data, options.repeats
 
     def asked(count: int, **settings: Any) -> list[Any]:
@@ -183,25 +190,25 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Row]:
     def prompts(count: int) -> list[Any]:
         return requests_of("realtoxicityprompts", data, count, {})
 
-    def greedy(count: int) -> Row:
-        return generate(engine, prompts(count), Decoding(samples=1, temperature=0), repeats)
+    def continued(decoding: Decoding) -> Row:
+        return generate(engine, plain, prompts(options.prompts), decoding, repeats)
 
     runs: dict[str, Callable[[], Row]] = {
-        "letters / HFLM": lambda: choices(engine, asked(options.questions, form="letters"), repeats),
-        "letters, 5 shots / HFLM": lambda: choices(engine, asked(few, form="letters", num_fewshot=5), repeats),
-        "continuation / HFLM": lambda: choices(engine, asked(options.questions, form="continuation"), repeats),
+        "letters / HFLM": lambda: choices(engine, plain, asked(options.questions, form="letters"), repeats),
+        "letters, 5 shots / HFLM": lambda: choices(engine, plain, asked(few, form="letters", num_fewshot=5), repeats),
+        "continuation / HFLM": lambda: choices(engine, plain, asked(options.questions, form="continuation"), repeats),
         "weights swapped / reloaded": lambda: swap(engine, asked(4, form="letters"), repeats),
-        "greedy texts / generate": lambda: greedy(options.prompts),
-        "25 samples a prompt / generate": lambda: generate(engine, prompts(few), Decoding(samples=25), repeats),
+        "greedy texts / generate": lambda: continued(Decoding(samples=1, temperature=0)),
+        "5 samples a prompt / generate": lambda: continued(Decoding(samples=5)),
     }
     place = f"{dtype} on {device}, {options.threads} threads"
     print(f"{options.model.name}, {place}, batches of {options.batch_size}, best of {repeats}")
-    print(LINE.format("ours / theirs", "items", "ours s", "theirs s", "ratio", "same answers"))
+    print(LINE.format("ours / theirs", "items", "ours s", "theirs s", "faster", "same answers"))
     rows = {}
     for name, run in runs.items():
         if options.only in name:
             row = rows[name] = run()
-            numbers = (f"{value:.3f}" for value in (row.ours, row.theirs, row.ours / row.theirs))
+            numbers = (f"{value:.3f}" for value in (row.ours, row.theirs, row.theirs / row.ours))
             print(LINE.format(name, row.count, *numbers, row.equal), flush=True)
     return rows
 

@@ -69,7 +69,8 @@ def engine(folder) -> TransformersEngine:
 
 @pytest.fixture
 def sized(engine, monkeypatch):
-    """Set the engine's batch size for one test."""
+    """Set the engine's batch size for one test; short sequences do not fill up its batches."""
+    monkeypatch.setattr(transformers, "LEAST", {})
 
     def set_size(size: int) -> TransformersEngine:
         monkeypatch.setattr(engine, "batch_size", size)
@@ -361,6 +362,34 @@ def test_batches_hold_as_many_tokens_as_the_first(sized, monkeypatch):
     sizes = [len(engine.tokens.encode(text)) + 4 for text in (long, short)]
     assert ran[1] == min(16, 2 * sizes[0] // sizes[1])
     assert counted.shapes[0][0] == 1
+
+
+def test_a_batch_of_short_prompts_is_filled_up_on_a_cpu(sized, monkeypatch):
+    engine = sized(2)
+    monkeypatch.setattr(transformers, "LEAST", {"cpu": 60})
+    counted = Counted(engine, monkeypatch)
+    decoding = Decoding(samples=1, max_new_tokens=4, temperature=0)
+    engine.generate([GenerationRequest(f"p{n}", "the cat") for n in range(30)], decoding)
+    engine.generate([GenerationRequest(f"p{n}", f"the cat {n}") for n in range(10, 30)], decoding)
+    length = len(engine.tokens.encode("the cat 10"))
+    first = next(rows for rows, width in counted.shapes if width == length)
+    assert first == min(16, 2 * 60 // (length + 4)) > 2
+
+
+def test_keys_and_values_of_continuations_are_not_copied_each_step(engine, monkeypatch):
+    """Where they lie changes once in many steps, and other families' caches are left as they are."""
+    places: list[int] = []
+    forward = engine.model.forward
+
+    def watched(**given):
+        out = forward(**given)
+        places.append(out.past_key_values.layers[0].keys.data_ptr())
+        return out
+
+    monkeypatch.setattr(engine.model, "forward", watched)
+    engine.generate(prompts(3), Decoding(samples=2, max_new_tokens=12, temperature=0))
+    assert len(places) == 12
+    assert len(set(places[1:])) == 1
 
 
 def test_a_batch_that_keeps_the_device_busy_is_closed_rather_than_padded(sized, monkeypatch):

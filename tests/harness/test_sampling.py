@@ -31,8 +31,23 @@ def test_sampling_follows_the_nucleus_distribution(temperature, top_p):
 
 
 def test_equal_probabilities_enter_the_nucleus_in_the_order_of_their_ids():
-    weights = _sampling.nucleus(torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 5.0, 0.0, 0.0]]), 1.0, 0.6)
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 5.0, 0.0, 0.0]])
+    weights, _ = _sampling.nucleus(logits.double().exp(), 0.6, torch.zeros(2, 1, dtype=torch.float64))
     assert (weights > 0).tolist() == [[True, True, True, False], [False, True, False, False]]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2, 1.0, 4.0])
+def test_a_nucleus_among_the_most_probable_tokens_draws_what_a_full_sort_draws(monkeypatch, spread):
+    """Nuclei of one token and of nearly all, and logits rounded so that many tie at the edge."""
+    torch.manual_seed(0)
+    logits = (spread * torch.randn(60, 400)).round(decimals=1)
+    uniform = torch.rand(60, dtype=torch.float64)
+    drawn = {}
+    for first in (3, 40, 400):
+        monkeypatch.setattr(_sampling, "FIRST", first)
+        drawn[first] = _sampling.sample(logits, uniform, temperature=0.8, top_p=0.7).tolist()
+    assert drawn[3] == drawn[40] == drawn[400]
+    assert len(set(drawn[400])) > 1
 
 
 def test_a_row_without_finite_logits_draws_nothing():
