@@ -7,9 +7,9 @@ named losses (`losses`) and says how they combine (`combine`). It knows neither 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from ..harness.records import LogRole
 from ..harness.registry import Registry
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 methods: Registry[type[Method]] = Registry("method", "unlearn_bench.methods", "unlearn_bench.methods")
 register = methods.register
+Result = TypeVar("Result")
 
 
 def build_method(name: str, settings: Mapping[str, Any]) -> Method:
@@ -133,7 +134,7 @@ class Context(ABC):
     def frozen_logprobs(self, tokens: Tokens) -> Tensor:
         """Return the same of the frozen model, without gradients.
 
-        Computed once a text, by itself, and kept in main memory: later epochs, and a resumed run, get the same bits.
+        Computed once a text and kept in main memory: later epochs, and a resumed run, get the same bits.
         """
 
     @abstractmethod
@@ -162,8 +163,17 @@ class Context(ABC):
     def labelled(self, limit: int | None = None) -> list[tuple[Tokens, np.ndarray]]:
         """Return batches of labelled text for probes with labels (batch,): 1 = to forget (toxic), 0 = other.
 
-        `limit` takes a seeded sample of at most that many texts, at most half of them of either label.
+        `limit` takes a seeded sample of at most that many texts, at most half of them of either label. Texts of a batch
+        are about equally long; a batch of short ones holds more of them than one to train on.
         """
+
+    def memo(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """Return what `compute` makes of the frozen model; kept for later trainings in the same process.
+
+        The key must hold all else that the result depends on: nothing may be drawn from `rng`. A result is small, and
+        nobody changes it.
+        """
+        return compute()
 
 
 def next_logprobs(logits: Tensor, tokens: Tokens) -> Tensor:

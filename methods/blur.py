@@ -40,7 +40,7 @@ class BLUR(LikelihoodMethod):
     """Descend the forget loss, and the retain loss only where it does not oppose it."""
 
     Settings = BLURSettings
-    version = 1
+    version = 2
     citation = "Reisizadeh et al. 2025, BLUR: A Bi-Level Optimization Approach for LLM Unlearning (arXiv 2506.08164)"
     summary = "bi-level: the retain gradient is projected off the forget gradient"
     log_schema: ClassVar[Mapping[str, LogRole]] = {"forget": "log_likelihood"}

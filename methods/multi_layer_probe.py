@@ -16,8 +16,9 @@ parameters train: `mlp.down_proj.weight` of the layers in I, as in the RMU famil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -26,12 +27,17 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ..harness.records import LogRole
-from .base import Batch, Context, Depth, Range, register
+from .base import Batch, Context, Depth, Range, Tokens, register
 from .reinforce import AlphaMethod, AlphaSettings
 from .representation import cosine_distance, last_token, mean_token, nine_layers
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
+
+Layers: TypeAlias = dict[int, np.ndarray]
+Labelled: TypeAlias = Sequence[tuple[Tokens, np.ndarray]]
+FOLDS = 0
+"""Seed of the folds: the probes of a model and a text are the same for all training seeds."""
 
 
 class MultiLayerProbeSettings(AlphaSettings):
@@ -50,7 +56,7 @@ class MultiLayerProbe(AlphaMethod):
     """Take the direction that tells forget from other text out of the hidden states of many layers."""
 
     Settings = MultiLayerProbeSettings
-    version = 1
+    version = 2
     citation = "Atil, Gupta, Passonneau 2026 (arXiv 2605.26454), eq. 5 and 6"
     summary = "remove the directions of linear probes at nine layers, alpha learned"
     search: ClassVar[Mapping[str, Range | Depth]] = {"alpha_0": Range(0.1, 100.0)}
@@ -73,20 +79,12 @@ class MultiLayerProbe(AlphaMethod):
 
     def setup(self, context: Context) -> None:
         """Fit the probes on the frozen model, start the policy of alpha."""
-        last, mean, labels = self._features(context)
+        batches = context.labelled(self.settings.probe_texts)
+        labels = np.concatenate([part for _, part in batches])
         if self.settings.labels == "shuffled":
             labels = context.rng.permutation(labels)
-        fold_seed = int(context.rng.integers(2**31))
-        probe = self._probe()
-        with threadpool_limits(1):  # more threads would change the last bits, and be slower
-            self.auc = {
-                layer: {
-                    "last": _auc(probe, last[layer], labels, fold_seed),
-                    "mean": _auc(probe, mean[layer], labels, fold_seed),
-                }
-                for layer in last
-            }
-            directions = {layer: _direction(probe, last[layer], labels) for layer in last}
+        key = ("probes", _digest(batches, labels), tuple(self.watched(context)), self.settings.probe_c)
+        self.auc, directions = context.memo(key, lambda: self._fit(context, batches, labels))
         self.w = {
             layer: torch.tensor(direction, dtype=torch.float32, device=context.device)
             for layer, direction in directions.items()
@@ -114,19 +112,28 @@ class MultiLayerProbe(AlphaMethod):
         auc = {str(layer): auc for layer, auc in self.auc.items()}
         return {**super().log_setup(), "auc": auc, "probes": _described(self.w)}
 
-    def _features(self, context: Context) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray], np.ndarray]:
-        """Return last-token and mean-pooled hidden states by layer, (texts, d), and labels."""
+    def _fit(self, context: Context, batches: Labelled, labels: np.ndarray) -> tuple[dict[int, Any], Layers]:
+        """Return each layer's held-out AUC by pooling, and its direction."""
+        last, mean = self._features(context, batches)
+        probe = self._probe()
+        with threadpool_limits(1):  # more threads would change the last bits, and be slower
+            auc = {
+                layer: {"last": _auc(probe, last[layer], labels), "mean": _auc(probe, mean[layer], labels)}
+                for layer in last
+            }
+            return auc, {layer: _direction(probe, last[layer], labels) for layer in last}
+
+    def _features(self, context: Context, batches: Labelled) -> tuple[Layers, Layers]:
+        """Return last-token and mean-pooled hidden states by layer, (texts, d)."""
         layers = self.watched(context)
         last: dict[int, list[Tensor]] = {layer: [] for layer in layers}
         mean: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-        labels = []
-        for tokens, batch_labels in context.labelled(self.settings.probe_texts):
+        for tokens, _ in batches:
             for layer, h in context.frozen_hidden(tokens, layers).items():
                 last[layer].append(last_token(h, tokens.last).float().cpu())
                 mean[layer].append(mean_token(h, tokens.mask).cpu())
-            labels.append(batch_labels)
         joined = [{layer: torch.cat(rows).double().numpy() for layer, rows in part.items()} for part in (last, mean)]
-        return joined[0], joined[1], np.concatenate(labels)
+        return joined[0], joined[1]
 
     def _probe(self) -> Pipeline:
         from sklearn.linear_model import LogisticRegression
@@ -136,14 +143,24 @@ class MultiLayerProbe(AlphaMethod):
         return make_pipeline(StandardScaler(), LogisticRegression(C=self.settings.probe_c, max_iter=1000))
 
 
-def _auc(probe: Pipeline, features: np.ndarray, labels: np.ndarray, seed: int) -> float | None:
+def _digest(batches: Labelled, labels: np.ndarray) -> str:
+    """Return a digest of labelled texts in their batches."""
+    content = hashlib.sha256(np.asarray(labels).tobytes())
+    for tokens, _ in batches:
+        content.update(repr(tuple(tokens.ids.shape)).encode())
+        for part in (tokens.ids, tokens.mask):
+            content.update(part.cpu().numpy().tobytes())
+    return content.hexdigest()
+
+
+def _auc(probe: Pipeline, features: np.ndarray, labels: np.ndarray) -> float | None:
     """Return the held-out AUC, mean over at most five folds, or None where a label has only one text."""
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     splits = min(5, int(np.bincount(labels).min()))
     if splits < 2:
         return None
-    folds = StratifiedKFold(splits, shuffle=True, random_state=seed)
+    folds = StratifiedKFold(splits, shuffle=True, random_state=FOLDS)
     return float(cross_val_score(probe, features, labels, cv=folds, scoring="roc_auc").mean())
 
 

@@ -34,7 +34,7 @@ class NPO(RetainMethod):
     """Make the forget text less likely than the frozen model finds it, ever more gently."""
 
     Settings = NPOSettings
-    version = 1
+    version = 2
     citation = "Zhang et al. 2024, Negative Preference Optimization (arXiv 2404.05868)"
     summary = "negative preference optimisation of forget text against the frozen model"
     search: ClassVar[Mapping[str, Range | Depth]] = {**RetainMethod.search, "beta": Range(0.01, 1.0)}

@@ -91,7 +91,10 @@ class Batches:
         )
 
     def labelled(self, limit: int | None = None) -> list[tuple[Tokens, np.ndarray]]:
-        """Return the labelled text in batches; `limit` takes a seeded sample, at most half of it of either label."""
+        """Return the labelled text by length, in batches of as many padded tokens as the longest training batch.
+
+        `limit` takes a seeded sample, at most half of it of either label.
+        """
         texts, labels = self._probe_text()
         rng = generator(self._seed, "probe")
         half = len(labels) if limit is None else limit // 2
@@ -100,12 +103,13 @@ class Batches:
             raise UserError(
                 "Probes need text of both labels: 1 (to forget) and 0 (other); add the missing one to the probe text."
             )
-        parts = [rows[start : start + self._size] for start in range(0, len(rows), self._size)]
+        lengths = [len(self._tokens(texts[row])) for row in rows]
+        parts = [rows[part] for part in _by_length(lengths, self._size * self._length)]
         return [(self.encode([texts[row] for row in part]), labels[part]) for part in parts]
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Tokenise with the tokenizer's special tokens, cut at `max_length` on the right, pad on the right."""
-        rows = [_tokenised(self._tokenizer, text, self._length) for text in texts]
+        rows = [self._tokens(text) for text in texts]
         pad = self._tokenizer.pad_token_id or 0
         ids = torch.full((len(rows), max(map(len, rows))), int(pad))  # pyright: ignore[reportArgumentType]
         mask = torch.zeros_like(ids)
@@ -113,6 +117,9 @@ class Batches:
             ids[index, : len(row)] = torch.from_numpy(row)
             mask[index, : len(row)] = 1
         return Tokens(ids.to(self._device), mask.to(self._device))
+
+    def _tokens(self, text: str) -> np.ndarray:
+        return _tokenised(self._tokenizer, text, self._length)
 
     def _probe_text(self) -> tuple[list[str], np.ndarray]:
         if self._corpora.probe is not None:
@@ -125,6 +132,16 @@ class Batches:
             return [text for text, _ in kept], np.array([label for _, label in kept], dtype=int)
         forget = [text for topic in self._forget for text in topic.texts]
         return forget + self._retain.texts, np.array([1] * len(forget) + [0] * len(self._retain.texts))
+
+
+def _by_length(lengths: Sequence[int], most: int) -> list[np.ndarray]:
+    """Return positions by ascending length, in parts of at most `most` tokens when padded to their longest."""
+    parts: list[list[int]] = [[]]
+    for position in np.argsort(lengths, kind="stable"):
+        if (len(parts[-1]) + 1) * lengths[position] > most:
+            parts.append([])
+        parts[-1].append(int(position))
+    return [np.array(part) for part in parts if part]
 
 
 @lru_cache(maxsize=1 << 14)

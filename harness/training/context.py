@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ...methods.base import Batch, Context, Tokens, next_logprobs
+from ...methods.base import Batch, Context, Result, Tokens, next_logprobs
 from ..errors import LayerNotLoaded, UserError, suggest
 from ..models.layers import decoder_layers, layer_of
 from ..rng import generator
 from .batches import Batches
 from .forward import ForwardPasses, RecentCache, SharedPrefix
+
+_MEMORY: WeakKeyDictionary[PreTrainedModel, dict[Hashable, Any]] = WeakKeyDictionary()
+"""What methods found on a frozen model, by what they asked; see `Context.memo`."""
 
 
 class ModelContext(Context):
@@ -33,10 +39,14 @@ class ModelContext(Context):
     Attributes:
         prefix: full name of the list of decoder layers.
         shared: number of layers that run once for both.
+        references: what `frozen_logprobs` keeps: log-probabilities, (length - 1,), by the digest of a text's tokens.
+        arithmetic: what else the bits of the frozen model's states depend on, as the precision.
     """
 
     ANSWERS = 2
     """Answers of the frozen model that are kept: an evaluation after the optimiser step asks for them again."""
+    LOGITS = 1 << 23
+    """Logits of the frozen model that a pass over several texts may make: the memory of one long text or many short."""
 
     def __init__(
         self, model: PreTrainedModel, batches: Batches, seed: int, device: torch.device, depth: int | None = None
@@ -52,9 +62,10 @@ class ModelContext(Context):
         self.device = device
         self.shared = 0
         self._originals: Mapping[str, Tensor] = {}
+        self.arithmetic: Hashable = None
         self._below: SharedPrefix | None = None
         self._frozen = RecentCache(self.ANSWERS)
-        self._references: dict[bytes, Tensor] = {}
+        self.references: dict[str, Tensor] = {}
 
     def keep_originals(self, originals: Mapping[str, Tensor], by_text: bool = False) -> None:
         """Tell which parameters train, with the values that `frozen_hidden` puts in their place; see `SharedPrefix`."""
@@ -89,15 +100,16 @@ class ModelContext(Context):
     @torch.no_grad()
     def frozen_logprobs(self, tokens: Tokens) -> Tensor:
         """Return the frozen model's log-probability of each next token, kept by text."""
+        lengths = (tokens.last + 1).tolist()
+        rows = [tokens.ids[row, :length] for row, length in enumerate(lengths)]
+        keys = [sha256(ids.cpu().numpy().tobytes()).hexdigest() for ids in rows]
+        new = {key: row for row, key in enumerate(keys) if key not in self.references}
+        count = self._texts_a_pass(max(lengths))
+        for start in range(0, len(new), count):
+            self._refer(tokens, dict(list(new.items())[start : start + count]))
         logprobs = torch.zeros(tokens.ids[:, 1:].shape, device=tokens.ids.device)
-        for row, length in enumerate((tokens.last + 1).tolist()):
-            ids = tokens.ids[row, :length]
-            key = ids.cpu().numpy().tobytes()
-            if key not in self._references:
-                text = Tokens(ids[None], torch.ones_like(ids[None]))
-                logits = self.passes.logits(text, self._originals)
-                self._references[key] = next_logprobs(logits, text)[0].cpu()
-            logprobs[row, : length - 1] = self._references[key].to(logprobs.device)
+        for row, (key, length) in enumerate(zip(keys, lengths, strict=True)):
+            logprobs[row, : length - 1] = self.references[key].to(logprobs.device)
         return logprobs
 
     def parameters(self, layers: Sequence[int] | None = None, matrices: bool = False) -> list[str]:
@@ -134,6 +146,26 @@ class ModelContext(Context):
     def labelled(self, limit: int | None = None) -> list[tuple[Tokens, np.ndarray]]:
         """Return batches of labelled text for probes, all of it or a seeded sample."""
         return self._batches.labelled(limit)
+
+    def memo(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """Return what `compute` makes of the frozen model, once in this process while the model is loaded."""
+        memory, known = _MEMORY.setdefault(self.model, {}), (self.arithmetic, key)
+        if known not in memory:
+            memory[known] = compute()
+        return memory[known]
+
+    def _texts_a_pass(self, length: int) -> int:
+        vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
+        return max(1, self.LOGITS // (length * vocabulary))
+
+    def _refer(self, tokens: Tokens, rows: Mapping[str, int]) -> None:
+        """Keep the frozen model's log-probabilities of some rows of a batch, by the text's digest."""
+        chosen = torch.tensor(list(rows.values()), device=tokens.ids.device)
+        lengths = tokens.last[chosen] + 1
+        texts = Tokens(*(part[chosen, : int(lengths.max())] for part in (tokens.ids, tokens.mask)))
+        logprobs = next_logprobs(self.passes.logits(texts, self._originals), texts)
+        for key, own, length in zip(rows, logprobs, lengths.tolist(), strict=True):
+            self.references[key] = own[: length - 1].to("cpu", copy=True)
 
     def _check(self, layers: Sequence[int]) -> None:
         wrong = [layer for layer in layers if not 0 <= layer < self.layers]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ...methods.base import Batch, Method, Tokens
+from ...methods.base import Batch, Method, Result, Tokens
 from ..models.layers import decoder_layers, layer_of
 from .context import ModelContext
 from .forward import RecentCache, SharedPrefix
@@ -69,6 +69,10 @@ class TracingContext(ModelContext):
         """Return a few batches of both labels."""
         self.probe_limit = limit
         return [(tokens, np.array([0, 1])) for tokens in self._probe]
+
+    def memo(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """Return what `compute` makes now: all its passes count."""
+        return compute()
 
     def take(self) -> tuple[ForwardPass, ...]:
         """Return the passes since the last call, and forget what was answered."""

@@ -86,6 +86,7 @@ class Trainer:
         batches = Batches(corpora, tokenizer, training, seed, place)
         self.context = ModelContext(model, batches, seed, place, depth)
         self.context.passes.checkpointing = checkpointing
+        self.context.arithmetic = training.precision, training.keep_prefix
         self.steps, self.step = batches.steps, 0
         self._restored = False
         self._moved: list[RemovableHandle] = []
@@ -149,6 +150,7 @@ class Trainer:
             "tensors": {name: master.detach().to("cpu", copy=True) for name, master in self._tensors.masters.items()},
             "optimizer": self._optimizer.state_dict(),
             "method": self.method.state_dict(),
+            "references": dict(self.context.references),
             "rng": json.dumps(self.context.rng.bit_generator.state),
             "log": json.dumps(self.log),
         }
@@ -163,6 +165,7 @@ class Trainer:
         self._tensors.load(state["tensors"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.method.load_state_dict(state["method"])
+        self.context.references = dict(state.get("references", {}))
         self.context.rng.bit_generator.state = json.loads(state["rng"])
         self.log = json.loads(state["log"])
         self.step = state["step"]
@@ -241,9 +244,10 @@ class Trainer:
 
     def _clip(self) -> Tensor:
         """Clip the gradients where the spec says so; return their norm before."""
-        largest = self.training.gradient_clip
-        masters = list(self._tensors.masters.values())
-        return torch.nn.utils.clip_grad_norm_(masters, math.inf if largest is None else largest)
+        largest, masters = self.training.gradient_clip, list(self._tensors.masters.values())
+        if largest is None:
+            return torch.nn.utils.get_total_norm([master.grad for master in masters if master.grad is not None])
+        return torch.nn.utils.clip_grad_norm_(masters, largest)
 
     def _finite(self, what: str, value: Tensor) -> float:
         number = value.item()

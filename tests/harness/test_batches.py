@@ -73,7 +73,9 @@ def test_labelled_text_without_probes_is_forget_against_retain():
     assert (every.sum(), len(every)) == (21, 36)
     some = batches().labelled(10)
     assert np.bincount(np.concatenate([labels for _, labels in some])).tolist() == [5, 5]
-    assert all(len(tokens.ids) == len(labels) <= 3 for tokens, labels in some)
+    assert all(len(tokens.ids) == len(labels) and tokens.ids.numel() <= 3 * 16 for tokens, labels in some)
+    lengths = [length for tokens, _ in batches().labelled() for length in tokens.mask.sum(1).tolist()]
+    assert lengths == sorted(lengths), "texts of a batch are about equally long"
 
 
 def test_labelled_text_is_the_tracks_where_it_has_any():

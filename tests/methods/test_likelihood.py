@@ -142,17 +142,19 @@ def test_retain_terms(retain):
 @pytest.mark.parametrize("settings", [{}, {"layers": [5]}, {"parameters": "lora"}])
 def test_reference_log_probabilities_are_those_of_the_frozen_model_computed_once_a_text(settings, monkeypatch):
     trainer = tiny_trainer("npo", settings, steps=12)
-    context, calls = trainer.context, []
+    context, calls, passes = trainer.context, [], []
     run = context.passes.logits
 
     def spy(tokens, parameters=None, *rest):
         if parameters:
-            calls.append(tuple(tokens.ids[0].tolist()))
+            calls.extend(tuple(row.tolist()) for row in tokens.ids)
+            passes.append(len(tokens.ids))
         return run(tokens, parameters, *rest)
 
     monkeypatch.setattr(context.passes, "logits", spy)
     trainer.run()
     assert len(calls) == len(set(calls)) == 9 + 12, "every forget text, once, over 36 draws"
+    assert max(passes) == 3, "short texts of a batch share a pass"
     text = context.batch(3).forget
     frozen = [[torch.log(p[token]) for p, token in positions] for positions in distributions(tiny_model(), text)]
     kept = context.frozen_logprobs(text)

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from unlearn_bench.harness.errors import UserError
+from unlearn_bench.methods import multi_layer_probe
 from unlearn_bench.methods.base import methods
-from unlearn_bench.methods.testing import tiny_trainer
+from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 
 
 def states(trainer, tokens):
@@ -66,6 +67,20 @@ def test_probe_directions_separate_and_have_unit_norm():
     auc = trainer.log[0]["setup"]["auc"]["0"]
     assert auc["last"] > 0.8
     assert auc["mean"] > 0.5
+
+
+def test_probes_are_fitted_once_a_model_and_text_whatever_the_seed(monkeypatch):
+    fitted = []
+    fit = multi_layer_probe._direction
+    monkeypatch.setattr(multi_layer_probe, "_direction", lambda *args: fitted.append(args) or fit(*args))
+    model, logs = tiny_model(), []
+    for settings, seed in (({}, 0), ({}, 1), ({"alpha_0": 2.0}, 0), ({"probe_c": 0.5}, 0)):
+        trainer = tiny_trainer("multi_layer_probe", {"layers": [2, 5], **settings}, seed=seed, model=model)
+        trainer.run()
+        trainer.restore()
+        logs.append({key: trainer.log[0]["setup"][key] for key in ("auc", "probes")})
+    assert len(fitted) == 4, "two layers each: once for three trainings, once with another regularisation"
+    assert logs[0] == logs[1] == logs[2] != logs[3]
 
 
 def test_the_log_tells_what_the_probes_are_and_each_layers_part_of_the_forget_loss():
