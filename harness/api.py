@@ -105,7 +105,7 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
             kind.prepare()
         plan = make_plan(request, store)
         states = statuses(plan, store)
-        check_trainings(plan, states)
+        check_trainings(plan, states, kind.call)
         classes = {} if kind.in_process else pack(plan)
         replaced = replaced_rows(plan, store)
         plan.save(store)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from ..jobs.job import Job
 from ..registry import Registry
 from ..runtime import OnEvent
 
+T = TypeVar("T")
 executors: Registry[type[Executor]] = Registry("executor", "unlearn_bench.harness.executors", "unlearn_bench.executors")
 register = executors.register
 
@@ -38,6 +40,11 @@ class Executor(ABC):
     @classmethod  # noqa: B027
     def prepare(cls) -> None:
         """Begin in the background what takes time and needs no plan; called while a run is planned."""
+
+    @classmethod
+    def call(cls, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function of a module of this package where the libraries are loaded: here, or in another process."""
+        return function(*arguments)
 
     @abstractmethod
     def submit(self, job: Job) -> Future[None]:

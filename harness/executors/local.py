@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -20,12 +20,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import send_handle
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from ..errors import JobError, WorkerLost
 from ..jobs.job import Job
 from ..runtime import Event, OnEvent
 from . import _worker
-from .base import Executor, register
+from .base import Executor, T, register
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +160,15 @@ class LocalExecutor(Executor):
             os.environ.pop("PYTHONPATH")
             if path is not None:
                 os.environ["PYTHONPATH"] = path
+
+    @classmethod
+    def call(cls, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function here where transformers is loaded, else in a process forked from that which loads it."""
+        if "transformers" in sys.modules:
+            return function(*arguments)
+        cls.prepare()
+        with _only_a_script(), futures.ProcessPoolExecutor(1, get_context("forkserver")) as pool:
+            return pool.submit(function, *arguments).result()
 
     @classmethod
     def core_seconds(cls) -> float | None:

