@@ -25,11 +25,11 @@ kernels: $(VENV)/.installed
 	$(BIN)/python tests/kernels.py --methods all $(OPTIONS)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 # The long tests that the gate has time for: faults and kills, two machines of a cluster, 2,000 cells, real text.
 test-long: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 0 -s -m "slow and not full"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -rP -m "slow and not full"
 
 # The vLLM engine on a machine without a GPU, in an environment of its own: `--engine auto` would take it elsewhere.
 test-vllm: $(VLLM_VENV)/.installed

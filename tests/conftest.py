@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,11 +52,31 @@ def real_model(root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cli():
-    """Run the installed command line as a user would; returns the completed process."""
+def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in this process, cells included; returns what `process` would.
+
+    Starting a process and its workers takes longer than most that tests ask for.
+    """
+    from click.testing import CliRunner
+    from unlearn_bench.harness.cli import main
+
+    def run(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        unset: dict[str, str | None] = {key: None for key in os.environ if key.startswith("UNLEARN_BENCH_")}
+        line = [*map(str, arguments)]
+        done = CliRunner().invoke(main, line, env={**unset, "UNLEARN_BENCH_EXECUTOR": "inline", **(env or {})})
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(line, done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def process() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the installed command line as a user would, in a process of its own; returns the completed process."""
     command = Path(sys.executable).with_name("unlearn-bench")
 
-    def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("UNLEARN_BENCH_")}
         environment |= options.pop("env", {})
         line = [str(command), *map(str, arguments)]

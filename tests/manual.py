@@ -9,12 +9,14 @@ A comment before a block, `<!-- not run: why -->`, leaves it out; `<!-- slow -->
 `<!-- fails -->` the exit status is 1 or 2, and what is said on standard error stands there too.
 
 Commands run in forks of this process, which has the libraries loaded; `pip install` goes to a folder of its own.
-`python tests/manual.py PAGE…` writes the outputs of a run into the pages.
+`python tests/manual.py --write PAGE…` writes the outputs of a run into the pages; with `--serve` pages come on standard
+input.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shlex
@@ -205,13 +207,31 @@ def _load() -> None:
     """Load what every command needs, once; registries are left alone, so that a fork finds what a page added."""
     for name in [name for name in os.environ if name.startswith("UNLEARN_BENCH_")]:
         del os.environ[name]
-    os.environ |= {"UNLEARN_BENCH_WORKERS": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "110"}
+    os.environ |= {"UNLEARN_BENCH_EXECUTOR": "inline", "UNLEARN_BENCH_WORKERS": "1"}
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "110"}
     for name in ("lm_eval.api.task", "pandas", "sklearn.linear_model", "transformers.models.auto.modeling_auto"):
         import_module(name)
 
 
+def serve() -> None:
+    """Run the pages that come on standard input, each in a fork; answer with an error or empty, and the page.
+
+    A line is JSON, `[page, slow]`; so is an answer, `[error, page]`.
+    """
+    for line in sys.stdin:
+        name, slow = json.loads(line)
+        page = Path(name).resolve()
+        try:
+            answer = ["", _fork(lambda page=page, slow=slow: print(run_page(page, slow=slow), end=""))]
+        except AssertionError as error:
+            answer = [str(error), ""]
+        print(json.dumps(answer), flush=True)
+
+
 if __name__ == "__main__":
     _load()
+    if "--serve" in sys.argv:
+        serve()
     write = "--write" in sys.argv
     for name in [argument for argument in sys.argv[1:] if not argument.startswith("--")]:
         page = Path(name).resolve()

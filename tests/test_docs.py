@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -121,25 +122,37 @@ def test_only_the_last_digit_of_measured_numbers_may_differ():
         assert not alike(row, row.replace(old, new))
 
 
-def held(page: str, *options: str) -> None:
-    done = subprocess.run([sys.executable, str(RUNNER), page, *options], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    said = (ROOT / page).read_text(encoding="utf-8")
-    change = "\n".join(difflib.unified_diff(said.splitlines(), done.stdout.splitlines(), "the page", "its run", n=2))
-    assert not change or alike(said, done.stdout), (
-        f"python tests/manual.py --write {' '.join((page, *options))} writes what is printed now:\n{change}"
-    )
+@pytest.fixture(scope="module")
+def held() -> Iterator[Callable[..., None]]:
+    """Hold a page to what its commands print; one process, which has the libraries loaded, runs all pages."""
+    line = [sys.executable, str(RUNNER), "--serve"]
+    with subprocess.Popen(line, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runner:
+        assert runner.stdin is not None
+        assert runner.stdout is not None
+        stdin, stdout = runner.stdin, runner.stdout
+
+        def hold(page: str, *, slow: bool = False) -> None:
+            print(json.dumps([page, slow]), file=stdin, flush=True)
+            error, printed = json.loads(stdout.readline())
+            assert not error, error
+            said = (ROOT / page).read_text(encoding="utf-8")
+            lines = difflib.unified_diff(said.splitlines(), printed.splitlines(), "the page", "its run", n=2)
+            change, command = "\n".join(lines), f"python tests/manual.py --write {page}{' --slow' if slow else ''}"
+            assert not change or alike(said, printed), f"{command} writes what is printed now:\n{change}"
+
+        yield hold
+        stdin.close()
 
 
 @pytest.mark.parametrize("page", MANUAL)
-def test_what_a_page_shows_is_what_its_commands_print(page: str):
+def test_what_a_page_shows_is_what_its_commands_print(held, page: str):
     held(page)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", SLOW)
-def test_the_slow_blocks_of_a_page_print_what_it_shows(page: str):
-    held(page, "--slow")
+def test_the_slow_blocks_of_a_page_print_what_it_shows(held, page: str):
+    held(page, slow=True)
 
 
 def test_only_these_blocks_are_not_run():
@@ -176,6 +189,7 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_reference_has_every_method_task_key_and_command(site: Path):
     pages = {
         name: (site / "reference" / f"{name}.html").read_text() for name in ("methods", "tasks", "commands", "api")
@@ -188,6 +202,7 @@ def test_the_reference_has_every_method_task_key_and_command(site: Path):
     assert 'id="unlearn_bench.methods.base.Context.hidden"' in pages["api"]
 
 
+@pytest.mark.slow
 def test_a_link_to_code_leads_to_a_page_that_shows_it(site: Path):
     [link] = set(re.findall(r'href="([^"]+)">methods/rmu.py<', (site / "methods.html").read_text()))
     assert "def target" in re.sub(r"<[^>]+>", "", (site / link).read_text())

@@ -12,7 +12,12 @@ from unlearn_bench.methods.testing import check_declaration, check_method
 torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("name", methods.names())
+PAPER = ("rmu", "adap_rmu", "cosine_meta_rmu", "multi_layer_probe")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in PAPER else pytest.param(name, marks=pytest.mark.slow) for name in methods.names()]
+)
 def test_method_keeps_the_contract(name):
     check_method(name)
 

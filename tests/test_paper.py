@@ -105,10 +105,10 @@ def rehearsal(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cache")
-def test_the_whole_suite_runs_through_the_hubs_code_path(cli, rehearsal, data, tmp_path: Path) -> None:
+def test_the_whole_suite_runs_through_the_hubs_code_path(process, rehearsal, data, tmp_path: Path) -> None:
     command = ("evaluate", "--suite", rehearsal, "--data-root", data, "--engine", "transformers", "--output", tmp_path)
     command += ("--methods", FOUR)
-    done = cli(*command, timeout=1800)
+    done = process(*command, timeout=1800)
     assert done.returncode == 0, done.stderr
     board = json.loads((tmp_path / "leaderboards" / "rehearsal.json").read_text())
     names = {"base", "rmu", "adap_rmu", "cosine_meta_rmu", "multi_layer_probe"}
@@ -127,12 +127,12 @@ def test_the_whole_suite_runs_through_the_hubs_code_path(cli, rehearsal, data, t
         (row["model"], row["variant"]): row["published"] for row in board["rows"] if row["track"] == "toxicity"
     }
     assert published["Llama-3.1-8B", "multi_layer_probe"] == 0.43
-    again = cli(*command, "--dry-run")
+    again = process(*command, "--dry-run")
     assert "0 remain" in again.stdout, again.stdout
 
 
 @pytest.mark.vllm
-def test_a_local_model_runs_on_vllm_and_a_second_run_resumes(cli, root: Path, data, tmp_path: Path) -> None:
+def test_a_local_model_runs_on_vllm_and_a_second_run_resumes(process, root: Path, data, tmp_path: Path) -> None:
     from unlearn_bench.harness.engines.vllm import VLLMEngine
 
     reason = VLLMEngine.unusable()
@@ -143,23 +143,21 @@ def test_a_local_model_runs_on_vllm_and_a_second_run_resumes(cli, root: Path, da
     command += ("--methods", "rmu,multi_layer_probe")
     command += ("--engine", "vllm", "--set", "training.steps=3", "--output", tmp_path / "store")
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1"}
-    done = cli(*command, env=environment)
+    done = process(*command, env=environment)
     assert done.returncode == 0, done.stderr
     board = json.loads((tmp_path / "store" / "leaderboards" / "paper.json").read_text())
     assert len(board["rows"]) == 8
     assert all(row["status"] == "ok" and row["forget"]["n"] and row["retain"]["n"] == 8 for row in board["rows"])
     assert "engine: vllm" in (tmp_path / "store" / "leaderboards" / "paper.md").read_text()
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("manifest.json")}
-    again = cli(*command, env=environment)
+    again = process(*command, env=environment)
     assert again.returncode == 0, again.stderr
     assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("manifest.json")}
 
 
+@pytest.mark.usefixtures("hub_cache")
 def test_a_dry_run_needs_neither_hub_nor_data_and_says_what_the_guide_says(cli, root: Path, tmp_path: Path) -> None:
-    done = cli(
-        *("evaluate", "--suite", "paper", "--methods", FOUR, "--dry-run", "--output", tmp_path / "store"),
-        env={"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "cache")},
-    )
+    done = cli("evaluate", "--suite", "paper", "--methods", FOUR, "--dry-run", "--output", tmp_path / "store")
     assert done.returncode == 0, done.stderr
     for model in ("Llama-3.1-8B", "Mistral-7B", "Qwen2.5-7B", "Olmo-3-7B"):
         assert model in done.stdout

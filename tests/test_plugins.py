@@ -23,28 +23,35 @@ def example(name: str, base: str = ".base") -> str:
     return found.group(1).replace("from .base", f"from {base}").replace('"repel"', f'"{name}"')
 
 
-def run(paths: list[Path], code: str) -> subprocess.CompletedProcess[str]:
+def run(paths: list[Path], code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=600)
+    line = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=600)
 
 
-def command(paths: list[Path], *arguments: object) -> subprocess.CompletedProcess[str]:
-    code = f"from unlearn_bench.harness.cli import main; main({[str(a) for a in arguments]!r})"
-    return run(paths, code)
+EVERYWHERE = """
+import json, sys
+from contextlib import redirect_stdout
+from unlearn_bench.harness.cli import main
+from unlearn_bench.methods.base import methods
+from unlearn_bench.methods.testing import check_method
+
+name, output = sys.argv[1:]
+assert not main(["list", "methods", "--json"], standalone_mode=False)
+small = ["--tracks", "knowledge", "--limit", "24", "--set", "training.steps=4", "--executor", "inline"]
+with redirect_stdout(sys.stderr):
+    assert not main(["evaluate", "--methods", name, *small, "--output", output], standalone_mode=False)
+check_method(name)
+assert name in methods.names()
+"""
 
 
 def check_method_everywhere(paths: list[Path], name: str, output: Path) -> None:
-    listed = command(paths, "list", "methods", "--json")
-    assert name in {row["name"] for row in json.loads(listed.stdout)["rows"]}, listed.stderr
-    small = ("--tracks", "knowledge", "--limit", 24, "--set", "training.steps=4", "--workers", 1)
-    done = command(paths, "evaluate", "--methods", name, *small, "--output", output)
+    done = run(paths, EVERYWHERE, name, str(output))
     assert done.returncode == 0, done.stderr
+    assert name in {row["name"] for row in json.loads(done.stdout)["rows"]}, done.stderr
     rows = json.loads((output / "leaderboards" / "micro.json").read_text())["rows"]
     assert {row["method"] for row in rows} >= {"base", name}
-    checked = run(paths, f"from unlearn_bench.methods.testing import check_method; check_method({name!r})")
-    assert checked.returncode == 0, checked.stderr
-    covered = run(paths, "from unlearn_bench.methods.base import methods; print(methods.names())")
-    assert name in covered.stdout
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +79,14 @@ def test_a_method_of_an_installed_package_is_listed_run_and_checked(plugin: Path
 
 
 def test_a_broken_plugin_is_named_and_the_rest_goes_on(plugin: Path) -> None:
-    listed = command([plugin], "list", "methods")
-    assert listed.returncode == 0
-    assert "rmu" in listed.stdout
-    assert "wreck" in listed.stderr
-    assert "this plugin is broken" in listed.stderr
-    asked = command([plugin], "evaluate", "--methods", "wreck", "--dry-run")
-    assert asked.returncode == 2
-    assert "cannot be loaded" in asked.stderr
+    listed = 'assert not main(["list", "methods"], standalone_mode=False)'
+    asked = 'main(["evaluate", "--methods", "wreck", "--dry-run"])'
+    done = run([plugin], f"from unlearn_bench.harness.cli import main\n{listed}\n{asked}")
+    assert "rmu" in done.stdout, done.stderr
+    assert "wreck" in done.stderr
+    assert "this plugin is broken" in done.stderr
+    assert done.returncode == 2
+    assert "cannot be loaded" in done.stderr
 
 
 def test_a_method_is_one_new_file_in_the_folder(root: Path, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_papers_methods_run_on_real_text_and_the_board_says_on_what(
-    cli, real_model, data_root, tmp_path: Path
+    process, real_model, data_root, tmp_path: Path
 ) -> None:
-    done = cli(
+    done = process(
         *("evaluate", "--models", real_model, "--tracks", "toxicity", "--data-root", data_root),
         *("--methods", "adap_rmu,cosine_meta_rmu,multi_layer_probe,rmu"),
         *("--limit", 4, "--set", "training.steps=2", "--set", "multi_layer_probe.probe_texts=64", "--output", tmp_path),

@@ -12,6 +12,7 @@ import pytest
 FOLDERS = ("harness", "methods", "tasks", "leaderboards", "reports")
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_tracked_file_of_the_five_folders(root: Path, tmp_path: Path) -> None:
     listed = subprocess.run(["git", "ls-files", *FOLDERS], cwd=root, capture_output=True, text=True)
     if listed.returncode:

@@ -33,6 +33,7 @@ def test_rmu_on_an_8b_model_fits_a_small_gpu(precision, limit):
     assert estimate == pytest.approx(peak, rel=0.2)
 
 
+@pytest.mark.slow
 def test_checkpointing_takes_the_activations_of_nine_layers_out(monkeypatch):
     """The probes are fitted to random features and log nothing here: fake tensors have no values."""
 

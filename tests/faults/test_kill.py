@@ -1,4 +1,7 @@
-"""A run that is killed in the middle loses nothing finished, and the next run ends with the same board."""
+"""A run that is killed in the middle loses nothing finished, and the next run ends with the same board.
+
+The undisturbed run and the next one are made in this process, without workers; the board is the same.
+"""
 
 from __future__ import annotations
 
@@ -41,30 +44,29 @@ def kill_in_the_middle(arguments: tuple[str, ...], store: Path, finished: int) -
     return len(listed.stdout.split()), len(manifests(store))
 
 
-def check(arguments: tuple[str, ...], tmp_path: Path, finished: int) -> None:
+def check(cli, arguments: tuple[str, ...], tmp_path: Path, finished: int) -> None:
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    whole = [COMMAND, "evaluate", *arguments, "--workers", "2", "--output"]
-    assert subprocess.run([*whole, str(calm)], capture_output=True).returncode == 0
+    assert cli("evaluate", *arguments, "--output", calm).returncode == 0
     alive, kept = kill_in_the_middle(arguments, killed, finished)
     assert alive >= 2, "the parent and at least one worker were running"
     assert finished <= kept < len(manifests(calm)), "work was in progress"
     assert not (killed / "leaderboards" / "micro.json").exists()
     before = {path: path.stat().st_mtime_ns for path in manifests(killed)}
-    assert subprocess.run([*whole, str(killed)], capture_output=True).returncode == 0
+    assert cli("evaluate", *arguments, "--output", killed).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before, "finished work was not done again"
     for name in ("micro.json", "micro.md"):
         assert (killed / "leaderboards" / name).read_bytes() == (calm / "leaderboards" / name).read_bytes()
     print(f"{alive} processes killed with {kept} of {len(manifests(calm))} entries finished; the board as undisturbed")
 
 
-def test_a_killed_run_is_finished_by_the_next_with_the_same_board(tmp_path: Path) -> None:
-    check(QUICK, tmp_path, finished=5)
+def test_a_killed_run_is_finished_by_the_next_with_the_same_board(cli, tmp_path: Path) -> None:
+    check(cli, QUICK, tmp_path, finished=5)
 
 
 @pytest.mark.slow
 @pytest.mark.full
-def test_the_papers_methods_survive_a_kill_and_a_second_run_does_no_work(tmp_path: Path) -> None:
-    check(("--methods", FOUR), tmp_path, finished=14)
+def test_the_papers_methods_survive_a_kill_and_a_second_run_does_no_work(cli, tmp_path: Path) -> None:
+    check(cli, ("--methods", FOUR), tmp_path, finished=14)
     started = time.monotonic()
     again = subprocess.run(
         [COMMAND, "evaluate", "--methods", FOUR, "--output", str(tmp_path / "killed")], capture_output=True, text=True

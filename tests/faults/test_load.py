@@ -63,6 +63,7 @@ def many(tmp_path_factory):
     return Simulated.planned(tmp_path_factory.mktemp("many"), 100, 10, 60)
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_4000_cells_is_short(many, tmp_path):
     few = Simulated.planned(tmp_path, 2, 1, 8)
     least = cost("evaluate", *few.arguments, "--dry-run", "--output", tmp_path / "empty")

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: a subprocess, its output, its messages, its exit status."""
+"""The command line as a user meets it: its output, its messages, its exit status; what a process adds in one run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SMALL = ("--methods", "rmu", "--tracks", "knowledge", "--limit", 24, "--set", "t
 
 
 @pytest.fixture(scope="module")
-def store(cli, tmp_path_factory) -> Path:
-    """A small finished run, made once."""
+def store(process, tmp_path_factory) -> Path:
+    """A small finished run by the installed command and a worker, made once."""
     output = tmp_path_factory.mktemp("run") / "results"
-    done = cli("evaluate", *SMALL, "--output", output)
+    done = process("evaluate", *SMALL, "--output", output)
     assert done.returncode == 0, done.stderr
     assert "unlearn-bench leaderboard --output" in done.stdout
     return output
@@ -161,8 +161,8 @@ def test_bad_input_gets_one_clear_message_and_status_2(tmp_path: Path, arguments
     assert not list((tmp_path / "out").glob("cells/*"))
 
 
-def test_a_message_comes_without_a_traceback_from_the_command_itself(cli, tmp_path: Path) -> None:
-    done = cli("evaluate", "--methods", "rmu,npe", "--output", tmp_path / "out")
+def test_a_message_comes_without_a_traceback_from_the_command_itself(process, tmp_path: Path) -> None:
+    done = process("evaluate", "--methods", "rmu,npe", "--output", tmp_path / "out")
     assert done.returncode == 2
     assert done.stderr.startswith("Error: Unknown method 'npe'")
     assert done.stdout == ""

@@ -234,6 +234,7 @@ for name in sys.argv[2:]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak is read from Linux's /proc")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """One file, whole to be written: the second model has 100 MB more than the first, the same changed tensor."""
     small = build(tmp_path / "small", shard="1GB")

@@ -178,7 +178,7 @@ LINES = b'{"text": "one"}\n\n{"text": "two"}\n'
         ("a.xlsx", b"PK", r"a\.xlsx says no known format by its suffix; save it as one of \.csv, .*\.gz"),
         ("a.yaml", b"- text: a", "says no known format"),
         ("rows", b"text", "says no known format"),
-        ("a.gz", gzip.compress(b"text"), "says no known format"),
+        ("a.gz", gzip.compress(b"text", mtime=0), "says no known format"),
         ("a.jsonl.gz", b"plain", r"a\.jsonl\.gz cannot be read as \.gz: .* Mend or replace it"),
         ("a.jsonl.xz", lzma.compress(LINES)[:-9], "cannot be read"),
         ("a.json.bz2", b"BZh9 cut", "cannot be read"),

@@ -121,12 +121,12 @@ def test_cells_that_differ_are_told_in_one_line_and_unknown_ones_in_none() -> No
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, cli) -> Path:
+def runs(tmp_path_factory, process) -> Path:
     """The same run with the machine's own kernels and with torch's plainest."""
     folder = tmp_path_factory.mktemp("machines")
     line = ["evaluate", "--methods", *ASKED.methods, "--tracks", *ASKED.tracks, "--tasks", ",".join(ASKED.tasks or ())]
     line += ["--limit", ASKED.limit, "--executor", "inline", *(f"--set={each}" for each in ASKED.settings)]
-    done = cli(*line, "--output", folder / "plain", env={"ATEN_CPU_CAPABILITY": "default"})
+    done = process(*line, "--output", folder / "plain", env={"ATEN_CPU_CAPABILITY": "default"})
     assert done.returncode == 0, done.stderr
     evaluate(ASKED, output=folder / "own", executor="inline")
     return folder

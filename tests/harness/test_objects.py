@@ -155,7 +155,7 @@ def test_the_source_of_a_notebook_is_part_of_what_it_makes() -> None:
     assert len({source_of(kind)["source"] for kind in kinds}) == 2
 
 
-@pytest.mark.parametrize("way", ["script", "standard input"])
+@pytest.mark.parametrize("way", [pytest.param("script", marks=pytest.mark.slow), "standard input"])
 def test_workers_get_the_classes_of_a_program(way: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     line = [sys.executable, *(["program.py"] if way == "script" else ["-"])]

@@ -63,7 +63,7 @@ def test_new_packages_pass_their_own_tests_and_the_contract_in_them(packages: Pa
 
 
 def test_a_new_method_is_measured_by_a_new_task_at_once(packages: Path):
-    small = ("--tasks", "wmdp,mmlu,recall", "--limit", "12", "--set", "training.steps=3", "--workers", "1")
+    small = ("--tasks", "wmdp,mmlu,recall", "--limit", "12", "--set", "training.steps=3", "--executor", "inline")
     asked = command(
         "evaluate", "--suite", "recall/recall.yaml", "--methods", "hush", *small, "--output", "out", "--json"
     )
@@ -76,8 +76,10 @@ def test_a_new_method_is_measured_by_a_new_task_at_once(packages: Path):
     assert 0 < recall["value"] < 1
 
 
-def test_in_a_checkout_a_method_is_one_file_and_its_test(root: Path, tmp_path: Path):
-    home = tmp_path / "unlearn_bench"
+@pytest.fixture(scope="module")
+def checkout(root: Path, tmp_path_factory) -> tuple[Path, str, set[str]]:
+    """A copy of the checkout in which a method and a task were begun, what that printed, and the new files."""
+    home = tmp_path_factory.mktemp("checkout") / "unlearn_bench"
     for folder in ("harness", "methods", "tasks", "leaderboards", "reports"):
         shutil.copytree(root / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__", "data", "published"))
     shutil.copy(root / "pyproject.toml", home)
@@ -87,18 +89,29 @@ def test_in_a_checkout_a_method_is_one_file_and_its_test(root: Path, tmp_path: P
         "print(write('method', 'hush')); print(write('task', 'recall')); os.chdir('..')\n"
         "try: write('method', 'other')\nexcept Exception as error: print(error)"
     )
-    made = run(["-c", code], path=tmp_path, cwd=home)
-    assert "unlearn-bench evaluate --suite tests/tasks/recall.yaml" in made.stdout, made.stderr
-    assert "pass --package DIR" in made.stdout
+    made = run(["-c", code], path=home.parent, cwd=home)
+    assert made.returncode == 0, made.stderr
     new = {path.relative_to(home) for path in home.rglob("*") if path.is_file() and path.suffix != ".pyc"} - before
-    assert set(map(str, new)) == {
+    return home, made.stdout, set(map(str, new))
+
+
+def test_in_a_checkout_a_method_is_one_file_and_its_test(checkout):
+    _, said, new = checkout
+    assert "unlearn-bench evaluate --suite tests/tasks/recall.yaml" in said
+    assert "pass --package DIR" in said
+    assert new == {
         "methods/hush.py",
         "tests/methods/test_hush.py",
         "tasks/recall.py",
         "tests/tasks/recall.yaml",
         "tests/tasks/test_recall.py",
     }
-    tested = run(["-m", "pytest", "-q", "tests/tasks", "tests/methods"], path=tmp_path, cwd=home)
+
+
+@pytest.mark.slow
+def test_the_tests_of_what_is_new_in_a_checkout_pass(checkout):
+    home, _, _ = checkout
+    tested = run(["-m", "pytest", "-q", "tests/tasks", "tests/methods"], path=home.parent, cwd=home)
     assert tested.returncode == 0, tested.stdout
 
 

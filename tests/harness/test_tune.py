@@ -62,22 +62,22 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def arguments(folder: Path, budget: int, workers: int, name: str) -> list[str]:
+def arguments(folder: Path, budget: int, name: str) -> list[str]:
     asked = ["tune", "--suite", str(folder / "mine.yaml"), "--methods", "rmu", "--tracks", "knowledge"]
     asked += ["--limit", "8", "--set", "training.steps=1", "--set", "rmu.alpha=30", "--budget", str(budget)]
     asked += ["--output", str(folder / f"store-{name}"), "--out", str(folder / f"{name}.yaml")]
-    return [*asked, "--workers", str(workers), "--json"]
+    return [*asked, "--json"]
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path) -> dict:
-    """A search with one worker, first a short one; what was made by then must not be made again."""
-    done = CliRunner().invoke(main, arguments(folder, 3, 1, "alone"))
-    assert done.exit_code == 0, done.output
+def alone(cli, folder: Path) -> dict:
+    """A search without workers, first a short one; what was made by then must not be made again."""
+    done = cli(*arguments(folder, 3, "alone"))
+    assert done.returncode == 0, done.stderr
     short = json.loads((folder / "alone.json").read_text())["trials"]
     made = {file: file.stat().st_mtime_ns for file in folder.glob("store-alone/*/*/manifest.json")}
-    done = CliRunner().invoke(main, arguments(folder, BUDGET, 1, "alone"))
-    assert done.exit_code == 0, done.output
+    done = cli(*arguments(folder, BUDGET, "alone"))
+    assert done.returncode == 0, done.stderr
     return {
         "short": short,
         "made": made,
@@ -86,19 +86,19 @@ def alone(folder: Path) -> dict:
     }
 
 
-def test_a_longer_search_begins_with_the_shorter_and_makes_nothing_twice(alone, folder: Path) -> None:
+def test_a_longer_search_begins_with_the_shorter_and_makes_nothing_twice(alone, cli, folder: Path) -> None:
     assert len(alone["made"]) > 3
     assert {file: file.stat().st_mtime_ns for file in alone["made"]} == alone["made"]
     assert alone["trials"][:3] == alone["short"]
     now = {file: file.stat().st_mtime_ns for file in folder.glob("store-alone/*/*/manifest.json")}
     assert len(now) > len(alone["made"])
-    done = CliRunner().invoke(main, arguments(folder, BUDGET, 1, "alone"))
-    assert done.exit_code == 0, done.output
+    done = cli(*arguments(folder, BUDGET, "alone"))
+    assert done.returncode == 0, done.stderr
     assert {file: file.stat().st_mtime_ns for file in folder.glob("store-alone/*/*/manifest.json")} == now
 
 
 def test_workers_have_no_say_in_what_is_found(alone, cli, folder: Path) -> None:
-    done = cli(*arguments(folder, BUDGET, 2, "pair"))
+    done = cli(*arguments(folder, BUDGET, "pair"), "--executor", "local", "--workers", 2)
     assert done.returncode == 0, done.stderr
     assert json.loads((folder / "pair.json").read_text())["trials"] == alone["trials"]
     assert (folder / "pair.yaml").read_text().splitlines()[1:] == (folder / "alone.yaml").read_text().splitlines()[1:]
