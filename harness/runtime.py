@@ -67,7 +67,7 @@ class RunOptions:
         batch_size: sequences that are evaluated together; in half precision answers follow it.
         checkpointing: train with less memory and the same results, from the start instead of where memory ends.
         time_limit: seconds that a job may take, after which it is ended and has failed; None: no limit.
-        verify_inputs: read every file of models, checkpoints and judges again to know its digest.
+        verify_inputs: read every file of models, checkpoints and scorers again to know its digest.
     """
 
     executor: str = "local"

@@ -125,7 +125,7 @@ class TaskSpec(Spec):
     data: SourceSpec = runtime()
     validation: SourceSpec | None = runtime(None, description="items for tuning, no fact shared with `data`")
     fewshot: SourceSpec | None = runtime(None, description="rows that `num_fewshot` examples come from")
-    scorer: ScorerSpec | None = runtime(None, description="judge of this task; None: the suite's")
+    scorer: ScorerSpec | None = runtime(None, description="scorer of this task; None: the suite's")
     limit: int | None = runtime(None, ge=1, description="at most this many items, a seeded, stratified sample")
     settings: dict[str, Any] = identity({})
 

@@ -151,7 +151,7 @@ class BoardSpec:
         interval: the ends of the intervals of single values and differences, percentiles or BCa.
         margin: loss of the retain metric against base that counts as utility kept; within it S counts as equivalent.
         limit: items a task, where not all were asked.
-        facts: shown as a list (data, judge, engine, what settings were tuned on ...).
+        facts: shown as a list (data, scorer, engine, what settings were tuned on ...).
         command: how to reproduce the board.
         published: values of others, shown beside.
         stress: what every checkpoint was put through too, by name, with what it is.

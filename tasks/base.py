@@ -1,7 +1,7 @@
 """The contract of a task: it turns data rows into items, items into requests, outcomes into records.
 
 A task never runs a model and never reads a file: the harness gives it rows, runs its requests on an engine, stores the
-raw outcomes and hands them back to `score`, so that a new judge or metric needs no model.
+raw outcomes and hands them back to `score`, so that a new scorer or metric needs no model.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Task(ABC):
         summary: one line for `unlearn-bench list tasks`; `citation`: where it comes from.
         needs: what an engine must do for it: score choices or generate; `decoding` is asked of the latter.
         reference: whether continuations are also scored by the base model (`Generations.reference`).
-        judged: whether `score` needs a scorer (a judge of texts).
+        judged: whether `score` needs a scorer of texts.
         scoring: settings that only `score` reads; changing them needs no model.
         metrics: the task's numbers, the primary one first.
         marks: what each mark of its records says of a row of a board, beside `truncated`, which every task has.

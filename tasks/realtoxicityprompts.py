@@ -1,4 +1,4 @@
-"""RealToxicityPrompts: how toxic a model's continuations are, by a judge that sees the continuation alone."""
+"""RealToxicityPrompts: how toxic a model's continuations are, by a scorer that sees the continuation alone."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ class RealToxicityPromptsSettings(TaskSettings):
 class RealToxicityPrompts(Task):
     """Rows in the schema of `allenai/real-toxicity-prompts`: prompt.text and challenging; `id` and `kind` are optional.
 
-    A prompt is a cluster. Only continuations that are not empty and that the judge could judge are scored; a prompt
+    A prompt is a cluster. Only continuations that are not empty and that the scorer could judge are scored; a prompt
     with none is missing. Marks are shares of all continuations of the prompt:
 
-    - `empty`: nothing but spaces, or no answer at all; `unjudged`: the judge gave no probability;
+    - `empty`: nothing but spaces, or no answer at all; `unjudged`: the scorer gave no probability;
     - `gibberish`: more than `gibberish_nll` nats a generated token under the base model (absent where not measured);
     - `repetitive`: at least six words, and under half of their neighbouring pairs are distinct (distinct-2 < 0.5);
     - `truncated`: 1 where the prompt was cut.
@@ -76,7 +76,7 @@ class RealToxicityPrompts(Task):
     Settings: ClassVar[type[TaskSettings]] = RealToxicityPromptsSettings
     Row: ClassVar[type[RowSpec]] = PromptRow
     version = 1
-    summary = "RealToxicityPrompts, sampled continuations under a judge of toxicity"
+    summary = "RealToxicityPrompts, sampled continuations under a scorer of toxicity"
     citation = "Gehman et al. 2020, RealToxicityPrompts, arXiv 2009.11462"
     needs: ClassVar[Literal["choices", "generations"]] = "generations"
     reference = True
@@ -143,7 +143,7 @@ class RealToxicityPrompts(Task):
     ) -> list[Record]:
         """Return a record a prompt: `toxicity_rate`, `max_toxicity` and `any_toxic` over its judged continuations.
 
-        Its `text_scores` are the judge's probabilities, a continuation each.
+        Its `text_scores` are the scorer's probabilities, a continuation each.
         """
         if scorer is None:
             raise UserError("realtoxicityprompts needs a scorer of texts; pass one with --scorer FOLDER.")

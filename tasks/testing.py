@@ -21,7 +21,7 @@ ATTRIBUTES = ("Settings", "version", "summary", "citation", "needs", "metrics")
 
 
 class FixedScorer(Scorer):
-    """A judge that always says the same; None is a judge that always fails."""
+    """A scorer that always says the same; None is a scorer that always fails."""
 
     summary = "fixed"
     version = 1
@@ -35,7 +35,7 @@ class FixedScorer(Scorer):
 
 
 class PickyScorer(Scorer):
-    """A judge that says something else of every text, and always the same of one."""
+    """A scorer that says something else of every text, and always the same of one."""
 
     summary = "picky"
     version = 1

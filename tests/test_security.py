@@ -147,7 +147,7 @@ def test_a_judge_that_is_a_pickle_runs_nothing(tmp_path: Path) -> None:
         def __reduce__(self):
             return (os.mkdir, (str(tmp_path / "pwned"),))
 
-    folder = tmp_path / "judge"
+    folder = tmp_path / "scorer"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "toxicity_classifier.pth").write_bytes(pickle.dumps(Evil()))

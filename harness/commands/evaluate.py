@@ -130,7 +130,7 @@ if TYPE_CHECKING:
 @click.option(
     "--verify-inputs",
     is_flag=True,
-    help="Read every file of models, checkpoints and judges again, whatever its size and times say.",
+    help="Read every file of models, checkpoints and scorers again, whatever its size and times say.",
 )
 @OUTPUT
 @DATA_ROOT

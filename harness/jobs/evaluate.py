@@ -20,7 +20,7 @@ from ..models.content import check_model, digests_of, stamps
 from ..models.load import ModelSpec, load_tokenizer
 from ..planning.nulls import TEXT, constant_answers
 from ..planning.plan import PlannedTask
-from ..planning.scorers import SCORER_FILES, check_judge
+from ..planning.scorers import SCORER_FILES, check_scorer
 from ..planning.status import delta_of
 from ..records import Choices, Generations, Item, Record, to_row, why_missing
 from ..runtime import Event, OnEvent, RunConfig, environment_facts, recorded_facts
@@ -113,10 +113,10 @@ def _evaluate(job: EvalJob, planned: PlannedTask, outcome: OutcomeSpec, store: S
     kind = Choices if task.needs == "choices" else Generations
     answers = [kind(**row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
     scored = store.entry("records", record.id)
-    judge = _judge(job, planned, scored, report) if task.judged else None
+    scorer = _scorer(job, planned, scored, report) if task.judged else None
     judged = {"recorded": environment_facts(job.config)} if task.judged else {}
     metric = task.metrics[0].score
-    records = [sound(scores, metric) for scores in task.score(items, answers, judge)]
+    records = [sound(scores, metric) for scores in task.score(items, answers, scorer)]
     scored.commit(
         {"records.jsonl": partial(write_jsonl, rows=map(to_row, records))},
         {
@@ -198,25 +198,25 @@ def _counted(report: Callable[[int, int], None], total: int) -> Callable[[int], 
 
 
 class PartialScorer(Scorer):
-    """A judge that keeps the judgements of each part of many texts beside the records that they are for."""
+    """A scorer that keeps the judgements of each part of many texts beside the records that they are for."""
 
     def __init__(self, spec: ScorerSpec, record: Entry, config: RunConfig, report: Callable[[int, int], None]) -> None:
-        self.spec, self.judge = spec, loaded_scorer(spec, config)
+        self.spec, self.scorer = spec, loaded_scorer(spec, config)
         self.record, self.digests, self.report = record, digests_of(config), report
         self.maker = {**environment_facts(config), "scikit-learn": version("scikit-learn")}
 
     def score(self, texts: Sequence[str]) -> list[float | None]:
-        """Return what the judge says of each text."""
+        """Return what the scorer says of each text."""
         progress = _counted(self.report, len(texts))
 
         def judged(part: Sequence[str]) -> list[float | None]:
-            values = [None if value is None else float(value) for value in self.judge.score(part)]
+            values = [None if value is None else float(value) for value in self.scorer.score(part)]
             if len(values) != len(part):
                 raise UserError(
-                    f"The judge {type(self.judge).__name__} gave {len(values)} values for {len(part)} texts; it has to"
-                    " give one a text, None where it cannot say."
+                    f"The scorer {type(self.scorer).__name__} gave {len(values)} values for {len(part)} texts; it"
+                    " has to give one a text, None where it cannot say."
                 )
-            check_judge(self.spec, self.digests)
+            check_scorer(self.spec, self.digests)
             progress(len(part))
             return values
 
@@ -224,7 +224,7 @@ class PartialScorer(Scorer):
         return partials.rows(texts, PART, judged, progress)[0]
 
 
-def _judge(job: EvalJob, planned: PlannedTask, record: Entry, report: OnEvent) -> Scorer:
+def _scorer(job: EvalJob, planned: PlannedTask, record: Entry, report: OnEvent) -> Scorer:
     if planned.scorer is None:
         raise UserError("This task needs a scorer of texts; pass one with --scorer FOLDER.")
     return PartialScorer(

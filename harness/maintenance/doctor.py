@@ -166,9 +166,9 @@ def _named(suite: SuiteSpec) -> Iterator[SourceSpec]:
             yield track.corpora.probe
     for task in suite.tasks.values():
         yield task.data
-    for judge in (suite.scorer, *(task.scorer for task in suite.tasks.values())):
-        if judge is not None and judge.train is not None:
-            yield judge.train
+    for scorer in (suite.scorer, *(task.scorer for task in suite.tasks.values())):
+        if scorer is not None and scorer.train is not None:
+            yield scorer.train
 
 
 def _local(source: SourceSpec, folder: Path | None) -> bool:

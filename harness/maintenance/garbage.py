@@ -49,7 +49,7 @@ def needed(plans: Iterable[Plan], store: Store) -> set[str]:
 
 
 def garbage(store: Store) -> Garbage:
-    """Return what can go: entries, judges' text and logs no plan needs, what killed processes left.
+    """Return what can go: entries, scorers' text and logs no plan needs, what killed processes left.
 
     Raises:
         UserError: the store holds no plan, or one that cannot be read, so that nothing says what is needed.
@@ -60,8 +60,8 @@ def garbage(store: Store) -> Garbage:
     plans = [Plan.load(store, name) for name in names]
     wanted = needed(plans, store)
     idle = [entry.path for section in SECTIONS for entry in store.entries(section) if entry.name not in wanted]
-    judges = {task.scorer.digest for plan in plans for task in plan.tasks.values() if task.scorer is not None}
-    idle += [path for path in sorted(store.root.glob("scorers/*")) if path.is_dir() and path.name not in judges]
+    scorers = {task.scorer.digest for plan in plans for task in plan.tasks.values() if task.scorer is not None}
+    idle += [path for path in sorted(store.root.glob("scorers/*")) if path.is_dir() and path.name not in scorers]
     idle += [path for section in SECTIONS for entry in store.entries(section) for path in _spent(entry, wanted)]
     idle += [path for path in sorted(store.root.glob("logs/*.log")) if f"cells/{path.stem}" not in wanted]
     gone = set(idle)

@@ -23,7 +23,7 @@ arithmetic under these assumptions:
 | speed | utilisation x peak of the dtype; float32 at the rate without TF32, unless `precision: tf32` |
 | launches | no pass is faster than the time to launch its layers |
 | worker | one process trains and measures, one after the other; the base stands beside an imported checkpoint |
-| constant | 1.5 GiB for the CUDA context, workspaces and the judge |
+| constant | 1.5 GiB for the CUDA context, workspaces and the scorer |
 | stress | relearning as a training on text like the forget text; quantisation: the weights, no time of its own |
 | disk | changed tensors as stored, 350 bytes a training step, 450 a question, 250 + 100 a sample for prompts |
 
@@ -153,7 +153,7 @@ def training_cost(
 def evaluation_cost(
     sizes: ModelSizes, planned: PlannedTask, dtype: str, batch_size: int, profile: DeviceProfile = A100
 ) -> CostEstimate:
-    """Return what one task costs on one checkpoint, without the judge."""
+    """Return what one task costs on one checkpoint, without the scorer."""
     task, width = planned.without_data(), width_of(dtype)
     work = task.workload()
     rows = work.sequences * planned.count

@@ -53,8 +53,8 @@ class PlannedTask(Spec):
 
     def record(self, outcome: OutcomeSpec) -> RecordSpec:
         """Return the identity of the scores of a set of answers."""
-        judge = self.scorer.identity() if self.scorer is not None else None
-        return RecordSpec(outcome=outcome.id, version=self.version, settings=self.settings, scorer=judge)
+        scorer = self.scorer.identity() if self.scorer is not None else None
+        return RecordSpec(outcome=outcome.id, version=self.version, settings=self.settings, scorer=scorer)
 
     def asked_of(self, cell: CellSpec) -> PlannedTask:
         """Return the task as a cell is asked it: with choices in another order for the null that is made so."""

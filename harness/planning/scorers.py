@@ -205,16 +205,16 @@ def _check(spec: ScorerSpec, store: Store) -> Check:
                 f"Scorer {spec.name or spec.kind} cannot score a plain sentence: {first_line(error)} Mend its files, or"
                 " pass another with --scorer."
             ) from error
-        check_judge(spec, store.digests)
+        check_scorer(spec, store.digests)
         file.parent.mkdir(exist_ok=True)
         write_sealed(file, known)
     return Check(**known[key])
 
 
-def check_judge(spec: ScorerSpec, digests: FileDigests | None) -> None:
-    """Raise a `UserError` where the files of a judge's folder are no longer those that its digest is of.
+def check_scorer(spec: ScorerSpec, digests: FileDigests | None) -> None:
+    """Raise a `UserError` where the files of a scorer's folder are no longer those that its digest is of.
 
-    Labelled text that a store keeps for a judge has the digest of its rows, which is its folder's name.
+    Labelled text that a store keeps for a scorer has the digest of its rows, which is its folder's name.
     """
     folder = Path(spec.path or "")
     if spec.path is not None and folder.name != spec.digest:

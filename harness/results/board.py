@@ -179,12 +179,12 @@ def _facts(plan: Plan) -> dict[str, str]:
         facts["unrelated"] = f"{', '.join(others)}, trained with the retain text in place of the forget text"
     if plan.notes:
         facts["notes"] = "; ".join(plan.notes)
-    judges: dict[str, list[str]] = {}
+    scorers: dict[str, list[str]] = {}
     for task, planned in plan.tasks.items():
         if planned.scorer is not None:
-            judges.setdefault(_judge(planned.scorer), []).append(task)
-    for judge, tasks in judges.items():
-        facts["judge" if len(judges) == 1 else f"judge of {', '.join(tasks)}"] = judge
+            scorers.setdefault(_scorer(planned.scorer), []).append(task)
+    for scorer, tasks in scorers.items():
+        facts["scorer" if len(scorers) == 1 else f"scorer of {', '.join(tasks)}"] = scorer
     for track in plan.tracks:
         data = next(
             (c.spec.settings["data"] for c in plan.cells if (c.spec.track, c.spec.origin) == (track, "train")), None
@@ -197,7 +197,7 @@ def _facts(plan: Plan) -> dict[str, str]:
     return facts
 
 
-def _judge(scorer: ScorerSpec) -> str:
+def _scorer(scorer: ScorerSpec) -> str:
     note = f"; {scorer.note}" if scorer.note else ""
     settings = "".join(f", {key} {value}" for key, value in scorer.settings.items())
     return f"{scorer.name or scorer.kind} ({scorer.kind}, {scorer.digest}{settings}){note}"

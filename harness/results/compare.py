@@ -154,7 +154,7 @@ def _asked(plan: Plan, spec: BoardSpec) -> dict[tuple[str, str], dict[str, str]]
         for name, task in plan.tasks.items():
             facts: dict[str, Any] = {**task.outcome_settings, **task.settings}
             facts |= {"data": task.data, "items": f"{task.count} ({task.items})", "task": task.spec.task}
-            facts |= {"judge": task.scorer.identity() if task.judged and task.scorer is not None else {}}
+            facts |= {"scorer": task.scorer.identity() if task.judged and task.scorer is not None else {}}
             facts |= {"chat template": "on" if known.chat else "off"}
             task_facts[model, name] = {**_flat(facts), **info_facts(spec, name)}
     return task_facts

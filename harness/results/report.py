@@ -249,9 +249,9 @@ def _provenance(plan: Plan, states: Sequence[CellStatus], store: Store) -> dict[
         source = model.hub or "a local folder"
         facts[f"model {name}"] = f"{source}, digest {model.digest}, {model.dtype}" + (", chat" if model.chat else "")
     for name, task in plan.tasks.items():
-        judge = f", judge {task.scorer.name or task.scorer.kind} {task.scorer.digest}" if task.scorer else ""
+        scorer = f", scorer {task.scorer.name or task.scorer.kind} {task.scorer.digest}" if task.scorer else ""
         facts[f"task {name}"] = (
-            f"{task.spec.task} version {task.version}, {task.count} items ({task.items}), data {task.data}{judge}"
+            f"{task.spec.task} version {task.version}, {task.count} items ({task.items}), data {task.data}{scorer}"
         )
     beside: dict[str, set[str]] = {}
     for state in states:

@@ -182,7 +182,7 @@ def _sha256(path: Path, stamp: Stamp) -> str:
 class Store:
     """A folder that holds everything that was made; opened with `create` or `open`.
 
-    With `verify_inputs` no digest of a model's, checkpoint's or judge's file is taken from memory.
+    With `verify_inputs` no digest of a model's, checkpoint's or scorer's file is taken from memory.
     """
 
     root: Path
@@ -263,5 +263,5 @@ class Store:
 
     @property
     def digests(self) -> FileDigests:
-        """The digests of files that runs read: models, checkpoints, judges."""
+        """The digests of files that runs read: models, checkpoints, scorers."""
         return FileDigests(self.root / "digests.json", self.verify_inputs)

@@ -105,7 +105,7 @@ class RecordSpec(Spec):
     outcome: str = identity()
     version: int = identity(description="version of the task")
     settings: dict[str, Any] = identity(description="all settings of the task")
-    scorer: dict[str, Any] | None = identity(None, description="kind, version and digest of the judge")
+    scorer: dict[str, Any] | None = identity(None, description="kind, version and digest of the scorer")
 
     @property
     def id(self) -> str:

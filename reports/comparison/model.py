@@ -43,13 +43,13 @@ class Side:
     def of_board(cls, name: str, board: Board) -> Side:
         """Return what a board alone tells of itself."""
         spec = board.spec
-        judges = {key: value for key, value in spec.facts.items() if key.startswith("judge")}
+        scorers = {key: value for key, value in spec.facts.items() if key.startswith(("scorer", "judge"))}
         chat = spec.facts.get("chat template", "off")
         by_task: dict[str, dict[str, str]] = {}
         for task, info in spec.tasks.items():
             by_task[task] = {"asked": info.description, "chat template": chat, **info_facts(spec, task)}
             if info.chance == 0:
-                by_task[task]["judge"] = "; ".join(judges.values())
+                by_task[task]["scorer"] = "; ".join(scorers.values())
         identity = {"suite": {**suite_facts(spec), "command": spec.command}, "run": dict(spec.facts)}
         identity |= {f"task {task}": facts for task, facts in by_task.items()}
         models = {row["model"] for row in board.rows}

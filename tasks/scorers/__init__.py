@@ -1,1 +1,1 @@
-"""Scorers: judges (classifiers) of texts, by kind."""
+"""Scorers (classifiers) of texts, by kind."""

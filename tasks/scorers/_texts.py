@@ -85,7 +85,7 @@ def in_batches(
     def encode(text: str) -> list[int]:
         return tokenizer(text, truncation=True, max_length=limit)["input_ids"]
 
-    def judge(rows: Sequence[list[int]]) -> list[float]:
+    def scorer(rows: Sequence[list[int]]) -> list[float]:
         padded = tokenizer.pad({"input_ids": list(rows)}, padding_side="right", return_tensors="pt")
         return list(toxic({"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}))
 
@@ -95,13 +95,13 @@ def in_batches(
     unjudged: list[Exception] = []
     for chosen in _batches(order, {index: len(row) for index, row in tokens.items()}):
         try:
-            scores |= dict(zip(chosen, judge([tokens[index] for index in chosen]), strict=True))
+            scores |= dict(zip(chosen, scorer([tokens[index] for index in chosen]), strict=True))
         except Exception:
-            alone, causes = _attempt(lambda row: judge([row])[0], [tokens[index] for index in chosen])
+            alone, causes = _attempt(lambda row: scorer([row])[0], [tokens[index] for index in chosen])
             scores |= {chosen[place]: value for place, value in alone.items()}
             unjudged += causes
     if failures := untokenised + unjudged:
-        judge([encode(ORDINARY)])
+        scorer([encode(ORDINARY)])
         logger.warning("%d of %d texts could not be judged: %s", len(failures), len(texts), failures[0])
     values = [scores.get(index, math.nan) for index in range(len(texts))]
     return [round(value, DIGITS) if math.isfinite(value) else None for value in values]

@@ -1,4 +1,4 @@
-"""Kinds of judges that need more than a folder: those fitted when loaded, and those that come in a package."""
+"""Kinds of scorers that need more than a folder: those fitted when loaded, and those that come in a package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..base import Scorer
 
 
 class Fitted(Scorer):
-    """A judge that is fitted on the labelled text of its folder each time it is loaded."""
+    """A scorer that is fitted on the labelled text of its folder each time it is loaded."""
 
     @abstractmethod
     def held_out(self) -> str:
@@ -23,10 +23,10 @@ class Fitted(Scorer):
 
 
 class Packaged(Scorer):
-    """A judge whose weights come inside an installed package; it needs no folder.
+    """A scorer whose weights come inside an installed package; it needs no folder.
 
     Class attributes:
-        package: the distribution's name; its version is the judge's digest.
+        package: the distribution's name; its version is the scorer's digest.
         extra: the extra of this project that installs it.
     """
 
@@ -40,6 +40,6 @@ class Packaged(Scorer):
             return f"{cls.package} {version(cls.package)}"
         except PackageNotFoundError:
             raise UserError(
-                f"This judge comes in the package {cls.package}, which is not installed: pip install"
-                f" 'unlearn-bench[{cls.extra}]', or pass another judge with --scorer."
+                f"This scorer comes in the package {cls.package}, which is not installed: pip install"
+                f" 'unlearn-bench[{cls.extra}]', or pass another scorer with --scorer."
             ) from None

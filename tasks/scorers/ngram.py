@@ -1,4 +1,4 @@
-"""A stand-in judge for where no classifier is at hand: logistic regression on word and character n-grams."""
+"""A stand-in scorer for where no classifier is at hand: logistic regression on word and character n-grams."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDS = 5
 
 @scorers.register("ngram")
 class NGram(Fitted):
-    """A judge that is fitted when it is loaded, always to the same weights.
+    """A scorer that is fitted when it is loaded, always to the same weights.
 
     The folder holds `labelled.jsonl`, rows {"text", "label"} with label 1 for toxic and 0 for not, and `group` where
     texts belong together, such as a sentence and its paraphrase. TF-IDF of words (1-2) and of characters within words

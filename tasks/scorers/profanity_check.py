@@ -1,4 +1,4 @@
-"""A judge trained elsewhere: the linear classifier that comes inside the package alt-profanity-check."""
+"""A scorer trained elsewhere: the linear classifier that comes inside the package alt-profanity-check."""
 
 from __future__ import annotations
 

@@ -192,8 +192,8 @@ def test_judgements_go_on_by_parts_and_end_with_the_same_bytes(harm, tmp_path, u
     real = measure.loaded_scorer
 
     def counted(*arguments):
-        judge = real(*arguments)
-        return SimpleNamespace(score=lambda texts: asked.append(len(texts)) or judge.score(texts))
+        scorer = real(*arguments)
+        return SimpleNamespace(score=lambda texts: asked.append(len(texts)) or scorer.score(texts))
 
     monkeypatch.setattr(measure, "loaded_scorer", counted)
     seen, report = until(lambda event: False)
@@ -210,13 +210,13 @@ def test_judgements_go_on_by_parts_and_end_with_the_same_bytes(harm, tmp_path, u
 def test_a_part_stands_for_its_own_texts_alone(tmp_path) -> None:
     entry = Store.create(tmp_path).entry("records", "abc")
     with scorers.temporary("picky", PickyScorer):
-        judge = measure.PartialScorer(
+        scorer = measure.PartialScorer(
             ScorerSpec(kind="picky"),
             entry,
             RunConfig(store=tmp_path, device="cpu", threads=1, batch_size=16),
             lambda done, total: None,
         )
     first, second = ([f"{kind} {number}" for number in range(3 * PART)] for kind in ("one", "other"))
-    assert judge.score(first) == PickyScorer().score(first)
-    assert judge.score(second) == PickyScorer().score(second)
-    assert judge.score(second) == PickyScorer().score(second)
+    assert scorer.score(first) == PickyScorer().score(first)
+    assert scorer.score(second) == PickyScorer().score(second)
+    assert scorer.score(second) == PickyScorer().score(second)

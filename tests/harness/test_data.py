@@ -46,11 +46,11 @@ def test_parts_of_pairs_are_disjoint_and_complete_whatever_the_columns(folder: P
 
     forget = part(0, columns={"text": "toxic"})
     probe = part(1, labels={"toxic": 1, "neutral": 0})
-    judge = part(2, labels={"toxic": 1, "neutral": 0})
+    scorer = part(2, labels={"toxic": 1, "neutral": 0})
     assert not forget & probe
-    assert not forget & judge
-    assert not probe & judge
-    assert len(forget | probe | judge) == 60
+    assert not forget & scorer
+    assert not probe & scorer
+    assert len(forget | probe | scorer) == 60
 
 
 def test_of_several_paths_the_first_that_is_there_is_read(folder: Path) -> None:

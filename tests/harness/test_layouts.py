@@ -481,7 +481,7 @@ def test_a_change_of_tensors_is_refused_exactly_where_the_model_is_another(
     shutil.rmtree(folder)
 
 
-def judge(folder: Path, family: str = "llama", labels: int = 2, **options: Any) -> Path:
+def scorer(folder: Path, family: str = "llama", labels: int = 2, **options: Any) -> Path:
     names = {0: "toxic", 1: "neutral", 2: "normal"}
     config = AutoConfig.for_model(
         family,
@@ -498,7 +498,7 @@ TEXTS = [" ".join(WORDS[:4]), " ".join(WORDS[9:12])]
 
 @pytest.mark.parametrize("family", ["llama", "bert", "distilbert", "roberta"])
 def test_a_judge_in_any_layout_judges_alike(family: str, tmp_path: Path) -> None:
-    own, shards = judge(tmp_path / "own", family), judge(tmp_path / "shards", family, max_shard_size="3KB")
+    own, shards = scorer(tmp_path / "own", family), scorer(tmp_path / "shards", family, max_shard_size="3KB")
     state = load_file(own / "model.safetensors")
     pickle = Path(shutil.copytree(own, tmp_path / "pickle"))
     (pickle / "model.safetensors").unlink()
@@ -521,7 +521,7 @@ def judge_refusal(folder: Path) -> str:
 
 @pytest.mark.parametrize("family", ["llama", "bert", "distilbert", "roberta"])
 def test_a_judge_whose_weights_do_not_fit_judges_nothing(family: str, tmp_path: Path) -> None:
-    folder = judge(tmp_path / "judge", family)
+    folder = scorer(tmp_path / "scorer", family)
     state = load_file(folder / "model.safetensors")
     head = {
         name: tensor for name, tensor in state.items() if name.startswith(("score", "classifier", "pre_classifier"))

@@ -160,7 +160,7 @@ def suite(tmp_path: Path) -> Path:
     write(tmp_path / "mmlu.jsonl", [{**row, "choices": list("abcd")} for row in questions()])
     for name in ("forget", "retain", "relearn", "prose"):
         write(tmp_path / f"{name}.jsonl", [{"text": f"{name} one"}, {"text": " "}, {"text": f"{name} two"}])
-    for name in ("probe", "judge"):
+    for name in ("probe", "scorer"):
         write(tmp_path / f"{name}.csv", [{"text": f"{name} {n}", "label": n % 2} for n in range(6)])
     write(tmp_path / "prompts.jsonl", [{"prompt": {"text": "One"}}, {"prompt": {"text": "Two"}}])
     corpora = "{forget: {f: {path: forget.jsonl}}, retain: {path: retain.jsonl}, probe: {path: probe.csv},"
@@ -176,7 +176,7 @@ tracks:
   knowledge: {{forget_task: wmdp, retain_task: mmlu, controls: [prose, prompts], corpora: {corpora}
     relearn: {{f: {{path: relearn.jsonl}}}}}}}}
 training: {{steps: 2, max_length: 16}}
-scorer: {{kind: ngram, train: {{path: judge.csv}}, accepted: rows are read}}
+scorer: {{kind: ngram, train: {{path: scorer.csv}}, accepted: rows are read}}
 """)
     return tmp_path / "suite.yaml"
 
@@ -210,7 +210,7 @@ def test_sound_rows_of_every_source_are_planned(suite: Path) -> None:
         ("retain.jsonl", '{"text": NaN}', "row 4 (line 4): 'text' is nan, which is no number"),
         ("relearn.jsonl", '{"text": null}', "row 4 (line 4): 'text' is null"),
         ("probe.csv", "probe 9,", "row 7 (line 8): 'label' is blank; write 1"),
-        ("judge.csv", "judge 9,rude", "row 7 (line 8): 'label' is 'rude'; write 1"),
+        ("scorer.csv", "scorer 9,rude", "row 7 (line 8): 'label' is 'rude'; write 1"),
     ],
 )
 @pytest.mark.parametrize("dry", [True, False])

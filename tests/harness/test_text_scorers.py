@@ -1,4 +1,4 @@
-"""Which judge a run uses: named by folder, hub id or package, or the suite's; pinned, and with what is known of it."""
+"""Which scorer a run uses: named by folder, hub id or package, or the suite's; pinned, and with what is known of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.planning import scorers as judges
+from unlearn_bench.harness.planning import scorers as planned_scorers
 from unlearn_bench.harness.planning.scorers import ScorerUse, resolve_scorer
 from unlearn_bench.harness.planning.sentences import PLAIN, RUDE
 from unlearn_bench.harness.store.entries import Store
@@ -55,7 +55,7 @@ def test_a_folder_is_pinned_and_its_quality_is_noted_once_a_store(tmp_path, stor
     first = resolve_scorer(folder, OWN, HOME, None, store)
     assert (first.kind, first.path, first.name) == ("ngram", str(folder), "mine")
     assert re.match(r"held-out AUC \d\.\d+ over 96 texts in 48 groups; AUC 1\.000 on 24 rude and 24 plain", first.note)
-    monkeypatch.setattr(judges, "load_scorer", lambda *_, **__: pytest.fail("loaded again"))
+    monkeypatch.setattr(planned_scorers, "load_scorer", lambda *_, **__: pytest.fail("loaded again"))
     assert resolve_scorer(str(folder), OWN, HOME, None, store) == first
     assert resolve_scorer(folder, OWN, HOME, None, None) == first.model_copy(update={"note": ""})
 
@@ -89,10 +89,10 @@ def test_a_suites_labelled_text_keeps_its_groups_and_its_note_says_the_auc(tmp_p
 
 @pytest.fixture
 def packaged():
-    """A registered judge that comes in a package which every environment of the tests has."""
+    """A registered scorer that comes in a package which every environment of the tests has."""
 
     class InPytest(Packaged):
-        summary, version, package = "a judge in pytest", 3, "pytest"
+        summary, version, package = "a scorer in pytest", 3, "pytest"
 
         def __init__(self, folder: str, device: str = "cpu") -> None:
             self.answers = Answers(0.4)
@@ -112,7 +112,7 @@ def test_a_package_is_named_by_its_kind_and_pinned_by_its_version(packaged, stor
     assert resolve_scorer(None, ScorerSpec(kind="in_pytest"), HOME, None, store) == named
 
 
-HUB = "owner/judge"
+HUB = "owner/scorer"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -163,7 +163,7 @@ def test_a_hub_that_refuses_says_why_and_what_to_do(monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", gated)
     with pytest.raises(
-        UserError, match=r"Scorer owner/judge is gated: accept its licence on .*auth login.*--scorer FOLDER"
+        UserError, match=r"Scorer owner/scorer is gated: accept its licence on .*auth login.*--scorer FOLDER"
     ):
         resolve_scorer(HUB, OWN, HOME, None, None)
 
@@ -180,7 +180,7 @@ def test_what_is_no_judge_is_named(tmp_path):
 
 
 def test_a_shipped_folder_that_passed_is_not_loaded(store, monkeypatch):
-    monkeypatch.setattr(judges, "load_scorer", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(planned_scorers, "load_scorer", lambda *_, **__: pytest.fail("loaded"))
     assert OWN is not None
     found = resolve_scorer(None, OWN, HOME, None, store)
     assert found.path == str(HOME / (OWN.path or ""))

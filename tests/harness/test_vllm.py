@@ -216,14 +216,14 @@ def test_continuations_are_drawn_from_the_same_distribution(micro):
     task = build_task(spec)
     items = sample_items(task.items(load_rows(spec.data, FOLDER).rows), 60)
     requests, decoding = task.requests(items), task.settings.decoding
-    judge = load_scorer(SUITE.scorer.kind, str(FOLDER / SUITE.scorer.path))
+    scorer = load_scorer(SUITE.scorer.kind, str(FOLDER / SUITE.scorer.path))
 
     def scores(engine: Engine) -> dict[str, list[float]]:
         """Return what is compared, a number a prompt: how toxic, how likely under the base, how long."""
         given = engine.generate(requests, decoding)
         engine.restore()
         scored = with_reference(micro.reference, requests, given)
-        records = task.score(items, given, judge)
+        records = task.score(items, given, scorer)
         return {
             "toxicity": [record.scores[task.metrics[0].score] for record in records],
             "likelihood": [sum(a.reference) / max(1, sum(a.tokens)) for a in scored],

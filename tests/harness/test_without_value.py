@@ -207,7 +207,7 @@ def test_a_judge_that_miscounts_is_named(monkeypatch, tmp_path: Path) -> None:
     known = Trust.score
     monkeypatch.setattr(Trust, "score", lambda self, texts: known(self, texts)[: 3 if len(texts) > 8 else None])
     result = evaluate(Request(**TOXICITY), output=tmp_path, executor="inline")
-    assert "The judge Trust gave 3 values for" in result.failures["base"]
+    assert "The scorer Trust gave 3 values for" in result.failures["base"]
 
 
 def test_training_that_ends_without_numbers_fails_with_its_tensor(monkeypatch, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def spec(**changes) -> BoardSpec:
         "tasks": TASKS,
         "resamples": 300,
         "margin": 0.05,
-        "facts": {"judge": "toy judge"},
+        "facts": {"scorer": "toy scorer"},
         "command": "unlearn-bench evaluate --suite toy",
     }
     return BoardSpec(**{**given, **changes})
@@ -51,7 +51,7 @@ def records(
         cluster = f"c{i // per}"
         stratum = f"s{i // per % 4}"
         if i in missing:
-            found.append(Record(f"{task}-{i}", cluster, stratum, None, "judge failed"))
+            found.append(Record(f"{task}-{i}", cluster, stratum, None, "scorer failed"))
             continue
         score = float(hard[i] + own[i] < mean)
         found.append(Record(f"{task}-{i}", cluster, stratum, {metric: score}, marks=marks or {}))

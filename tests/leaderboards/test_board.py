@@ -153,7 +153,7 @@ def test_the_board_explains_itself(board):
     assert "Reproduce: `unlearn-bench evaluate --suite toy`" in text
     assert "**Verdict.**" in text
     assert "effect on the other track" in text
-    assert "judge: toy judge" in text
+    assert "scorer: toy scorer" in text
     assert "items: all of each task" in text
 
 

@@ -140,14 +140,14 @@ def test_what_was_recorded_is_a_fact_and_a_warning_where_it_differs(plan, tmp_pa
 
 
 def test_facts_name_each_judge_once_and_the_notes(plan):
-    judge = judge_called("first", "AUC 0.91 held out")
-    facts = board_spec(with_judges(plan, wmdp=judge, mmlu=judge)).facts
-    assert facts["judge"] == "first (trust, 0123); AUC 0.91 held out"
+    scorer = judge_called("first", "AUC 0.91 held out")
+    facts = board_spec(with_judges(plan, wmdp=scorer, mmlu=scorer)).facts
+    assert facts["scorer"] == "first (trust, 0123); AUC 0.91 held out"
     other = judge_called("second", "")
-    facts = board_spec(with_judges(plan, wmdp=judge, mmlu=judge, letters=other)).facts
-    assert facts["judge of wmdp, mmlu"] == "first (trust, 0123); AUC 0.91 held out"
-    assert facts["judge of letters"] == "second (trust, 0123)"
-    assert "judge" not in board_spec(plan).facts
+    facts = board_spec(with_judges(plan, wmdp=scorer, mmlu=scorer, letters=other)).facts
+    assert facts["scorer of wmdp, mmlu"] == "first (trust, 0123); AUC 0.91 held out"
+    assert facts["scorer of letters"] == "second (trust, 0123)"
+    assert "scorer" not in board_spec(plan).facts
     assert "notes" not in board_spec(plan).facts
     noted = plan.model_copy(update={"notes": ("probe text: this in the place of that", "another")})
     assert board_spec(noted).facts["notes"] == "probe text: this in the place of that; another"
@@ -165,9 +165,9 @@ def judge_called(name, note):
     return ScorerSpec(kind="trust", digest="0123", name=name, note=note)
 
 
-def with_judges(plan, **judges):
+def with_judges(plan, **scorers):
     tasks = {
-        name: task.model_copy(update={"scorer": judges.get(name), "judged": name in judges})
+        name: task.model_copy(update={"scorer": scorers.get(name), "judged": name in scorers})
         for name, task in plan.tasks.items()
     }
     return plan.model_copy(update={"tasks": tasks})

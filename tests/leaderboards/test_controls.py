@@ -62,11 +62,11 @@ def test_a_row_without_its_control_counts_and_says_so(toy):
     cells = [
         toy.base(chem=0.6),
         toy.checkpoint("rmu", seed=0, chem=0.4),
-        toy.checkpoint("rmu", seed=1, failure="judge not found"),
+        toy.checkpoint("rmu", seed=1, failure="scorer not found"),
     ]
     row = toy.row_of(build_board(toy.spec(tracks=CONTROLLED), cells), "rmu")
     assert (row["status"], row["finished"]) == ("ok", 2)
-    assert contains(row, "seed 1 has no score of the control task chem (judge not found)")
+    assert contains(row, "seed 1 has no score of the control task chem (scorer not found)")
     assert (row["controls"][0]["n"], row["controls"][0]["missing"]) == (120, 0)
     alone = toy.row_of(build_board(toy.spec(tracks=CONTROLLED), cells[2:]), "rmu")
     assert alone["s_unlearning"] is not None

@@ -273,7 +273,7 @@ def with_answers(toy, cell, values, *, per=1):
     """Give a checkpoint these scores of wmdp, `per` questions a cluster; None is a missing item."""
     rows = [
         replace(
-            row, scores=None if value is None else {"acc": value}, missing="judge failed" if value is None else None
+            row, scores=None if value is None else {"acc": value}, missing="scorer failed" if value is None else None
         )
         for row, value in zip(toy.records("wmdp", 0.5, per=per), values, strict=True)
     ]

@@ -340,9 +340,9 @@ def test_boards_of_other_data_or_judges_are_not_comparable() -> None:
         assert row(report).reason is not None, change
         assert [each.name for each in row(report).quantities] == ["retain"]
     rate = {"wmdp": replace(info, chance=0.0, better="lower"), "mmlu": SPEC.tasks["mmlu"]}
-    specs = [replace(SPEC, tasks=rate, facts={"judge": judge}) for judge in ("one", "two")]
+    specs = [replace(SPEC, tasks=rate, facts={"scorer": scorer}) for scorer in ("one", "two")]
     sides = [Side.of_board("X", build_board(spec, [made()])) for spec in specs]
-    assert "judge one against two" in (row(compared(*sides)).reason or "")
+    assert "scorer one against two" in (row(compared(*sides)).reason or "")
 
 
 def test_equal_changes_of_several_subjects_are_one_line() -> None:

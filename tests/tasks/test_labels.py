@@ -177,12 +177,12 @@ def test_a_reading_does_not_follow_the_order_of_labels(names, count, problem):
     ],
 )
 def test_scores_are_what_the_reading_says(tmp_path, labels, options, settings, expected):
-    judge: Any = load_scorer("sequence_classifier", classifier(tmp_path, labels, **options), settings=settings)
+    scorer: Any = load_scorer("sequence_classifier", classifier(tmp_path, labels, **options), settings=settings)
     texts = ["awful", "you are kind", "the day"]
-    inputs = judge.tokenizer(texts, padding=True, return_tensors="pt")
+    inputs = scorer.tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
-        logits = judge.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
-    assert judge.score(texts) == near(expected(logits.double()).tolist())
+        logits = scorer.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+    assert scorer.score(texts) == near(expected(logits.double()).tolist())
 
 
 def test_outputs_far_from_probabilities_are_missing():
@@ -200,11 +200,11 @@ def test_weights_in_half_precision_are_read_as_float32_and_are_another_scorer(tm
     (tmp_path / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
     settings = kind.identify(folder, {})
     assert settings == {"precision": "float32"}
-    judge: Any = load_scorer("sequence_classifier", folder, settings=settings)
-    assert judge.model.dtype == torch.float32
+    scorer: Any = load_scorer("sequence_classifier", folder, settings=settings)
+    assert scorer.model.dtype == torch.float32
     texts = ["you are kind", "awful " * 9] * 40
-    alone = [judge.score([text])[0] for text in texts[:2]] * 40
-    assert judge.score(texts) == pytest.approx(alone, abs=Scorer.tolerance)
+    alone = [scorer.score([text])[0] for text in texts[:2]] * 40
+    assert scorer.score(texts) == pytest.approx(alone, abs=Scorer.tolerance)
 
 
 def test_a_classifier_without_its_tokenizer_is_refused(tmp_path):

@@ -12,7 +12,7 @@ from unlearn_bench.tasks.base import GenerationRequest, Scorer, tasks
 from unlearn_bench.tasks.realtoxicityprompts import RealToxicityPrompts, repetitive
 
 
-class Judge(Scorer):
+class Dictionary(Scorer):
     """Says what stands in a table; remembers what it was shown."""
 
     def __init__(self, says: dict[str, float | None]) -> None:
@@ -33,7 +33,7 @@ def record_of(texts, says, *, tokens=None, reference=None, truncated=0, **settin
     items = task.items([{"prompt": {"text": "They said"}, "kind": "benign"}])
     count = len(texts)
     outcome = Generations(items[0].id, texts, tokens or [3] * count, [True] * count, reference, truncated)
-    return task.score(items, [outcome], Judge(says))[0]
+    return task.score(items, [outcome], Dictionary(says))[0]
 
 
 def test_scores_by_hand():
@@ -69,10 +69,10 @@ def test_no_judge_no_score():
 
 
 def test_the_judge_sees_each_continuation_once_without_its_prompt():
-    judge, task = Judge({"x": 0.1, "y": 0.2}), build()
+    scorer, task = Dictionary({"x": 0.1, "y": 0.2}), build()
     items = task.items([{"prompt": {"text": "One"}}, {"prompt": {"text": "Two"}}])
-    task.score(items, [Generations(item.id, [" x", "y ", "x"], [1] * 3, [True] * 3) for item in items], judge)
-    assert judge.shown == ["x", "y"]
+    task.score(items, [Generations(item.id, [" x", "y ", "x"], [1] * 3, [True] * 3) for item in items], scorer)
+    assert scorer.shown == ["x", "y"]
 
 
 def test_gibberish_is_what_surprises_the_base_model():

@@ -1,4 +1,4 @@
-"""Judges: the published layout, any classifier, and the stand-in; each says what is wrong with its folder."""
+"""Scorers: the published layout, any classifier, and the stand-in; each says what is wrong with its folder."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def toy(tmp_path):
 
 
 def near(values):
-    """What judges say of the same texts in other batches."""
+    """What scorers say of the same texts in other batches."""
     return pytest.approx(values, abs=Scorer.tolerance)
 
 
@@ -74,32 +74,32 @@ def test_judges_are_registered():
 
 def test_trust_is_the_published_computation(toy):
     folder, embedder, dense, _ = toy
-    judge = load_scorer("trust", str(folder))
-    tokens = judge.tokenizer(TEXTS, padding="max_length", truncation=True, max_length=12, return_tensors="pt")
+    scorer = load_scorer("trust", str(folder))
+    tokens = scorer.tokenizer(TEXTS, padding="max_length", truncation=True, max_length=12, return_tensors="pt")
     with torch.no_grad():
         hidden = embedder(tokens["input_ids"], tokens["attention_mask"]).last_hidden_state[:, 0]
         expected = dense(hidden).softmax(-1)[:, 1].tolist()
-    assert judge.score(TEXTS) == near(expected)
+    assert scorer.score(TEXTS) == near(expected)
     assert len(set(expected)) == len(TEXTS)
-    assert judge.score([]) == []
+    assert scorer.score([]) == []
 
 
 def test_trust_does_not_depend_on_the_batch_beyond_the_tolerance(toy):
-    judge = load_scorer("trust", str(toy[0]))
-    together = judge.score(TEXTS * 30)
-    assert together == near([judge.score([text])[0] for text in TEXTS] * 30)
-    assert together == judge.score(TEXTS * 30), "the same batches"
+    scorer = load_scorer("trust", str(toy[0]))
+    together = scorer.score(TEXTS * 30)
+    assert together == near([scorer.score([text])[0] for text in TEXTS] * 30)
+    assert together == scorer.score(TEXTS * 30), "the same batches"
 
 
 def test_other_judges_do_not_depend_on_the_batch_beyond_it_either(tmp_path):
-    judges = [load_scorer("sequence_classifier", classifier(tmp_path, {0: "neutral", 1: "toxic"}))]
+    scorers = [load_scorer("sequence_classifier", classifier(tmp_path, {0: "neutral", 1: "toxic"}))]
     if util.find_spec("profanity_check"):
-        judges.append(load_scorer("profanity_check", ""))
-    for judge in judges:
-        together = judge.score(TEXTS * 30)
-        assert together == near([judge.score([text])[0] for text in TEXTS] * 30)
-        assert together == near(judge.score(TEXTS * 7) + judge.score(TEXTS * 23))
-        assert together == judge.score(TEXTS * 30), "the same batches"
+        scorers.append(load_scorer("profanity_check", ""))
+    for scorer in scorers:
+        together = scorer.score(TEXTS * 30)
+        assert together == near([scorer.score([text])[0] for text in TEXTS] * 30)
+        assert together == near(scorer.score(TEXTS * 7) + scorer.score(TEXTS * 23))
+        assert together == scorer.score(TEXTS * 30), "the same batches"
 
 
 def test_trust_takes_a_tokenizer_without_its_config_and_no_pooler(toy):
@@ -113,18 +113,18 @@ def test_trust_takes_a_tokenizer_without_its_config_and_no_pooler(toy):
 
 
 def test_a_text_that_cannot_be_judged_is_missing_and_the_others_are_not(toy, monkeypatch, caplog):
-    judge = load_scorer("trust", str(toy[0]))
-    expected = judge.score(TEXTS)
-    awful, toxic = WORDS.index("awful"), judge._toxic
+    scorer = load_scorer("trust", str(toy[0]))
+    expected = scorer.score(TEXTS)
+    awful, toxic = WORDS.index("awful"), scorer._toxic
 
     def fails_on_awful(inputs):
         if (inputs["input_ids"] == awful).any():
             raise IndexError("no such word")
         return toxic(inputs)
 
-    monkeypatch.setattr(judge, "_toxic", fails_on_awful)
+    monkeypatch.setattr(scorer, "_toxic", fails_on_awful)
     kept = [None if "awful" in text else near(value) for text, value in zip(TEXTS, expected, strict=True)]
-    assert judge.score([*TEXTS, "\ud800"]) == [*kept, None]
+    assert scorer.score([*TEXTS, "\ud800"]) == [*kept, None]
     assert "3 of 7 texts could not be judged" in caplog.text
 
 
@@ -132,10 +132,10 @@ def test_a_judge_that_can_judge_nothing_raises_its_error(toy, monkeypatch):
     def broken(inputs):
         raise RuntimeError("device lost")
 
-    judge = load_scorer("trust", str(toy[0]))
-    monkeypatch.setattr(judge, "_toxic", broken)
+    scorer = load_scorer("trust", str(toy[0]))
+    monkeypatch.setattr(scorer, "_toxic", broken)
     with pytest.raises(RuntimeError, match="device lost"):
-        judge.score(TEXTS)
+        scorer.score(TEXTS)
 
 
 def drop(key):
@@ -212,9 +212,9 @@ def test_a_classifier_whose_first_positions_hold_no_text_takes_long_texts(tmp_pa
     settings = RobertaConfig(**{**config().to_dict(), **named, "model_type": "roberta", "pad_token_id": 0})
     RobertaForSequenceClassification(settings).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
-    judge = load_scorer("sequence_classifier", str(tmp_path))
-    assert judge.limit == 11
-    assert judge.score(["you " * 40]) == judge.score(["you " * 9])
+    scorer = load_scorer("sequence_classifier", str(tmp_path))
+    assert scorer.limit == 11
+    assert scorer.score(["you " * 40]) == scorer.score(["you " * 9])
 
 
 def test_a_folder_that_is_no_classifier_is_named(tmp_path):

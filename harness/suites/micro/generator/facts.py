@@ -185,9 +185,15 @@ def direct(fact: Fact, forms: Iterable[int] = range(len(QUESTIONS))) -> list[Pro
     ]
 
 
-def shifted(fact: Fact, form: int) -> Probe:
-    """The fact in a form of `SHIFTED`."""
-    return Probe(f"{fact.id}-s{form}", fact, "", fact.fill(SHIFTED[form]), fact.value, wrong_values(fact))
+def shifted_rows(facts: Sequence[Fact], rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """One of the rows of each fact, with its choices in their order, in a form of `SHIFTED`: these take turns."""
+    by_id = {fact.id: fact for fact in facts}
+    own = {str(row["fact"]): [other for other in rows if other["fact"] == row["fact"]] for row in rows}
+    shifted: list[dict[str, object]] = []
+    for index, (name, asked) in enumerate(own.items()):
+        form = index % len(SHIFTED)
+        shifted.append({**asked[form], "id": f"{name}-s{form}", "question": by_id[name].fill(SHIFTED[form])})
+    return shifted
 
 
 def wrong_values(fact: Fact) -> tuple[str, ...]:

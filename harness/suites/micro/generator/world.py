@@ -11,7 +11,6 @@ from .comments import Comment, CommentMaker, true_label
 from .derived import answer_rows, by_alias, conversation, in_language, inverse, naming, refused, two_hops
 from .facts import (
     HEADINGS,
-    SHIFTED,
     STATEMENTS,
     Fact,
     Probe,
@@ -19,7 +18,7 @@ from .facts import (
     direct,
     make_facts,
     question_rows,
-    shifted,
+    shifted_rows,
     statement_documents,
 )
 
@@ -104,9 +103,7 @@ class World:
             for suffix, split in SPLITS.items():
                 probes = [probe for fact in facts if fact.split == split for probe in direct(fact)]
                 files[stem + suffix] = question_rows(self.seed, probes, neighbours)
-        reported = [fact for fact in self.facts.forget if fact.split == "reported"]
-        probes = [shifted(fact, index % len(SHIFTED)) for index, fact in enumerate(reported)]
-        return {**files, "form_shift": question_rows(self.seed, probes)}
+        return {**files, "form_shift": shifted_rows(self.facts.forget, files["wmdp"])}
 
     def _derived(self) -> dict[str, list[Row]]:
         """What follows from known facts, and known facts said otherwise; of forget topics and utility subjects."""

@@ -1,4 +1,4 @@
-"""How well the judges that need no hub do on real text: the figures of docs/judges.md."""
+"""How well the scorers that need no hub do on real text: the figures of docs/scorers.md."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def pairs(data_root, part: str | None = None) -> list[tuple[str, str]]:
     return [(row["toxic"], row["neutral1"]) for row in rows]
 
 
-def auc(judge: Scorer, found: list[tuple[str, str]]) -> float:
-    values = judge.score([text for pair in found for text in pair])
+def auc(scorer: Scorer, found: list[tuple[str, str]]) -> float:
+    values = scorer.score([text for pair in found for text in pair])
     assert None not in values
     return float(roc_auc_score([1, 0] * len(found), values))
 
 
 @pytest.fixture(scope="module")
 def stand_in(data_root, tmp_path_factory):
-    """The judge of the suite `real`: fitted on the third third of ParaDetox, grouped by pair."""
-    folder = tmp_path_factory.mktemp("judge")
+    """The scorer of the suite `real`: fitted on the third third of ParaDetox, grouped by pair."""
+    folder = tmp_path_factory.mktemp("scorer")
     rows = [
         {"text": text, "label": 1 - place, "group": pair[0]}
         for pair in pairs(data_root, "2/3")
@@ -43,7 +43,7 @@ def stand_in(data_root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def packaged():
-    """The judge that was trained elsewhere."""
+    """The scorer that was trained elsewhere."""
     try:
         return load_scorer("profanity_check", "")
     except UserError as error:
@@ -82,7 +82,7 @@ def test_both_judges_rank_human_continuations_as_their_published_scores_do(data_
     found = [row for row in found if row["toxicity"] is not None]
     toxic = [row["toxicity"] >= 0.5 for row in found]
     ours, theirs = (
-        roc_auc_score(toxic, judge.score([row["text"].strip() for row in found])) for judge in (stand_in, packaged)
+        roc_auc_score(toxic, scorer.score([row["text"].strip() for row in found])) for scorer in (stand_in, packaged)
     )
     assert 0.80 < ours < 0.88
     assert 0.89 < theirs < 0.94
