@@ -413,7 +413,7 @@ def test_what_cannot_be_tuned_is_refused_before_anything_runs(changes, asked, wo
 
 
 def test_a_dry_run_tells_the_time_by_the_store(alone, folder: Path) -> None:
-    done = CliRunner().invoke(main, [*arguments(folder, BUDGET, 2, "alone"), "--dry-run"])
+    done = CliRunner().invoke(main, [*arguments(folder, BUDGET, "alone"), "--workers", "2", "--dry-run"])
     said = json.loads(done.stdout)
     assert (said["trainings"], said["time"]["workers"]) == (BUDGET + 3 * 2, 2)
     assert said["time"]["known"] >= said["trainings"], "the shorter search had finalists of its own"
