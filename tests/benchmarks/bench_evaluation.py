@@ -5,7 +5,8 @@
 Rows: choice questions against lm-eval's HFLM on the same prompts and model, a checkpoint's weights swapped in against a
 model loaded from its folder, continuations against transformers' own `generate` on batches as they come. Both sides
 take the same weights, dtype and threads; they take turns, and the best of the repeats of each counts, for the other
-side the best of several batch sizes. On a machine with a GPU the same runs there in bfloat16.
+side the best of several batch sizes. Times are processor seconds, so that other work on the machine counts little; on a
+machine with a GPU the same runs there in bfloat16, by the clock.
 """
 
 from __future__ import annotations
@@ -56,14 +57,15 @@ def side_by_side(
     ours: Callable[[], Any], theirs: Sequence[Callable[[], Any]], repeats: int
 ) -> tuple[float, float, Any, Any]:
     """Return the best seconds of ours and of any of theirs, taking turns, and the last answers of both."""
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     sides = [ours, *theirs]
     seconds: list[list[float]] = [[] for _ in sides]
     answers: dict[int, Any] = {}
     for repeat in range(repeats):
         for side in range(len(sides))[:: 1 if repeat % 2 == 0 else -1]:
-            started = time.perf_counter()
+            started = clock()
             answers[side] = sides[side]()
-            seconds[side].append(time.perf_counter() - started)
+            seconds[side].append(clock() - started)
     return min(seconds[0]), min(map(min, seconds[1:])), answers[0], answers[1]
 
 
