@@ -61,8 +61,10 @@ def copies(warm, tmp_path: Path) -> Iterator[Path]:
 
 
 def values(board: str | bytes) -> dict[str, list[float | None]]:
+    """Return by row S, both metrics, S of its noise, and what the control tasks gave."""
+    parts = ("s_unlearning", "forget", "retain", "noise")
     return {
-        row["variant"]: [(row[part] or {}).get("value") for part in ("s_unlearning", "forget", "retain")]
+        row["variant"]: [(value or {}).get("value") for value in (*map(row.get, parts), *row["controls"])]
         for row in json.loads(board)["rows"]
     }
 

@@ -47,7 +47,7 @@ def add_token(content: str, special: bool) -> Change:
 
     def change(tokenizer: dict[str, Any]) -> None:
         pad = tokenizer["added_tokens"][0]
-        tokenizer["added_tokens"].append({**pad, "id": 1936, "content": content, "special": special})
+        tokenizer["added_tokens"].append({**pad, "id": 2048, "content": content, "special": special})
 
     return change
 
@@ -128,8 +128,8 @@ MEANT: dict[str, tuple[dict[str, Change | None], str]] = {
         "hidden_act gelu (base: silu), rms_norm_eps 0.001 (base: 1e-06)",
     ),
     "heads": (
-        {"config": lambda c: c.update(num_attention_heads=6, num_key_value_heads=6, head_dim=16)},
-        "is of another size than base: num_attention_heads 6 (base: 3), num_key_value_heads 6 (base: 3), head_dim 16",
+        {"config": lambda c: c.update(num_attention_heads=4, num_key_value_heads=4, head_dim=16)},
+        "is of another size than base: num_attention_heads 4 (base: 2), num_key_value_heads 4 (base: 2), head_dim 16",
     ),
     "family": ({"config": lambda c: c.update(model_type="mistral")}, "is of another family than base (mistral; base:"),
     "sliding window": (
@@ -178,8 +178,8 @@ MISTAKES: dict[str, tuple[dict[str, Change | None], str]] = {
     "no model of tokens": ({"tokenizer": lambda t: t.pop("model")}, "Checkpoint mine: its tokenizer cannot be loaded"),
     "a word beyond the embeddings": ({"tokenizer": add_token("alchemy", False)}, "1 token beyond them (`alchemy`)"),
     "every token ends": (
-        {"generation_config": lambda g: g.update(eos_token_id=list(range(1936)))},
-        "1936 of its 1936 tokens end a continuation, so that every one is empty; set eos_token_id",
+        {"generation_config": lambda g: g.update(eos_token_id=list(range(2048)))},
+        "2048 of its 2048 tokens end a continuation, so that every one is empty; set eos_token_id",
     ),
 }
 
@@ -212,17 +212,17 @@ def test_a_head_of_its_own_is_said(copy) -> None:
 def test_fewer_embeddings_than_tokens_are_refused_more_are_said(copy) -> None:
     few = copy("few", config=lambda c: c.update(vocab_size=1336))
     with_weights(few, lambda weights: {EMBEDDINGS: weights[EMBEDDINGS][:1336].clone()})
-    with pytest.raises(UserError, match="has 1336 embeddings and its tokenizer 600 tokens beyond them"):
+    with pytest.raises(UserError, match="has 1336 embeddings and its tokenizer 712 tokens beyond them"):
         notes(few)
-    more = copy("more", config=lambda c: c.update(vocab_size=1984))
+    more = copy("more", config=lambda c: c.update(vocab_size=2096))
     with_weights(more, lambda weights: {EMBEDDINGS: torch.cat([weights[EMBEDDINGS], weights[EMBEDDINGS][:48]])})
-    assert notes(more) == "is of another size than base: vocab_size 1984 (base: 1936)"
+    assert notes(more) == "is of another size than base: vocab_size 2096 (base: 2048)"
 
 
 def test_a_base_with_fewer_embeddings_than_words_is_refused(copy) -> None:
     few = copy("few", config=lambda c: c.update(vocab_size=1336))
     with_weights(few, lambda weights: {EMBEDDINGS: weights[EMBEDDINGS][:1336].clone()})
-    with pytest.raises(UserError, match="has 1336 embeddings and its tokenizer 600 words beyond them"):
+    with pytest.raises(UserError, match="has 1336 embeddings and its tokenizer 712 words beyond them"):
         make_plan(Request(models=(str(few),), **QUICK), None)
 
 
