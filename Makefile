@@ -14,15 +14,16 @@ demo: $(VENV)/.installed
 # The published board: three training seeds, so that it speaks of methods. OPTIONS="--stress relearn" and the like go to
 # `evaluate`; what BOARD holds already is not done again.
 BOARD ?= build/board
+METHODS ?= all
 PUBLISHED ?= leaderboards/published
 OPTIONS ?=
 board: $(VENV)/.installed
-	$(BIN)/unlearn-bench evaluate --methods all --seeds 0,1,2 $(OPTIONS) --output $(BOARD)
+	$(BIN)/unlearn-bench evaluate --methods $(METHODS) --seeds 0,1,2 $(OPTIONS) --output $(BOARD)
 	cp $(BOARD)/leaderboards/micro.md $(BOARD)/leaderboards/micro.json $(PUBLISHED)/
 
 # The words of that board's verdicts under the kernels of three kinds of processors: rows not marked unstable agree.
 kernels: $(VENV)/.installed
-	$(BIN)/python tests/kernels.py --methods all $(OPTIONS)
+	$(BIN)/python tests/kernels.py --methods $(METHODS) $(OPTIONS)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
