@@ -38,8 +38,9 @@ def test_checkpointing_takes_the_activations_of_nine_layers_out(monkeypatch):
     """The probes are fitted to random features and log nothing here: fake tensors have no values."""
 
     def features(self, context, batches):
+        count = sum(len(labels) for _, labels in batches)
         rows = {
-            layer: np.random.default_rng(layer).normal(size=(40, context.hidden_size))
+            layer: np.random.default_rng(layer).normal(size=(count, context.hidden_size))
             for layer in self.watched(context)
         }
         return rows, rows

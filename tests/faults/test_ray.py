@@ -167,7 +167,8 @@ def test_a_run_that_is_ended_leaves_no_actor_and_the_next_goes_on(
     assert 0 < len(kept) < len(list(calm.glob("*/*/manifest.json")))
     assert psutil.wait_procs(started, timeout=60)[1] == []
     if how == signal.SIGINT:
-        assert (running.returncode, said) == (130, INTERRUPTED)
+        assert running.returncode == 130
+        assert said.endswith(INTERRUPTED)
     assert run(LONGER, store, *nodes.options).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert boards(store) == boards(calm)
@@ -196,7 +197,7 @@ def test_interrupts_of_a_run_on_this_machine_alone_leave_no_process(tmp_path: Pa
     for _ in range(3):
         os.killpg(running.pid, signal.SIGINT)
         time.sleep(0.2)
-    assert running.communicate(timeout=60)[1] == INTERRUPTED
+    assert running.communicate(timeout=60)[1].endswith(INTERRUPTED)
     assert running.returncode == 130
     assert psutil.wait_procs(family, timeout=30)[1] == []
 
