@@ -46,6 +46,7 @@ def test_checkpointing_takes_the_activations_of_nine_layers_out(monkeypatch):
         return rows, rows
 
     monkeypatch.setattr(MultiLayerProbe, "_features", features)
+    monkeypatch.setattr(multi_layer_probe, "_digest", lambda *_: "texts")
     monkeypatch.setattr(multi_layer_probe, "_auc", lambda *_: None)
     monkeypatch.setattr(multi_layer_probe, "_described", lambda _: {})
     monkeypatch.setattr(MultiLayerProbe, "after_step", AlphaMethod.after_step)
