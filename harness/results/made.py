@@ -57,11 +57,14 @@ def _results(store: Store, cells: Sequence[CellStatus]) -> list[Any]:
 
 
 def is_made(inputs: str | None, *files: Path) -> bool:
-    """Tell whether files are as they were written when they were made from these inputs."""
-    note = _note(files)
-    if inputs is None or not note.is_file() or not all(file.is_file() for file in files):
+    """Tell whether files are as they were written when they were made from these inputs.
+
+    What cannot be read is not, and is made again.
+    """
+    try:
+        return inputs is not None and _note(files).read_bytes() == _text(inputs, files).encode()
+    except OSError:
         return False
-    return note.read_text(encoding="utf-8") == _text(inputs, files)
 
 
 def note_made(inputs: str | None, *files: Path) -> None:
