@@ -134,6 +134,10 @@ class Registry(Generic[T]):
         """Return the dotted path of the thing called `name`."""
         return _path(self.get(name))
 
+    def is_own(self, name: str) -> bool:
+        """Tell whether the thing called `name` is of this package, and not of a plugin or of a caller's code."""
+        return self.origin(name).startswith(f"{self.package}.")
+
     def _scan(self) -> None:
         if self._scanned:
             return

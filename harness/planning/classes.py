@@ -38,7 +38,7 @@ def pack(plan: Plan) -> dict[str, bytes]:
 def _packed(registry: Registry[Any], names: set[str]) -> dict[str, bytes]:
     packed = {}
     for name in sorted(names):
-        if registry.origin(name).startswith(f"{registry.package}."):
+        if registry.is_own(name):
             continue
         try:
             packed[f"{registry.kind} {name}"] = cloudpickle.dumps(registry.get(name))

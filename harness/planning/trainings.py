@@ -37,15 +37,11 @@ def check_trainings(plan: Plan, cells: Sequence[CellStatus], call: Call = _here)
     undone = (status.cell for status in cells if status.cell.spec.transform == "train" and not status.made)
     for cell in (cell for cell in undone if cell.spec.beside is None):
         kinds.setdefault((cell.model, cell.spec.track, canonical(cell.spec.settings)), cell)
-    looked_at = [(cell, _is_own(cell.spec.settings["method"])) for cell in kinds.values()]
+    looked_at = [(cell, methods.is_own(cell.spec.settings["method"])) for cell in kinds.values()]
     causes = call(causes_of, plan, looked_at) if looked_at else {}
     if causes:
         listed = (f"{', '.join(dict.fromkeys(names))}: {cause}" for cause, names in causes.items())
         raise UserError("Nothing was run, as this cannot be trained. " + " ".join(listed))
-
-
-def _is_own(method: str) -> bool:
-    return methods.origin(method).startswith(f"{methods.package}.")
 
 
 def causes_of(plan: Plan, cells: Sequence[tuple[PlannedCell, bool]]) -> dict[str, list[str]]:

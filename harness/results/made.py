@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from ...methods.base import methods
 from ...tasks.base import tasks
 from ..planning.plan import Plan
 from ..planning.status import CellStatus
-from ..registry import Registry
 from ..specs import digest
 from ..store.entries import Store
 from ..store.files import file_sha256, write_text
@@ -28,19 +28,20 @@ def inputs_of(plan: Plan, store: Store, cells: Sequence[CellStatus], *more: Any)
     None where code beyond this package has a say: nobody knows when that changes.
     """
     kinds = {cell.spec.settings["method"] for cell in plan.cells if "method" in cell.spec.settings}
-    if _foreign(methods, kinds) or _foreign(tasks, {task.spec.task for task in plan.tasks.values()}):
+    if not all(map(methods.is_own, kinds)) or not all(tasks.is_own(task.spec.task) for task in plan.tasks.values()):
         return None
-    code = [
+    return digest([version("unlearn-bench"), _code(), plan.model_dump(mode="json"), _results(store, cells), *more])
+
+
+@cache
+def _code() -> list[list[str]]:
+    """Return the package's files with their sha256, as this process found them."""
+    return [
         [str(file.relative_to(PACKAGE)), file_sha256(file)]
         for folder in CODE
         for file in sorted((PACKAGE / folder).rglob("*"))
         if file.suffix in TEXT
     ]
-    return digest([version("unlearn-bench"), code, plan.model_dump(mode="json"), _results(store, cells), *more])
-
-
-def _foreign(registry: Registry[Any], names: set[str]) -> bool:
-    return any(not registry.origin(name).startswith(f"{registry.package}.") for name in names)
 
 
 def _results(store: Store, cells: Sequence[CellStatus]) -> list[Any]:

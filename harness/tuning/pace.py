@@ -1,4 +1,4 @@
-"""How long a search takes: before it begins by what its store holds, while it runs by what it has done."""
+"""How long a search takes, by the trainings that its store holds when it is planned."""
 
 from __future__ import annotations
 
