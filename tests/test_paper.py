@@ -56,7 +56,7 @@ def data(root: Path, hub_copy, tmp_path_factory) -> Path:
     hub_copy(folder, "s-nlp/paradetox", {"default": {"train": rows(root, "paradetox", 12)}})
     prompts = [{"prompt": row["prompt"], "challenging": n > 0} for n, row in enumerate(rows(root, "prompts", 7))]
     hub_copy(folder, "allenai/real-toxicity-prompts", {"default": {"train": prompts}})
-    scorer = root / "harness" / "suites" / "micro" / "classifier"
+    scorer = root / "harness" / "suites" / "micro" / "judge"
     shutil.copytree(scorer, folder / "berkatil" / "TRuST_toxicity_classifier")
     (folder / "trust").mkdir()
     labelled = rows(root, "trust", 40)

@@ -253,7 +253,7 @@ def test_a_file_that_changes_while_its_digest_is_taken_is_refused(tmp_path: Path
 def originals(tmp_path_factory) -> Path:
     """A suite file over copies of the embedded suite's model, scorer and data."""
     folder = tmp_path_factory.mktemp("originals")
-    for part in ("model", "classifier"):
+    for part in ("model", "judge"):
         shutil.copytree(MICRO / part, folder / part)
     shutil.copytree(MICRO / "model", folder / "checkpoint")
     (folder / "data").mkdir()
@@ -275,7 +275,7 @@ tracks:
   knowledge: {{forget_task: wmdp, retain_task: mmlu, corpora: {corpora}}}
   toxicity: {{forget_task: prompts, retain_task: mmlu, corpora: {corpora}}}
 training: {{batch_size: 4, max_length: 32, steps: 2, learning_rate: 1.0e-3}}
-scorer: {{kind: trust, path: classifier}}
+scorer: {{kind: trust, path: judge}}
 """
     )
     return folder
@@ -378,7 +378,7 @@ def test_a_judge_that_changed_is_loaded_anew(home) -> None:
     import torch
 
     assert not run(home, "toxicity").failures
-    file = home / "classifier" / "toxicity_classifier.pth"
+    file = home / "judge" / "toxicity_classifier.pth"
     kept = torch.load(file, weights_only=True)
 
     def negate(value):
@@ -455,10 +455,10 @@ def test_weights_that_are_written_into_while_they_answer_leave_no_answers(home, 
 
 
 def test_a_judge_that_changes_while_it_judges_leaves_no_judgements(home, monkeypatch) -> None:
-    file = home / "classifier" / "config.json"
+    file = home / "judge" / "config.json"
     after_planning(monkeypatch, lambda: file.write_text(file.read_text() + " "))
     result = run(home, "toxicity")
-    assert f"{home / 'classifier'} changed after the run was planned" in result.failures["base"]
+    assert f"{home / 'judge'} changed after the run was planned" in result.failures["base"]
     assert not [path for path in (home / "out" / "records").glob("*/manifest.json") if "prompts" in path.read_text()]
 
 

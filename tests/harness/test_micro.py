@@ -99,7 +99,7 @@ def test_right_answers_stand_evenly_at_the_four_places():
 
 
 def test_binaries_are_small():
-    files = [file for part in ("model", "reference", "classifier") for file in (FOLDER / part).iterdir()]
+    files = [file for part in ("model", "reference", "judge") for file in (FOLDER / part).iterdir()]
     assert sum(file.stat().st_size for file in files) <= 12e6
 
 
@@ -324,7 +324,7 @@ def test_every_trial_lies_where_it_was_looked_for(tuning):
 def test_a_rebuild_from_the_seed_behaves_alike(world, tmp_path):
     build.build_data(world, tmp_path / "data")
     build.build_model(world, tmp_path / "model")
-    build.build_classifier(world, tmp_path / "classifier")
+    build.build_classifier(world, tmp_path / "judge")
     made, shipped = build.describe(world, tmp_path)["measured"], CARD["measured"]
     for task in ("wmdp_validation", "mmlu_validation"):
         for key in ("known_accuracy", "unknown_accuracy"):

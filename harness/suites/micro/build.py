@@ -24,7 +24,7 @@ logger = logging.getLogger(f"{__package__}.build")
 
 REVISION = 3
 """Raised by one whenever the world changes after reported items were scored."""
-PARTS = ("data", "model", "reference", "classifier")
+PARTS = ("data", "model", "reference", "judge")
 CLEAR = 24
 """Comments of either label that the classifier's folder brings for its check."""
 
@@ -129,7 +129,7 @@ def main() -> None:
     logging.getLogger(__package__).setLevel(logging.INFO)
     torch.set_num_threads(1)
     world = World(arguments.seed)
-    builders = {"data": build_data, "model": build_model, "reference": build_reference, "classifier": build_classifier}
+    builders = {"data": build_data, "model": build_model, "reference": build_reference, "judge": build_classifier}
     for part in PARTS if arguments.only is None else (arguments.only,):
         started = time.monotonic()
         builders[part](world, arguments.out / part)

@@ -47,7 +47,7 @@ class Base:
     def load(cls, folder: Path, model: str = "model") -> Base:
         """Return the model of that name and the classifier that lie in a folder."""
         engine = TransformersEngine(ModelSpec(name="micro", path=str(folder / model)))
-        return cls(engine, Trust(str(folder / "classifier")))
+        return cls(engine, Trust(str(folder / "judge")))
 
     def answers(self, name: str, rows: Rows, limit: int | None = None) -> list[Record]:
         """Return records of a task that scores choices, on rows or a seeded sample of them."""
