@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,12 +111,11 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
         replaced = replaced_rows(plan, store)
         plan.save(store)
         console = console or _console()
-        unfinished = sum(not status.finished for status in states)
-        failures = _run_jobs(plan, store, kind, options, request.engine_options, classes, console, unfinished)
+        failures = _run_jobs(plan, store, kind, options, request.engine_options, classes, console, states)
         cells = statuses(plan, store)
         failures = _by_name(plan, failures, cells)
         board = written_board(plan, store, cells)
-    return Result(plan, store, board, failures, cells, replaced, len(states) - unfinished)
+    return Result(plan, store, board, failures, cells, replaced, sum(status.finished for status in states))
 
 
 def _console() -> Console:
@@ -137,12 +137,16 @@ def _run_jobs(
     engine_options: Mapping[str, Any],
     classes: Mapping[str, bytes],
     console: Console,
-    unfinished: int,
+    states: Sequence[CellStatus],
 ) -> dict[str, str]:
     """Make and evaluate what is not finished; return the cause of failure by planned cell id."""
-    jobs = max(1, unfinished)
+    jobs, answers = max(1, sum(not status.finished for status in states)), Counter[str]()
+    for status in states:
+        answers[status.cell.spec.label] += len(status.missing)
+    undone = (status.cell.spec for status in states if not status.made)
+    trainings = [spec.label for spec in undone if "training" in spec.settings]
     with (
-        Display(len(plan.cells), unfinished, console) as display,
+        Display(len(plan.cells), trainings, answers, console) as display,
         _started(kind, plan, options, jobs, display) as executor,
     ):
         on_cluster = isinstance(executor, ClusterExecutor)

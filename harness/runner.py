@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -196,32 +197,69 @@ def _left_undone(job: Job, status: CellStatus) -> Exception | None:
 class ProgressLines:
     """Says at most every `EVERY` seconds how many cells are done and left, what is running, and the time left.
 
+    The time left takes trainings and answers to tasks to be as long as those of their kind so far, as many side by side
+    as so far; before anything was answered it is that of the trainings alone.
+
     Args:
-        cells: of the run, `unfinished` of which remain to be done when it begins.
+        cells: of the run.
+        trainings: labels of the cells that are still to be trained when the run begins.
+        answers: how many tasks of each label are still to be answered.
         clock: gives seconds.
     """
 
     def __init__(
-        self, cells: int, unfinished: int, console: Console, clock: Callable[[], float] = time.monotonic
+        self,
+        cells: int,
+        trainings: Iterable[str],
+        answers: Mapping[str, int],
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.cells, self.stored, self.console, self.clock = cells, cells - unfinished, console, clock
+        self.cells, self.console, self.clock = cells, console, clock
         self.done = 0
         self.running: dict[str, Event] = {}
+        self.untrained, self.unanswered = set(trainings), Counter(answers)
+        self._begun: dict[str, float] = {}
+        self._stages: dict[bool, list[float]] = {True: [], False: []}
         self.began = self.said = clock()
 
     def event(self, event: Event) -> None:
         """Take in how far a cell is; between two of its stages nothing of it is running."""
+        label = event.label
         if event.done < event.total:
-            self.running[event.label] = event
+            self.running[label] = event
+            self._begun.setdefault(label, self.clock())
         else:
-            self.running.pop(event.label, None)
+            self.running.pop(label, None)
+            self._ended(label)
         self._say()
+
+    def _ended(self, label: str) -> None:
+        training = label in self.untrained
+        self._stages[training].append(self.clock() - self._begun.pop(label, self.clock()))
+        self.untrained.discard(label)
+        self.unanswered[label] -= not training
 
     def cell(self, label: str) -> None:
         """Count a cell as finished."""
         self.running.pop(label, None)
+        self._begun.pop(label, None)
+        self.untrained.discard(label)
+        del self.unanswered[label]
         self.done += 1
         self._say()
+
+    def _left(self) -> float:
+        """Return the seconds left, 0 where they cannot be told."""
+        running = list(self.running.values())
+        spent = sum(map(sum, self._stages.values())) + sum(self.clock() - self._begun[of.label] for of in running)
+        seconds = 0.0
+        for training, stages in self._stages.items():
+            own = [of for of in running if (of.label in self.untrained) == training]
+            count = len(self.untrained) if training else sum(max(0, n) for n in self.unanswered.values())
+            left = count - sum(of.done / max(1, of.total) for of in own)
+            seconds += max(0.0, left) * (sum(stages) / len(stages) if stages else 0.0)
+        return seconds * (self.clock() - self.began) / spent if spent else 0.0
 
     def _say(self) -> None:
         now = self.clock()
@@ -229,19 +267,21 @@ class ProgressLines:
             return
         self.said = now
         running = [f"{of.label}: {of.stage} {of.done}/{of.total}" for of in list(self.running.values())]
-        left = self.cells - self.done
-        new = self.done - self.stored
-        time_left = f", about {timedelta(seconds=round((now - self.began) / new * left))} left" if new > 0 else ""
+        least = "about" if self._stages[False] or not self.unanswered.total() else "at least"
+        time_left = f", {least} {timedelta(seconds=round(left))} left" if (left := self._left()) else ""
         what = f" ({', '.join(running[:SHOWN])}{', …' if len(running) > SHOWN else ''})" if running else ""
-        line = f"{self.done} of {self.cells} cells done, {len(running)} running{what}, {left} to go{time_left}"
+        line = (
+            f"{self.done} of {self.cells} cells done, {len(running)} running{what},"
+            f" {self.cells - self.done} to go{time_left}"
+        )
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class Display:
     """In a terminal a bar for the run and one for each stage that is running, elsewhere a line every few seconds."""
 
-    def __init__(self, cells: int, unfinished: int, console: Console) -> None:
-        self.lines = None if console.is_terminal else ProgressLines(cells, unfinished, console)
+    def __init__(self, cells: int, trainings: Iterable[str], answers: Mapping[str, int], console: Console) -> None:
+        self.lines = None if console.is_terminal else ProgressLines(cells, trainings, answers, console)
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
