@@ -91,7 +91,7 @@ class ScorerSpec(Spec):
     path: str | None = runtime(None)
     hub: str | None = runtime(None, description="hub id, where no folder is given")
     digest: str = identity("")
-    settings: dict[str, Any] = identity({}, description="of the kind, such as label and activation")
+    settings: dict[str, Any] = identity({}, late=True, description="of the kind, such as label and activation")
     threshold: float | None = runtime(
         None, gt=0, le=1, description="in place of the setting `threshold` of the tasks that it scores"
     )
@@ -100,10 +100,6 @@ class ScorerSpec(Spec):
     accepted: str = recorded("", description="why it scores although it fails the check, shown on boards")
     checked: str = runtime("", description="digest of files that passed the check, so that a plan need not load them")
     train: SourceSpec | None = runtime(None, description="labelled text to train one on where no folder is given")
-
-    def identity(self) -> dict[str, Any]:
-        """Return kind, version and digest, and the settings where any are given."""
-        return {name: value for name, value in super().identity().items() if name != "settings" or value}
 
 
 class TrackSpec(Spec):
