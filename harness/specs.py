@@ -30,9 +30,12 @@ class Kind(StrEnum):
     RECORDED = "recorded"
 
 
-def identity(default: Any = ..., **options: Any) -> Any:
-    """Declare a field that is part of what a result is."""
-    return Field(default, json_schema_extra={"kind": Kind.IDENTITY}, **options)
+def identity(default: Any = ..., *, late: bool = False, **options: Any) -> Any:
+    """Declare a field that is part of what a result is.
+
+    One that came `late` is left out of identities while it has its default: ids of before it stay.
+    """
+    return Field(default, json_schema_extra={"kind": Kind.IDENTITY, **({"late": True} if late else {})}, **options)
 
 
 def runtime(default: Any = ..., **options: Any) -> Any:
@@ -65,13 +68,23 @@ class Spec(BaseModel):
         return Kind(str(declared)) if declared else cls.default_kind
 
     def identity(self) -> dict[str, Any]:
-        """Return the identity fields, nested specs included, as plain JSON types."""
-        return {name: _plain(getattr(self, name)) for name in self._identity_fields()}
+        """Return the identity fields, nested specs included, as plain JSON types; late ones at their default not."""
+        defaults = self._late_defaults()
+        values = {name: getattr(self, name) for name in self._identity_fields()}
+        return {name: _plain(it) for name, it in values.items() if name not in defaults or it != defaults[name]}
 
     @classmethod
     @cache
     def _identity_fields(cls) -> tuple[str, ...]:
         return tuple(name for name in cls.model_fields if cls.kind_of(name) is Kind.IDENTITY)
+
+    @classmethod
+    @cache
+    def _late_defaults(cls) -> dict[str, Any]:
+        """Return the defaults of the identity fields that came late, by name."""
+        extras = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        late = [name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("late")]
+        return {name: cls.model_fields[name].get_default(call_default_factory=True) for name in late}
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +92,7 @@ class ScorerSpec(Spec):
     path: str | None = runtime(None)
     hub: str | None = runtime(None, description="hub id, where no folder is given")
     digest: str = identity("")
-    settings: dict[str, Any] = identity({}, description="of the kind, such as label and activation")
+    settings: dict[str, Any] = identity({}, late=True, description="of the kind, such as label and activation")
     threshold: float | None = runtime(
         None, gt=0, le=1, description="in place of the setting `threshold` of the tasks that it scores"
     )
@@ -100,10 +101,6 @@ class ScorerSpec(Spec):
     accepted: str = recorded("", description="why it scores although it fails the check, shown on boards")
     checked: str = runtime("", description="digest of files that passed the check, so that a plan need not load them")
     train: SourceSpec | None = runtime(None, description="labelled text to train one on where no folder is given")
-
-    def identity(self) -> dict[str, Any]:
-        """Return kind, version and digest, and the settings where any are given."""
-        return {name: value for name, value in super().identity().items() if name != "settings" or value}
 
 
 class TrackSpec(Spec):
@@ -141,11 +138,29 @@ class TrainingSpec(Spec):
     """What the loop needs beside a method's own settings. Every field changes what comes out."""
 
     batch_size: int = identity(4, ge=1, description="sequences of forget text, and of retain text, a batch")
-    accumulation: int = identity(1, ge=1, description="batches an optimiser step; the loss is the mean over them")
+    pairing: Literal["independent", "rows"] = identity(
+        "independent",
+        late=True,
+        description="independent: forget topics alternate, retain text has an order of its own; rows: the forget rows"
+        " of all topics are one shuffled epoch, with a retain row drawn at random for each, as TOFU's code",
+    )
+    accumulation: int = identity(1, ge=1, description="batches an optimiser step; see `accumulation_mean`")
+    accumulation_mean: Literal["batches", "tokens"] = identity(
+        "batches",
+        late=True,
+        description="batches: a step's losses are the means of those of its batches, as OpenUnlearning's; tokens: they"
+        " are those of one batch of all its texts, each a mean over all that it counts (tokens, or texts)",
+    )
     max_length: int = identity(512, ge=8, description="tokens of a sequence; longer ones are cut")
     steps: int | None = identity(None, ge=1, description="optimiser steps; None: `epochs` of the forget text")
     epochs: float = identity(2, gt=0, description="passes over the forget text where `steps` is None")
-    learning_rate: float = identity(5e-5, gt=0)
+    learning_rate: float = identity(5e-5, gt=0, description="the largest, where it has a schedule or a warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = identity(
+        "constant", late=True, description="what the learning rate does after the warm-up: stay, or fall to 0"
+    )
+    warmup: float = identity(
+        0.0, ge=0, late=True, description="steps in which the learning rate rises from 0; below 1: a share of all steps"
+    )
     weight_decay: float = identity(0.0, ge=0)
     optimizer: str = identity("adamw", pattern="^(adamw|adam|sgd)$")
     gradient_clip: float | None = identity(None, gt=0, description="largest gradient norm; None: no clipping")
@@ -161,6 +176,21 @@ class TrainingSpec(Spec):
         description="run the layers below the trained ones text by text and keep their output in main memory, so that"
         " they run in the first epoch only; last bits differ from those of batches",
     )
+
+    @field_validator("warmup")
+    @classmethod
+    def _warmup_is_a_share_or_steps(cls, value: float) -> float:
+        if value >= 1 and value != int(value):
+            raise ValueError("a warm-up is a share of all steps, below 1, or a whole number of steps")
+        return value
+
+    def steps_for(self, forget_rows: int) -> int:
+        """Return the optimiser steps: `steps`, or `epochs` of so many rows of forget text."""
+        return self.steps or max(1, math.ceil(self.epochs * forget_rows / (self.batch_size * self.accumulation)))
+
+    def warmup_steps(self, steps: int) -> int:
+        """Return in how many of so many steps the learning rate rises; a share is rounded up."""
+        return math.ceil(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
 
 
 class VariantSpec(Spec):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
+from ..harness.errors import UserError
 from ..harness.records import LogRole
 from ..harness.registry import Registry
 from ..harness.specs import Kind, Spec
@@ -252,11 +253,25 @@ class Method(ABC):
 
         return torch.stack(list(losses.values())).sum()
 
+    def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
+        """Return by loss over how many units it is a mean in a batch: its texts, or the tokens that it counts.
+
+        With `accumulation_mean: tokens` the loop weighs the batches of a step by them, so that they make the losses of
+        one large batch; `combine` must be linear in the losses then.
+
+        Raises:
+            UserError: the method does not say.
+        """
+        raise UserError(
+            f"{type(self).__name__} does not say over what its losses are means (`units`); train it with"
+            " `accumulation_mean: batches`."
+        )
+
     def combine_gradients(self, gradients: Mapping[str, Gradients]) -> Gradients:
         """Return the gradient that the optimiser gets, by parameter name.
 
         A method that overrides this gets the gradient of each loss by the loss's name, a mean over the batches of the
-        step; `combine` is not asked then. Otherwise there is one gradient, that of `combine`.
+        step (see `units`); `combine` is not asked then. Otherwise there is one gradient, that of `combine`.
         """
         (gradient,) = gradients.values()
         return gradient
@@ -270,6 +285,22 @@ class Method(ABC):
     def after_step(self, batch: Batch, losses: Mapping[str, Tensor]) -> dict[str, float]:
         """React to an optimiser step, given its last batch and the losses before it; return values for the log."""
         return {}
+
+    def should_stop(self, row: Mapping[str, Any]) -> str | None:
+        """Return why training ends with this step, in words for the log; None: it goes on, at most to its last step.
+
+        Asked after every step, without gradients, with the row of the log. What the rule remembers belongs into
+        `state_dict`.
+        """
+        return None
+
+    def finish(self, delta: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the change that the checkpoint gets in place of the trained one: theta_0 + finish(theta - theta_0).
+
+        Both are float32, on the CPU, by the full names of the model's parameters, a LoRA merged. A tensor that is left
+        out keeps its value of before. Must be a pure function of them.
+        """
+        return delta
 
     def log_setup(self) -> dict[str, Any]:
         """Return what `setup` found, as plain JSON types, for the first row of the training log."""

@@ -58,6 +58,11 @@ class BLUR(LikelihoodMethod):
         forget = negative_preference(self.context, text, s.beta) if s.forget == "npo" else -nll(self.context, text)
         return {"forget": forget, "retain": nll(self.context, batch.retain)}
 
+    def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
+        """Return over what the losses are means: NPO's over texts."""
+        own = {"forget": len(batch.forget.ids)} if self.settings.forget == "npo" else {}
+        return {**super().units(batch), **own}
+
     def combine_gradients(self, gradients: Mapping[str, Gradients]) -> Gradients:
         """Return gamma g_F plus what of g_R is orthogonal to g_F."""
         forget, retain = gradients["forget"], gradients["retain"]

@@ -58,6 +58,10 @@ class LikelihoodMethod(Method):
         s: LikelihoodSettings = self.settings
         return LoRA(s.lora_rank, s.lora_alpha) if s.parameters == "lora" else None
 
+    def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
+        """Return the predicted tokens of forget and retain text, over which losses are means unless one says so."""
+        return {"forget": predicted(batch.forget), "retain": predicted(batch.retain)}
+
 
 class RetainMethod(LikelihoodMethod):
     """One with a forget loss of its own and a common retain term: L_F + lambda * L_R; settings: `RetainSettings`."""
@@ -79,6 +83,11 @@ class RetainMethod(LikelihoodMethod):
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return L_F + lambda * L_R."""
         return losses["forget"] + self.settings.retain_weight * losses.get("retain", 0.0)
+
+
+def predicted(tokens: Tokens) -> Tensor:
+    """Return the number of predicted tokens of a batch."""
+    return tokens.mask[:, 1:].sum()
 
 
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -102,6 +102,10 @@ class MultiLayerProbe(AlphaMethod):
         """Return L_R (eq. 5), averaged over the layers in I."""
         return torch.stack([cosine_distance(h[layer], frozen[layer], mask) for layer in self.w]).mean()
 
+    def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
+        """Return over what the losses are means: L_F over texts, L_R over tokens."""
+        return {"forget": len(batch.forget.ids), "retain": batch.retain.mask.sum()}
+
     def after_step(self, batch: Batch, losses: Mapping[str, Tensor]) -> dict[str, float]:
         """Return what alpha's policy logs, and each layer's part of L_F before the step."""
         by_layer = dict(zip(self.w, self._by_layer.tolist(), strict=True))

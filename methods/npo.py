@@ -19,7 +19,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from .base import Depth, Range, Tokens, register
+from .base import Batch, Depth, Range, Tokens, register
 from .likelihood import RetainMethod, RetainSettings, negative_preference
 
 
@@ -43,3 +43,7 @@ class NPO(RetainMethod):
     def forget_loss(self, tokens: Tokens) -> Tensor:
         """Return L_F (eq. 3)."""
         return negative_preference(self.context, tokens, self.settings.beta)
+
+    def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
+        """Return over what the losses are means: L_F over texts."""
+        return {**super().units(batch), "forget": len(batch.forget.ids)}

@@ -76,6 +76,11 @@ class SteeringMethod(Method):
             "retain": squared_distance(h_r, frozen, batch.retain.mask, reduction),
         }
 
+    def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
+        """Return over what the losses are means."""
+        reduction = self.settings.reduction
+        return {"forget": units_of(batch.forget.mask, reduction), "retain": units_of(batch.retain.mask, reduction)}
+
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return L."""
         return losses["forget"] + self.settings.alpha * losses["retain"]
@@ -86,8 +91,12 @@ def over_tokens(values: Tensor, mask: Tensor, reduction: Reduction) -> Tensor:
 
     `mean`: mean over all real tokens of the batch. `sum`: sum over a sequence's tokens, mean over sequences.
     """
-    total = (values * mask).sum()
-    return total / (mask.sum() if reduction == "mean" else len(mask))
+    return (values * mask).sum() / units_of(mask, reduction)
+
+
+def units_of(mask: Tensor, reduction: Reduction) -> Tensor | int:
+    """Return over how many units `over_tokens` is a mean: real tokens, or sequences."""
+    return mask.sum() if reduction == "mean" else len(mask)
 
 
 def squared_distance(h: Tensor, target: Tensor, mask: Tensor, reduction: Reduction = "mean") -> Tensor:

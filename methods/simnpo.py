@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from .base import Depth, Range, Tokens, register
+from .base import Batch, Depth, Range, Tokens, register
 from .likelihood import RetainMethod, RetainSettings
 
 
@@ -50,3 +50,7 @@ class SimNPO(RetainMethod):
         s = self.settings
         mean = self.context.logprobs(tokens).sum(1) / tokens.mask[:, 1:].sum(1).clamp(min=1)
         return -2 / s.beta * F.logsigmoid(-s.beta * mean - s.gamma).mean()
+
+    def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
+        """Return over what the losses are means: L_F over texts."""
+        return {**super().units(batch), "forget": len(batch.forget.ids)}

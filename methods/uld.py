@@ -79,6 +79,10 @@ class ULD(DecodingMethod):
             "retain": (from_uniform * batch.retain.mask).sum() / batch.retain.mask.sum(),
         }
 
+    def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
+        """Return the tokens that either loss is a mean over."""
+        return {"forget": batch.forget.mask[:, 1:].sum(), "retain": batch.retain.mask.sum()}
+
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return L, the reversed objective."""
         return losses["forget"] + self.settings.beta * losses["retain"]

@@ -108,7 +108,7 @@ def training_cost(
     trained, beside = (changed, 0) if work.elements is None else (work.elements, work.elements)
     tokens = {text: size * corpus.tokens(text, training.max_length) for text in ("forget", "retain", "probe")}
     step_texts = size * training.accumulation
-    steps = training.steps or max(1, math.ceil(training.epochs * corpus.forget_texts / step_texts))
+    steps = training.steps_for(corpus.forget_texts)
     fresh = min(1.0, corpus.forget_texts / (steps * step_texts))
     counts = [count for count in (work.probe_limit, corpus.probe_texts) if count is not None]
     repeats = math.ceil((min(counts) if counts else 2 * corpus.forget_texts) / size) / TracingContext.PROBE_BATCHES

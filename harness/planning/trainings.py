@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...methods.base import methods
+from ...methods.base import Method, methods
 from ..data import load_rows
 from ..errors import UserError
 from ..models.load import ModelSpec
@@ -60,6 +60,10 @@ def _causes(plan: Plan, cell: PlannedCell, own: bool) -> Iterator[str]:
     training = spec.settings["training"]
     if training["precision"] == "reference" and model.dtype == "float16" and training["optimizer"] != "sgd":
         yield "Adam in float16 divides by zero (its 1e-8 rounds to 0): use `precision: float32`."
+    if own and training.get("accumulation_mean") == "tokens":
+        kind = methods.get(spec.settings["method"])
+        if kind.units is Method.units:
+            yield f"{kind.__name__} does not say over what its losses are means: use `accumulation_mean: batches`."
     try:
         work = _traced(plan, cell, model) if own else None
         if work is not None and any(item.text == "probe" for item in (*work.setup, *work.step)):

@@ -110,7 +110,7 @@ def unmatched(cells: Sequence[CellStatus], store: Store) -> dict[str, list[str]]
 
 
 LOGGED: dict[str, LogRole] = {
-    **dict.fromkeys(("step", "grad_norm", "seconds", PEAK, UNIFORM), "other"),
+    **dict.fromkeys(("step", "grad_norm", "learning_rate", "stopped", "steps", "seconds", PEAK, UNIFORM), "other"),
     **Method.log_schema,
 }
 """What the columns are that the log of every training has."""

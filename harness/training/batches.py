@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,11 +53,19 @@ class Shuffled:
         return self.texts[self._orders[epoch][index]]
 
 
+class Drawn(Shuffled):
+    """Texts in an endless order: each drawn anew from all of them, by the seed and its position."""
+
+    def _at(self, position: int) -> str:
+        return self.texts[int(generator(self.seed, "pair", self.name, position).integers(len(self.texts)))]
+
+
 class Batches:
     """The batches of a run.
 
     Batch s is of topic s modulo the number of topics. A topic's k-th batch holds the texts k*B to (k+1)*B of its
-    endless order, so a short topic comes round more often than a long one.
+    endless order, so a short topic comes round more often than a long one. With `pairing: rows` the topics are one, and
+    each text of its order has a retain text that is drawn at random.
     """
 
     def __init__(
@@ -71,14 +78,15 @@ class Batches:
     ) -> None:
         if not corpora.forget:
             raise UserError("There is no forget text: name at least one forget topic.")
-        self.topics = list(corpora.forget)
-        self._forget = [Shuffled(f"forget {name!r}", corpora.forget[name], seed) for name in self.topics]
-        self._retain = Shuffled("retain", corpora.retain, seed)
+        forget, paired = corpora.forget, training.pairing == "rows"
+        if paired:
+            forget = {" + ".join(forget): [text for topic in forget.values() for text in topic]}
+        self.topics = list(forget)
+        self._forget = [Shuffled(f"forget {name!r}", forget[name], seed) for name in self.topics]
+        self._retain = (Drawn if paired else Shuffled)("retain", corpora.retain, seed)
         self._corpora, self._tokenizer, self._seed, self._device = corpora, tokenizer, seed, device
         self._size, self._length = training.batch_size, training.max_length
-        forget_texts = sum(len(topic.texts) for topic in self._forget)
-        step_texts = training.batch_size * training.accumulation
-        self.steps = training.steps or max(1, math.ceil(training.epochs * forget_texts / step_texts))
+        self.steps = training.steps_for(sum(len(topic.texts) for topic in self._forget))
 
     def batch(self, step: int) -> Batch:
         """Return a batch by its number (from 0)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from ..errors import UserError, first_line
 from ..models.patch import put_tensors
 from ..rng import replica_noise
 
+Finish = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""`Method.finish`."""
 HAIR = 1e-6
 """By how much of itself a replica's weight differs at the start, as a standard deviation."""
 
@@ -108,6 +110,27 @@ class TrainableParameters:
                 delta[name] = new.cpu().clone()
         return delta
 
+    def finished(self, finish: Finish) -> dict[str, Tensor]:
+        """Return the tensors that `finish` changes, given what training changed of which values; see `delta`.
+
+        The change is that of what the optimiser moves, before it is rounded to the model's dtype.
+        """
+        before = {name: value.detach().float().cpu() for name, value in self._before().items()}
+        delta = {}
+        for name, change in finish(self._changes(before), before).items():
+            new = (before[name] + change).to(self.loaded[name])
+            if not torch.equal(new, before[name].to(self.loaded[name])):
+                delta[name] = new
+        return delta
+
+    def _before(self) -> Mapping[str, Tensor]:
+        """Return the values before of what a checkpoint may change, by the base's names."""
+        return self.originals
+
+    def _changes(self, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return by how much they changed, float32, on the CPU."""
+        return {name: self.masters[name].detach().float().cpu() - value for name, value in before.items()}
+
     def restore(self) -> None:
         """Give the model back its values and dtypes, bit by bit, without gradients."""
         put_tensors(self.parameters, self.originals)
@@ -174,12 +197,23 @@ class LoRAParameters(TrainableParameters):
         """Return the matrices that changed, merged, in the dtype of the model as loaded, on the CPU."""
         delta = {}
         for name in self._targets:
-            layer: Any = self.model.get_submodule(name.removesuffix(".weight"))
-            base = layer.base_layer.weight.detach()
-            new = (base.float() + layer.get_delta_weight(self.NAME).detach().float()).to(self.loaded[name])
+            base = self._layer(name).base_layer.weight.detach()
+            new = (base.float() + self._change(name)).to(self.loaded[name])
             if not torch.equal(new, base.to(self.loaded[name])):
                 delta[name] = new.cpu()
         return delta
+
+    def _before(self) -> Mapping[str, Tensor]:
+        return {name: self._layer(name).base_layer.weight for name in self._targets}
+
+    def _changes(self, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self._change(name).cpu() for name in before}
+
+    def _layer(self, name: str) -> Any:
+        return self.model.get_submodule(name.removesuffix(".weight"))
+
+    def _change(self, name: str) -> Tensor:
+        return self._layer(name).get_delta_weight(self.NAME).detach().float()
 
     def restore(self) -> None:
         """Take the factors out of the model."""

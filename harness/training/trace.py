@@ -163,7 +163,9 @@ def trace_method(method: Method, model: PreTrainedModel, topics: Sequence[str] =
         losses = method.losses(batch)
         objectives = len(method.objectives(losses))
     with torch.no_grad():
-        method.after_step(batch, {name: loss.detach() for name, loss in losses.items()})
+        values = {name: loss.detach() for name, loss in losses.items()}
+        row = {"step": 0, **{name: value.item() for name, value in values.items()}, **method.after_step(batch, values)}
+        method.should_stop(row)
     step = context.take()
     deepest = max(layer_of(name, context.prefix) + 1 for name in trained)
     layers = max([deepest, *(item.layers for item in (*setup, *step))])

@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
 from ...methods.base import Batch, Method
 from ..errors import TrainingError, UserError
@@ -57,10 +63,12 @@ class Trainer:
         replica: start a hair from the model's weights, and go on as without; see `TrainableParameters.perturb`.
 
     Attributes:
-        steps: optimiser steps: `training.steps`, or `training.epochs` over the texts of all forget topics.
+        steps: optimiser steps: `training.steps`, or `training.epochs` over the texts of all forget topics; the most
+            that there can be, where the method has a rule to stop by.
         step: steps done.
         log: first `{"step": -1, "setup": …, "shared_layers": …}`, then a row a step: step, topic, losses, total,
-            grad_norm and what the method's `after_step` returned.
+            grad_norm, learning_rate where it is not constant, what the method's `after_step` returned, and `stopped`
+            where its rule ended training with this step, with the reason.
 
     Raises:
         UserError: text, parameters or layers that do not exist.
@@ -103,6 +111,7 @@ class Trainer:
                 method.context = self.context
                 method.setup(self.context)
             self._optimizer = _optimizer(list(self._tensors.masters.values()), training)
+            self._schedule = _schedule(self._optimizer, training, self.steps)
         except BaseException:
             self.restore()
             raise
@@ -118,23 +127,30 @@ class Trainer:
         """
         if self._restored:
             raise RuntimeError("This trainer gave its model back; make a new one.")
-        while self.step < min(self.steps, self.steps if until is None else until):
+        while not self.done and (until is None or self.step < until):
             row = self._train_step()
             self.log.append(row)
             self.step += 1
             logger.debug("%s, step %d of %d: %s", self._name, self.step, self.steps, row)
             if on_step is not None:
                 on_step(row)
-        if self.step == self.steps and not self.delta():
+        if self.done and not self.delta():
             raise TrainingError(
-                f"{self._name} returned the base unchanged after {self.steps} steps: none of"
+                f"{self._name} returned the base unchanged after {self.step} steps: none of"
                 f" {len(self._tensors.parameters)} trained tensors differs in the model's dtype. Raise the learning"
                 " rate or the steps."
             )
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing remains to be trained: all steps are done, or the method's rule ended it."""
+        return self.step >= self.steps or self.log[-1].get("stopped") is not None
+
     def delta(self) -> dict[str, Tensor]:
-        """Return the trained tensors that changed: new values, in the dtype of the model as loaded."""
-        return self._tensors.delta()
+        """Return the tensors that changed: new values as `finish` leaves them, in the dtype of the model as loaded."""
+        if type(self.method).finish is Method.finish:
+            return self._tensors.delta()
+        return self._tensors.finished(self.method.finish)
 
     def restore(self) -> None:
         """Give the model its original tensors back, bit-equal, gradients off; this trainer is then done."""
@@ -149,6 +165,7 @@ class Trainer:
             "step": self.step,
             "tensors": {name: master.detach().to("cpu", copy=True) for name, master in self._tensors.masters.items()},
             "optimizer": self._optimizer.state_dict(),
+            **({} if self._schedule is None else {"schedule": self._schedule.state_dict()}),
             "method": self.method.state_dict(),
             "references": dict(self.context.references),
             "rng": json.dumps(self.context.rng.bit_generator.state),
@@ -164,6 +181,8 @@ class Trainer:
             )
         self._tensors.load(state["tensors"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self._schedule is not None:
+            self._schedule.load_state_dict(state["schedule"])
         self.method.load_state_dict(state["method"])
         self.context.references = dict(state.get("references", {}))
         self.context.rng.bit_generator.state = json.loads(state["rng"])
@@ -180,10 +199,14 @@ class Trainer:
         losses, row = self._gradients(batches)
         row["grad_norm"] = self._finite("grad_norm", self._clip())
         self._optimizer.step()
+        if self._schedule is not None:
+            row["learning_rate"] = self._schedule.get_last_lr()[0]
+            self._schedule.step()
         self._tensors.push_values()
         with torch.no_grad():
             row |= self.method.after_step(batches[-1], losses)
-        return row
+            reason = self.method.should_stop(row)
+        return row if reason is None else {**row, "stopped": reason}
 
     def _gradients(self, batches: list[Batch]) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Hand the gradient of a step to the optimiser; where memory ends, once more with checkpointing.
@@ -212,10 +235,11 @@ class Trainer:
         sums: dict[str, dict[str, Tensor]] = {}
         values: dict[str, list[float]] = {}
         losses: dict[str, Tensor] = {}
-        for batch in batches:
+        for batch, weights in zip(batches, self._weights(batches), strict=True):
             losses = self.method.losses(batch)
-            objectives = self.method.objectives(losses)
-            for name, value in {**losses, **objectives}.items():
+            weighted = self._weighted(losses, weights)
+            objectives = self.method.objectives(weighted)
+            for name, value in {**weighted, **objectives}.items():
                 values.setdefault(name, []).append(self._finite(name, value))
             self._differentiate({name: value / len(batches) for name, value in objectives.items()}, sums)
             losses = {name: loss.detach() for name, loss in losses.items()}
@@ -225,6 +249,26 @@ class Trainer:
         self._tensors.take(gradient)
         row: dict[str, Any] = {"step": self.step, "topic": ", ".join(dict.fromkeys(batch.topic for batch in batches))}
         return losses, row | {name: sum(numbers) / len(numbers) for name, numbers in values.items()}
+
+    def _weights(self, batches: list[Batch]) -> list[dict[str, float]]:
+        """Return by batch what each loss is multiplied with before the mean over batches; {}: all count alike.
+
+        Of the n_i units over which a loss of batch i is a mean, that is n_i over the mean of all batches' n.
+        """
+        if self.training.accumulation_mean == "batches" or len(batches) == 1:
+            return [{} for _ in batches]
+        units = [{name: float(count) for name, count in self.method.units(batch).items()} for batch in batches]
+        totals = {name: sum(own[name] for own in units) for name in units[0]}
+        return [{name: own[name] * len(batches) / max(totals[name], 1) for name in own} for own in units]
+
+    def _weighted(self, losses: dict[str, Tensor], weights: dict[str, float]) -> dict[str, Tensor]:
+        unknown = [name for name in losses if weights and name not in weights]
+        if unknown:
+            raise UserError(
+                f"{self._name}: its `units` say not over what the loss {unknown[0]!r} is a mean; add it there, or train"
+                " with `accumulation_mean: batches`."
+            )
+        return {name: loss * weights[name] for name, loss in losses.items()} if weights else losses
 
     def _differentiate(self, objectives: dict[str, Tensor], sums: dict[str, dict[str, Tensor]]) -> None:
         """Add the gradient of each objective to the sums; those of several batches are in the dtype of the updates."""
@@ -264,6 +308,23 @@ class Trainer:
             torch.default_generator.manual_seed(seed)  # without the other devices' queues, which take milliseconds
         else:
             torch.manual_seed(seed)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, training: TrainingSpec, steps: int
+) -> torch.optim.lr_scheduler.LambdaLR | None:
+    """Return what sets the learning rate of each step: transformers' schedules; None where it is constant.
+
+    Of N steps, W of them warm-up, step s (from 0) has the learning rate times s / W in the warm-up, then times 1
+    (constant), (N - s) / (N - W) (linear) or (1 + cos(pi (s - W) / (N - W))) / 2 (cosine).
+    """
+    warmup = training.warmup_steps(steps)
+    if training.schedule == "constant" and not warmup:
+        return None
+    if training.schedule == "constant":
+        return get_constant_schedule_with_warmup(optimizer, warmup)
+    falling = {"linear": get_linear_schedule_with_warmup, "cosine": get_cosine_schedule_with_warmup}
+    return falling[training.schedule](optimizer, warmup, steps)
 
 
 def _optimizer(parameters: list[torch.nn.Parameter], training: TrainingSpec) -> torch.optim.Optimizer:

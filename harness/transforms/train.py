@@ -111,9 +111,9 @@ def _run(job: BuildJob, report: OnEvent, trainer: Trainer) -> float:
 
     def on_step(row: dict[str, Any]) -> None:
         nonlocal saved, pause
-        report(Event(job.cell.label, "train", trainer.step, trainer.steps))
+        report(Event(job.cell.label, "train", trainer.step, trainer.step if trainer.done else trainer.steps))
         now = time.monotonic()
-        if now - saved >= pause and trainer.step < trainer.steps:
+        if now - saved >= pause and not trainer.done:
             check_model(job.model, digests_of(job.config))
             state = trainer.state_dict()
             partials.keep(trainer.step, lambda path: torch.save(state, path), seconds=before + now - started)
@@ -161,8 +161,9 @@ def read_corpora(job: BuildJob) -> Corpora:
 
 
 def _summary(log: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the last row of the log: final losses, and alpha where it is learned."""
-    return {key: value for key, value in log[-1].items() if key not in ("step", "topic")} if log else {}
+    """Return the last row of the log: final losses, alpha where it is learned, steps where a rule ended training."""
+    last = {key: value for key, value in log[-1].items() if key not in ("step", "topic")} if log else {}
+    return last | ({"steps": log[-1]["step"] + 1} if "stopped" in last else {})
 
 
 def _ascent(trainer: Trainer, vocabulary: int) -> dict[str, float]:

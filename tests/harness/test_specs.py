@@ -51,6 +51,18 @@ def test_a_field_without_a_kind_is_found() -> None:
     assert Forgetful.kind_of("kept") is Kind.IDENTITY
 
 
+def test_a_late_field_is_left_out_of_an_identity_while_it_has_its_default() -> None:
+    class Inner(Spec):
+        size: int = identity(1)
+        late: dict[str, int] = identity({}, late=True)
+
+    class Outer(Spec):
+        inner: Inner = identity(Inner())
+
+    assert Outer().identity() == {"inner": {"size": 1}}
+    assert Outer(inner=Inner(late={"a": 1})).identity() == {"inner": {"size": 1, "late": {"a": 1}}}
+
+
 def test_runtime_and_recorded_fields_do_not_change_an_identity() -> None:
     class Thing(Spec):
         size: int = identity()
