@@ -11,9 +11,11 @@ from ..harness.records import Mark, Record
 from .stats.arrays import Answers
 
 Changes = Literal["weights", "decoding"]
-CheckpointKind = Literal["method", "base", "noise", "import", "null"]
-NULLS = ("base", "noise", "null")
+CheckpointKind = Literal["method", "base", "noise", "import", "null", "reference"]
+NULLS = ("base", "noise", "null", "reference")
 """Kinds in which nothing was unlearned: shown, never ranked."""
+Role = Literal["original", "retain"]
+"""What a checkpoint stands for on its track: the model before unlearning, or one trained without the forget text."""
 Attached = Literal["noise", "replica"]
 """What a checkpoint may be to another: noise of its norm, or its training once more from weights a hair apart."""
 IntervalKind = Literal["percentile", "bca"]
@@ -101,7 +103,7 @@ class Checkpoint:
         method: registered name of the method (`base`, `noise` for those kinds).
         variant: the name on the board.
         kind: `method` and `import` rows are ranked, `base` and `noise` rows are what they are compared with, `null`
-            rows show what else nothing scores.
+            rows show what else nothing scores, `reference` rows what a checkpoint of a `role` does.
         seed: training seed; None where nothing was trained.
         cell: the cell's id.
         status: `ok` (measured), `failed` or `pending`.
@@ -117,6 +119,7 @@ class Checkpoint:
             `replica` (kind `method`), trained like it from weights a hair apart; None: it is a row's own. Both are
             measured on the forget and retain tasks of their tracks alone, and are put through no stress.
         of: the cell id of the checkpoint that it belongs to; None where `beside` is None.
+        role: what it stands for on its track (kind `reference`, or `base` where that is the original); None: nothing.
     """
 
     model: str
@@ -137,6 +140,7 @@ class Checkpoint:
     changes: Changes = "weights"
     beside: Attached | None = None
     of: str | None = None
+    role: Role | None = None
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
 
     The variants of a swept method look alike, and where there are many rows those of every method.
     """
-    nulls = {"base": Look(GREY, "*", "none"), "noise": Look(GREY, "X", "none"), "null": Look(GREY, "P", "none")}
+    markers = {"base": "*", "noise": "X", "null": "P", "reference": "D"}
+    nulls = {kind: Look(GREY, marker, "none") for kind, marker in markers.items()}
     by_variant = {row["variant"]: nulls[row["kind"]] for row in rows if row["kind"] in nulls}
     names = told_apart(rows)
     for place, name in enumerate(sorted(set(names.values()))):

@@ -330,3 +330,15 @@ def test_item_and_seed_noise_stand_apart_from_two_seeds_on(toy):
     text = board.to_markdown(details=True).split("What makes S uncertain")[1]
     assert f"{shares['seeds']:.0%}" in text.split("\n\n")[1]
     assert "What makes S uncertain" not in board_of(toy, toy.base(), cells[0]).to_markdown(details=True)
+
+
+def test_a_reference_has_its_numbers_and_no_rank(toy) -> None:
+    retain = toy.checkpoint("retain", "reference", seed=None, wmdp=0.3, role="retain")
+    alone = build_board(toy.spec(), [toy.base(), *toy.seeded("rmu")])
+    board = build_board(toy.spec(), [toy.base(), *toy.seeded("rmu"), retain])
+    row = toy.row_of(board, "retain")
+    assert row["s_unlearning"]
+    assert (row["rank"], row["claims"]) == (None, None)
+    assert toy.row_of(board, "rmu") == toy.row_of(alone, "rmu")
+    assert board.verdicts == alone.verdicts
+    assert "*retain*" in board.to_markdown()
