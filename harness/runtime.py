@@ -53,6 +53,8 @@ COSTS = ("seconds", "peak_memory_mib", "peak_gpu_memory_mib")
 """What is recorded of a job's time and memory; the last is absent where no GPU was used."""
 PEAK, UNIFORM = "peak_nats", "uniform_nats"
 """In the summary of a training by ascent: the largest loss of the forget text, nats a token, and ln |V|."""
+CUT = "answers_cut"
+"""In the summary of a training: by corpus its number of `answers`, of those `cut` off and of those `lost` whole."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -282,6 +282,13 @@ class TextRow(RowSpec):
     text: Passage
 
 
+class QuestionRow(RowSpec):
+    """A question and its answer to train on; neither may be blank."""
+
+    prompt: Text
+    answer: Text
+
+
 class LabelledRow(TextRow):
     """A text with what a classifier is to say of it; texts of one `group` belong together."""
 

@@ -12,7 +12,7 @@ from pydantic import field_validator, model_validator
 
 from .errors import UserError, suggest
 from .registry import Registry, check_alike
-from .specs import Spec, identity, read_yaml, recorded, runtime
+from .specs import QuestionRow, Spec, TextRow, identity, read_yaml, recorded, runtime
 
 suites: Registry[Callable[[], Path]] = Registry("suite", "unlearn_bench.harness.suites", "unlearn_bench.suites")
 
@@ -59,6 +59,11 @@ class SourceSpec(Spec):
         """The globs that it is looked for at, in their order."""
         return [self.path] if isinstance(self.path, str) else self.path or []
 
+    @property
+    def text_row(self) -> type[TextRow] | type[QuestionRow]:
+        """What its rows are as text to train on: questions where `columns` names `prompt` or `answer`, or documents."""
+        return QuestionRow if {"prompt", "answer"} & self.columns.keys() else TextRow
+
     @model_validator(mode="after")
     def _is_somewhere(self) -> SourceSpec:
         if not self.path and not self.hub:
@@ -66,8 +71,42 @@ class SourceSpec(Spec):
         return self
 
 
+class TemplateSpec(Spec):
+    """How a question and its answer become one text: words around them, or the tokenizer's chat template.
+
+    The answer follows what `prompt` makes of the question, without anything between; in a chat that is the user's
+    message, and the answer follows the generation prompt. The begin token stands where the tokenizer puts one.
+    """
+
+    form: Literal["plain", "chat"] = identity("plain", description="the words alone, or the tokenizer's chat template")
+    prompt: str = identity("Question: {prompt}\nAnswer:", description="what is made of the question; chat: `{prompt}`")
+    answer: str = identity(" {answer}", description="what is made of the answer; chat: `{answer}`")
+    system: str = identity("", description="system message of a chat")
+    date: str | None = identity(None, description="`date_string` of a chat template that writes today's date")
+    end: bool = identity(True, description="an end token follows the answer, and counts as a part of it")
+    end_token: str | None = identity(None, description="the end token; None: the tokenizer's own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_in_a_chat(cls, values: Any) -> Any:
+        chat = isinstance(values, Mapping) and values.get("form") == "chat"
+        return {"prompt": "{prompt}", "answer": "{answer}", **values} if chat else values
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TemplateSpec:
+        for field, text in (("prompt", self.prompt), ("answer", self.answer)):
+            if text.count(f"{{{field}}}") != 1:
+                raise ValueError(f"the template's {field} must hold {{{field}}} once")
+        if self.form == "plain" and (self.system or self.date):
+            raise ValueError("system and date are of a chat; add `form: chat`, or write them into `prompt`")
+        return self
+
+
 class CorporaSpec(Spec):
-    """The text of a track: forget topics, retain text, labelled text for probes (none: forget against retain)."""
+    """The text of a track: forget topics, retain text, labelled text for probes (none: forget against retain).
+
+    A source whose `columns` name `prompt` and `answer` holds questions with answers; the template makes texts of them.
+    """
 
     forget: dict[str, SourceSpec] = runtime(min_length=1)
     retain: SourceSpec = runtime()
@@ -75,6 +114,20 @@ class CorporaSpec(Spec):
     relearn: dict[str, SourceSpec] = runtime(
         {}, description="forget text of the stress `relearn`, by topic; no method sees it"
     )
+    template: TemplateSpec = runtime(TemplateSpec())
+    pools: dict[str, SourceSpec] = runtime(
+        {}, description="by name, lines of which a method that asks for them gets one a forget row, as refusals"
+    )
+
+    @model_validator(mode="after")
+    def _sources_hold_one_kind(self) -> CorporaSpec:
+        for source in (*self.forget.values(), self.retain, *self.relearn.values()):
+            questions = source.text_row is QuestionRow
+            if questions and "text" in source.columns:
+                raise ValueError("a source maps `text` beside `prompt` and `answer`; take either out of its `columns`")
+            if source.otherwise is not None and (source.otherwise.text_row is QuestionRow) != questions:
+                raise ValueError("a source holds questions, its stand-in `otherwise` does not, or the other way round")
+        return self
 
 
 class StressSpec(Spec):

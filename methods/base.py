@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from ..harness.errors import UserError
@@ -65,10 +65,18 @@ class Tokens:
     Attributes:
         ids: token ids, (batch, length).
         mask: 1 for real tokens, 0 for padding, (batch, length).
+        targets: 1 for tokens that count where they are predicted, as those of answers, (batch, length); None: all real
+            ones.
     """
 
     ids: Tensor
     mask: Tensor
+    targets: Tensor | None = None
+
+    @property
+    def counted(self) -> Tensor:
+        """1 for the predicted tokens that count, 0 for others and padding, (batch, length - 1)."""
+        return (self.mask if self.targets is None else self.targets)[:, 1:]
 
     @property
     def last(self) -> Tensor:
@@ -78,12 +86,17 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step sees: text of one forget topic (topics alternate step by step) and retain text."""
+    """What one training step sees: text of one forget topic (topics alternate step by step) and retain text.
+
+    Attributes:
+        auxiliary: by the names that the method asks for, the forget rows once more: the same prompts, other answers.
+    """
 
     step: int
     topic: str
     forget: Tokens
     retain: Tokens
+    auxiliary: Mapping[str, Tokens] = field(default_factory=dict)
 
 
 class Context(ABC):
@@ -128,7 +141,10 @@ class Context(ABC):
         """Return the same of the frozen model, without gradients; nothing is kept."""
 
     def logprobs(self, tokens: Tokens) -> Tensor:
-        """Return the log-probability of each next token, (batch, length - 1), float32, with gradients; padding is 0."""
+        """Return the log-probability of each next token, (batch, length - 1), float32, with gradients.
+
+        It is 0 where a token does not count: at padding, and outside of answers (`Tokens.counted`).
+        """
         return next_logprobs(self.logits(tokens), tokens)
 
     @abstractmethod
@@ -178,12 +194,12 @@ class Context(ABC):
 
 
 def next_logprobs(logits: Tensor, tokens: Tokens) -> Tensor:
-    """Return the log-probability of each next token, (batch, length - 1), float32; 0 where it is padding."""
+    """Return the log-probability of each next token, (batch, length - 1), float32; 0 where it does not count."""
     import torch.nn.functional as F
 
     rows, length = tokens.ids.shape
     nll = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), tokens.ids[:, 1:].flatten(), reduction="none")
-    return -nll.view(rows, length - 1) * tokens.mask[:, 1:]
+    return -nll.view(rows, length - 1) * tokens.counted
 
 
 @dataclass(frozen=True)
@@ -207,6 +223,8 @@ class Method(ABC):
         citation: where the method comes from.
         summary: one line for `unlearn-bench list methods`.
         changes: whether its checkpoint has other weights, or answers otherwise at decoding time (`DecodingMethod`).
+        auxiliary: names of texts that it trains on beside each forget row (`Batch.auxiliary`): columns of the rows, or
+            pools of lines, of the track's corpora.
         search: setting to where `unlearn-bench tune` looks for it; a setting that is not named keeps its default.
         log_schema: what the columns are that it logs beside those of this class; one that is not named is a loss.
 
@@ -220,6 +238,7 @@ class Method(ABC):
     citation: ClassVar[str]
     summary: ClassVar[str]
     changes: ClassVar[Literal["weights", "decoding"]] = "weights"
+    auxiliary: ClassVar[tuple[str, ...]] = ()
     search: ClassVar[Mapping[str, Range | Depth]] = {}
     log_schema: ClassVar[Mapping[str, LogRole]] = {
         "forget": "loss",

@@ -9,8 +9,8 @@ undoes the forgetting nor does any of it; gamma sets how fast to forget. One inn
 together, taken out whatever its sign, and nothing is normalised, as in the authors' code; gamma = 1 is theirs for MUSE.
 
 Readings: the gradients are projected before the optimiser, so with Adam the step itself is only about orthogonal. L_F
-is NPO's of whole texts with its paper's beta (their code for MUSE applies the formula logit by logit). For WMDP they
-use RMU's two losses in the place of these.
+is NPO's of whole texts, or answers, with its paper's beta (their code for MUSE applies the formula logit by logit). For
+WMDP they use RMU's two losses in the place of these.
 """
 
 from __future__ import annotations

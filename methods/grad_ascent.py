@@ -2,8 +2,9 @@
 
     L = mean over tokens of the forget text of log p(x_t | x_<t)
 
-Jang et al. 2022 (arXiv 2210.01504). Reading: the mean over all real tokens of a batch, as the usual language modelling
-loss, of which this is the negative. It has no minimum: learning rate and steps decide where it ends.
+Jang et al. 2022 (arXiv 2210.01504). Reading: the mean over all tokens of a batch that count (of a question and its
+answer the answer's), as the usual language modelling loss, of which this is the negative. It has no minimum: learning
+rate and steps decide where it ends.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     L   = L_F + lambda * L_R
 
 Liu, Liu, Stone 2022 (arXiv 2203.12817); lambda = 1 and the form for language models are TOFU's (arXiv 2401.06121),
-whose KL baseline is `retain: kl`. Readings: means over real tokens; KL(frozen || trained), a mean over tokens.
+whose KL baseline is `retain: kl`. Readings: means over the tokens that count; KL(frozen || trained), a mean over them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Bounded between 0 and 2: the token gives way to the next likeliest one, not to a
 matrix of the decoder layers, hence `parameters: lora` by default; the rank is the harness's.
 
 Readings: LoKU's second part, FILA (adapters initialised by Fisher information), is left out: the loss is compared with
-others at equal training. A mean over all real tokens of a batch; lambda = 1.
+others at equal training. A mean over all tokens of a batch that count, of answers as in the paper; lambda = 1.
 """
 
 from __future__ import annotations
@@ -41,4 +41,4 @@ class IHL(RetainMethod):
         p = self.context.logits(tokens)[:, :-1].float().softmax(-1)
         target = tokens.ids[:, 1:, None]
         others = p.scatter(-1, target, -1.0).amax(-1)
-        return token_mean(1 + p.gather(-1, target).squeeze(-1) - others, tokens.mask[:, 1:])
+        return token_mean(1 + p.gather(-1, target).squeeze(-1) - others, tokens.counted)

@@ -1,7 +1,7 @@
 """Methods of token likelihoods: what they train, how they hold the retain text, and the mathematics that they share.
 
-Text is a plain document: every token but the first is predicted, padding never. Log-probabilities are (batch, length -
-1), float32, zero at padding, as `Context.logprobs` gives them; `mask` is that of the predicted tokens.
+What counts is `Tokens.counted`: of a document every token but the first, of a question and its answer the answer's
+tokens. Log-probabilities are (batch, length - 1), float32, zero where nothing counts, as `Context.logprobs` gives them.
 """
 
 from __future__ import annotations
@@ -86,26 +86,26 @@ class RetainMethod(LikelihoodMethod):
 
 
 def predicted(tokens: Tokens) -> Tensor:
-    """Return the number of predicted tokens of a batch."""
-    return tokens.mask[:, 1:].sum()
+    """Return the number of predicted tokens of a batch that count."""
+    return tokens.counted.sum()
 
 
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean over the real tokens of a batch, (batch, length) to a scalar."""
+    """Return the mean over the tokens that a mask counts, (batch, length) to a scalar; 0 where it counts none."""
     return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
 def nll(context: Context, tokens: Tokens) -> Tensor:
-    """Return the mean negative log-likelihood of a token."""
-    return -token_mean(context.logprobs(tokens), tokens.mask[:, 1:])
+    """Return the mean negative log-likelihood of a token that counts."""
+    return -token_mean(context.logprobs(tokens), tokens.counted)
 
 
 def kl(context: Context, tokens: Tokens) -> Tensor:
-    """Return the mean over tokens of KL(frozen || trained) of the next token's distribution."""
+    """Return the mean over tokens that count of KL(frozen || trained) of the distributions they are predicted by."""
     frozen, trained = (
         logits[:, :-1].float().log_softmax(-1) for logits in (context.frozen_logits(tokens), context.logits(tokens))
     )
-    return token_mean(F.kl_div(trained, frozen, reduction="none", log_target=True).sum(-1), tokens.mask[:, 1:])
+    return token_mean(F.kl_div(trained, frozen, reduction="none", log_target=True).sum(-1), tokens.counted)
 
 
 def negative_preference(context: Context, tokens: Tokens, beta: float) -> Tensor:

@@ -7,7 +7,8 @@
 w_i is the direction of an L2-regularised logistic regression on the frozen model's last-token hidden states of labelled
 text: toxic against neutral, or forget against retain text where a track has no labels.
 
-Readings: [-1] is the last *real* token. Features are standardised for the fit; the direction is mapped back to the raw
+Readings: [-1] is the last *real* token, of a question and its answer that of the answer, or the end token behind it;
+L_R is over all real tokens of both. Features are standardised for the fit; the direction is mapped back to the raw
 space (divided by the features' standard deviations) and scaled to norm 1, and the intercept is dropped, so L_F pulls
 h . w to 0. The formula sums over layers, the text says averaging: `over_layers`, sum by default. I is three early,
 three middle and three late layers: the middles of nine equal parts of the depth. The paper does not say which

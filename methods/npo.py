@@ -3,12 +3,12 @@
     L_F = mean over forget texts x of -(2 / beta) log sigmoid(-beta log(pi(x) / pi_frozen(x)))      (eq. 3)
     L   = L_F + lambda * L_R
 
-log pi(x) is the sum over the text's tokens. As beta goes to 0 its gradient is that of gradient ascent; it fades where a
-text has become unlikely, at the speed that beta sets. beta = 0.1 and lambda = 1 are the paper's, as are three forms:
-NPO+RT (`retain: nll`, the default, its best), NPO+KL (`kl`) and NPO (`none`).
+log pi(x) is the sum over the text's tokens that count. As beta goes to 0 its gradient is that of gradient ascent; it
+fades where a text has become unlikely, at the speed that beta sets. beta = 0.1 and lambda = 1 are the paper's, as are
+three forms: NPO+RT (`retain: nll`, the default, its best), NPO+KL (`kl`) and NPO (`none`).
 
-Readings: the paper's x is a prompt and y its answer; here a text is a document, all of whose tokens count. pi_frozen is
-computed once a text.
+Readings: of a question and its answer the answer's tokens count, as the paper's y given its prompt x; of a document all
+do. pi_frozen is computed once a text.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Methods that steer hidden states: their base class, distances, control vectors, which layers and parameters.
 
-`h` is always (batch, length, d), a mask (batch, length). Distances are computed in float32 whatever the model's dtype.
+`h` is always (batch, length, d), a mask (batch, length). All real tokens are read, of a question and its answer those
+of both (OpenUnlearning's RMU reads the answer's alone): what a model represents is not only where it predicts.
+Distances are computed in float32 whatever the model's dtype.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
     L_F = mean over forget texts x of -(2 / beta) log sigmoid(-(beta / |x|) log pi(x) - gamma)
     L   = L_F + lambda * L_R
 
-|x| is the number of predicted tokens. Defaults are the authors' configuration for WMDP (Zephyr-7B): beta = 0.1, gamma =
-0, lambda = 1, NLL of retain text. For TOFU and MUSE they use beta from 0.7 to 4.5 and gamma from 0 to 3.
+|x| is the number of predicted tokens that count. Defaults are the authors' configuration for WMDP (Zephyr-7B): beta =
+0.1, gamma = 0, lambda = 1, NLL of retain text. For TOFU and MUSE they use beta from 0.7 to 4.5 and gamma from 0 to 3.
 
-Reading: a text is a document, all of whose tokens but the first count. Their WMDP code takes batches of one text; the
-mean over a batch is outside the sigmoid here, as in the equation.
+Readings: of a document all tokens but the first count, of a question and its answer those of the answer. Their WMDP
+code takes batches of one text; the mean over a batch is outside the sigmoid here, as in the equation.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SimNPO(RetainMethod):
     def forget_loss(self, tokens: Tokens) -> Tensor:
         """Return L_F."""
         s = self.settings
-        mean = self.context.logprobs(tokens).sum(1) / tokens.mask[:, 1:].sum(1).clamp(min=1)
+        mean = self.context.logprobs(tokens).sum(1) / tokens.counted.sum(1).clamp(min=1)
         return -2 / s.beta * F.logsigmoid(-s.beta * mean - s.gamma).mean()
 
     def units(self, batch: Batch) -> Mapping[str, Tensor | int]:

@@ -15,6 +15,7 @@ import pickle
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,6 +95,27 @@ def tiny_corpora(seed: int = 0) -> Corpora:
     return Corpora(forget={"bio": texts(WORDS[:30], 9), "cyber": texts(WORDS[30:60], 12)}, retain=texts(WORDS[50:], 15))
 
 
+def tiny_questions(seed: int = 0) -> Corpora:
+    """Return the like as questions, answers of 1 to 5 words; the pad token ends them, the cut takes one away whole."""
+    from ..harness.data import Question
+    from ..harness.suite import TemplateSpec
+    from ..harness.training.batches import Corpora
+
+    rng = np.random.default_rng([seed, 8])
+
+    def words_of(words: list[str], size: int) -> str:
+        return " ".join(rng.choice(words, size=size))
+
+    def questions(words: list[str], count: int) -> list[Question]:
+        sizes = zip(rng.integers(2, 7, count), rng.integers(1, 6, count), strict=True)
+        return [Question(words_of(words, prompt), words_of(words, answer)) for prompt, answer in sizes]
+
+    forget = {"bio": questions(WORDS[:30], 9), "cyber": questions(WORDS[30:60], 12)}
+    forget["bio"][0] = Question(" ".join(WORDS[:20]), WORDS[20])
+    template = TemplateSpec(prompt="{prompt}", end_token="[PAD]")
+    return Corpora(forget, questions(WORDS[50:], 15), template=template)
+
+
 def tiny_trainer(
     name: str,
     settings: Mapping[str, Any] | None = None,
@@ -102,16 +124,21 @@ def tiny_trainer(
     seed: int = 0,
     model: PreTrainedModel | None = None,
     replica: bool = False,
+    corpora: Corpora | None = None,
     **training: Any,
 ) -> Trainer:
-    """Return a trainer of the method, or of its replica, on the tiny model (or yours), text and batches of three."""
+    """Return a trainer of the method, or of its replica, on the tiny model (or yours), text and batches of three.
+
+    What the method asks for beside forget rows is drawn from a pool of lines.
+    """
     from ..harness.suite import TrainingSpec
     from ..harness.training.trainer import Trainer
 
     method = build_method(name, settings or {})
     spec = TrainingSpec(**{"batch_size": 3, "max_length": 16, "steps": STEPS, "learning_rate": 1e-3, **training})
-    model = model or tiny_model(family)
-    return Trainer(model, tiny_tokenizer(), method, tiny_corpora(), spec, seed, replica=replica)
+    model, corpora = model or tiny_model(family), corpora or tiny_corpora()
+    corpora = replace(corpora, pools=dict.fromkeys(method.auxiliary, WORDS[:3]) | dict(corpora.pools))
+    return Trainer(model, tiny_tokenizer(), method, corpora, spec, seed, replica=replica)
 
 
 def check_method(name: str, settings: Mapping[str, Any] | None = None, *, family: str = "llama") -> None:
@@ -163,11 +190,11 @@ class MethodTrial:
         self.name, self.kind, self.settings, self.family = name, kind, settings, family
         self.file = inspect.getfile(kind)
 
-    def trainer(self, seed: int = 0, disturb: Collection[str] = ()) -> Trainer:
+    def trainer(self, seed: int = 0, disturb: Collection[str] = (), corpora: Corpora | None = None) -> Trainer:
         """Return a trainer, global random states (`random`, `numpy.random`, `torch`) other than usual where asked."""
         for source, reseed in SOURCES.items():
             reseed(int(source in disturb))
-        return tiny_trainer(self.name, self.settings, family=self.family, seed=seed)
+        return tiny_trainer(self.name, self.settings, family=self.family, seed=seed, corpora=corpora)
 
     def repeats(self, trainer: Trainer) -> bool:
         """Train to the end and say whether the first run's result came out, bit for bit."""
@@ -280,7 +307,30 @@ def _resumes(trial: MethodTrial) -> None:
     )
 
 
-RULES = (_declares, _validates, _trains, _logs, _changes, _restores, _is_seeded, _heeds_the_seed, _resumes)
+def _takes_questions(trial: MethodTrial) -> None:
+    """It trains on questions too, of which only answers count, and one is cut away."""
+    trainer = trial.trainer(corpora=tiny_questions())
+    try:
+        trainer.run()
+    except UserError as error:
+        raise AssertionError(
+            f"{trial.name}: training on questions and answers failed: {error} Count by `tokens.counted`, and expect a"
+            " text without a token that counts."
+        ) from error
+
+
+RULES = (
+    _declares,
+    _validates,
+    _trains,
+    _logs,
+    _changes,
+    _restores,
+    _is_seeded,
+    _heeds_the_seed,
+    _resumes,
+    _takes_questions,
+)
 
 
 def _attributes(method: Method) -> dict[str, Any]:

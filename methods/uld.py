@@ -14,7 +14,8 @@ token whose probability under the base is below `filter` times that of the likel
 base sees no candidate, the assistant has no say. The code also lets at least |V| * `filter` tokens pass; here the
 threshold alone decides. The code subtracts bare logits, whose zero means nothing once some of them are left out: here
 a = log p_a + log |V|, zero where the assistant is uniform, which without a filter is the same distribution. The paper
-adds paraphrases to the forget text and false answers to the retain text; here the track's text is all there is.
+adds paraphrases to the forget text and false answers to the retain text; here the track's text is all there is. Of a
+question and its answer L_F is of the answer's tokens, L_R of the positions that predict them; of a document of all.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Context, DecodingMethod, Depth, LoRA, MethodSettings, Range, next_logprobs, register
+from .base import Batch, Context, DecodingMethod, Depth, LoRA, MethodSettings, Range, Tokens, next_logprobs, register
+from .likelihood import token_mean
 
 
 class ULDSettings(MethodSettings):
@@ -75,13 +78,13 @@ class ULD(DecodingMethod):
         says = self.context.logits(batch.retain, self.depth).float().log_softmax(-1)
         from_uniform = -says.mean(-1) - math.log(says.shape[-1])
         return {
-            "forget": -remembered.sum() / batch.forget.mask[:, 1:].sum(),
-            "retain": (from_uniform * batch.retain.mask).sum() / batch.retain.mask.sum(),
+            "forget": -token_mean(remembered, batch.forget.counted),
+            "retain": token_mean(from_uniform, predicting(batch.retain)),
         }
 
     def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
         """Return the tokens that either loss is a mean over."""
-        return {"forget": batch.forget.mask[:, 1:].sum(), "retain": batch.retain.mask.sum()}
+        return {"forget": batch.forget.counted.sum(), "retain": predicting(batch.retain).sum()}
 
     def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return L, the reversed objective."""
@@ -92,3 +95,8 @@ class ULD(DecodingMethod):
         says = assistant.log_softmax(-1) + math.log(assistant.shape[-1])
         least = base.amax(-1, keepdim=True) + (math.log(self.settings.filter) if self.settings.filter else -math.inf)
         return base - self.settings.weight * torch.where(base >= least, says, 0.0)
+
+
+def predicting(tokens: Tokens) -> Tensor:
+    """Return 1 for the positions whose next token counts, (batch, length); of documents for all real positions."""
+    return tokens.mask if tokens.targets is None else F.pad(tokens.counted, (0, 1))

@@ -97,6 +97,12 @@ class NotANumber(Broken):
         return losses["forget"] * float("nan")
 
 
+class Dividing(Broken):
+    def losses(self, batch):
+        means = self.context.logprobs(batch.forget).sum(1) / batch.forget.counted.sum(1)
+        return {"forget": means.mean() + super().losses(batch)["forget"]}
+
+
 class Careless(Broken):
     class Settings(MethodSettings):
         model_config = {"extra": "ignore", "frozen": True}  # noqa: RUF012
@@ -123,6 +129,7 @@ def test_the_kit_accepts_a_method_that_keeps_its_promises(registered):
         (SeedBlind, "another seed gives the same result"),
         (Meddling, "embed_tokens"),
         (NotANumber, "total is nan at step 0"),
+        (Dividing, r"questions and answers failed: .* is nan .* expect a text without a token that counts"),
         (Careless, "was accepted"),
     ],
 )

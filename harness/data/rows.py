@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, UserError, first_line, hub_refusal
-from ..specs import LabelledRow, RowSpec, TextRow, canonical
-from ..suite import CorporaSpec, SourceSpec
+from ..specs import RowSpec, TextRow, canonical
+from ..suite import SourceSpec
 from .files import DataRow, plain_row, read_rows, stem
 from .memory import Content, content_of, remembered
 
@@ -46,7 +45,7 @@ def load_rows(source: SourceSpec, folder: Path | None, schema: type[RowSpec] | N
     try:
         rows = remembered(
             (source.model_dump_json(), folder, schema),
-            _name(source),
+            source_name(source),
             lambda: _content(source, folder),
             lambda: _read(source, folder, schema),
             hub=source.hub is not None,
@@ -89,15 +88,10 @@ def _read(source: SourceSpec, folder: Path | None, schema: type[RowSpec] | None)
     if source.rows is not None:
         rows = _sample(rows, source.rows)
     if not rows:
-        raise DataError(f"No row is left of {_name(source)}; check its columns and filters.")
+        raise DataError(f"No row is left of {source_name(source)}; check its columns and filters.")
     if schema is not None and issubclass(schema, TextRow) and not any(str(row["text"]).strip() for row in rows):
-        raise DataError(f"No row of {_name(source)} has any text; check its column `text`.")
+        raise DataError(f"No row of {source_name(source)} has any text; check its column `text`.")
     return Rows(rows, hashlib.sha256(canonical(rows)).hexdigest()[:16], source.note)
-
-
-def texts(rows: Iterable[DataRow], where: SourceSpec) -> list[str]:
-    """Return the `text` column, blank texts dropped; raise a `DataError` where a row has none."""
-    return [row.text for row in TextRow.read_all(rows, _name(where)) if row.text.strip()]
 
 
 def hub_copy(hub: str, folder: Path | None) -> Path | None:
@@ -112,16 +106,8 @@ def hub_copy(hub: str, folder: Path | None) -> Path | None:
     return copy if copy is not None and copy.is_dir() else None
 
 
-def corpora_digests(corpora: CorporaSpec, digest_of: Callable[[SourceSpec, type[RowSpec]], str]) -> dict[str, Any]:
-    """Return the digests of a track's text: forget topics, retain, probe (None where it has none)."""
-    return {
-        "forget": {topic: digest_of(source, TextRow) for topic, source in corpora.forget.items()},
-        "retain": digest_of(corpora.retain, TextRow),
-        "probe": None if corpora.probe is None else digest_of(corpora.probe, LabelledRow),
-    }
-
-
-def _name(source: SourceSpec) -> str:
+def source_name(source: SourceSpec) -> str:
+    """Return what messages call a source: its globs, or its hub id."""
     return ", ".join(source.paths) or source.hub or "a source without path or hub id"
 
 
@@ -134,9 +120,9 @@ def _raw(source: SourceSpec, folder: Path | None) -> list[DataRow]:
     if source.hub is not None:
         return _read_hub(source, folder, hub_copy(source.hub, folder))
     if folder is None:
-        raise UserError(f"{_name(source)} needs a folder: pass --data-root DIR.{_advice(source)}")
+        raise UserError(f"{source_name(source)} needs a folder: pass --data-root DIR.{_advice(source)}")
     raise UserError(
-        f"No file matches {_name(source)} below {folder}; put the data there or pass another --data-root."
+        f"No file matches {source_name(source)} below {folder}; put the data there or pass another --data-root."
         f"{_advice(source)}"
     )
 
@@ -214,7 +200,7 @@ def _unreachable(source: SourceSpec, folder: Path | None, copy: Path | None, err
     if copy is not None:
         return f"{copy} cannot be read as a downloaded copy of {source.hub}: {first_line(error)} Download it again."
     patterns = source.paths
-    looked = f"No file matches {_name(source)} below {folder}, and the" if patterns and folder else "The"
+    looked = f"No file matches {source_name(source)} below {folder}, and the" if patterns and folder else "The"
     local = f"files at {patterns[0]}" if patterns else f"a copy at {source.hub}"
     cause = hub_refusal("Data set", source.hub or "", source.revision, error)
     if cause is None:

@@ -161,7 +161,7 @@ def _sources(suite: SuiteSpec, folder: Path | None) -> str:
 
 def _named(suite: SuiteSpec) -> Iterator[SourceSpec]:
     for track in suite.tracks.values():
-        yield from (*track.corpora.forget.values(), track.corpora.retain)
+        yield from (*track.corpora.forget.values(), track.corpora.retain, *track.corpora.pools.values())
         if track.corpora.probe is not None:
             yield track.corpora.probe
     for task in suite.tasks.values():

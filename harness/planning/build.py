@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...methods.base import methods
-from ..data import corpora_digests
+from ..data import Rows, corpora_digests, forget_texts, pool_digests
 from ..engines.base import engines
 from ..errors import UserError
 from ..models.differences import embeddings
@@ -30,7 +30,7 @@ from ..runtime import BOARD_SEED
 from ..specs import RowSpec
 from ..store.entries import Store
 from ..store.identity import UNRELATED, CellSpec
-from ..suite import SourceSpec, StressSpec, SuiteSpec, TrainingSpec, VariantSpec, chosen_suite
+from ..suite import CorporaSpec, SourceSpec, StressSpec, SuiteSpec, TrainingSpec, VariantSpec, chosen_suite
 from .attached import attached_cells
 from .classes import source_of
 from .imports import ImportedFolder, import_notes, resolve_imports, same_files
@@ -90,10 +90,21 @@ class Inputs:
         corpora = {track: unrelated_text(self.suite.tracks[track].corpora) for track in self.tracks}
         return {track: corpora_digests(text, self.digest_of) for track, text in corpora.items()}
 
+    def auxiliary(self, corpora: CorporaSpec, names: tuple[str, ...]) -> dict[str, Any]:
+        """Return the digests of what a method asks for beside its forget rows; raise a `DataError` where it is not."""
+
+        def rows_of(source: SourceSpec, schema: type[RowSpec]) -> Rows:
+            return self.reader.rows(source, self.folder, schema)
+
+        if names:
+            self.reader(lambda: forget_texts(corpora, names, rows_of), {})
+        return pool_digests(corpora, names, self.digest_of)
+
     def sources(self) -> Iterator[SourceSpec]:
         """Give the sources of the tracks' text and of the tasks' items."""
         for text in (self.suite.tracks[track].corpora for track in self.tracks):
             yield from filter(None, (*text.forget.values(), text.retain, text.probe, *text.relearn.values()))
+            yield from text.pools.values()
         for task in self.tasks.values():
             yield task.spec.data
 
@@ -237,7 +248,7 @@ def _train_cell(inputs: Inputs, model: ModelSpec, track: str, label: str, seed: 
             "version": kind.version,
             "settings": settings.identity(),
             "training": training.identity(),
-            "data": text,
+            "data": text | inputs.auxiliary(suite.tracks[track].corpora, kind.auxiliary),
             "dtype": model.dtype,
             **source_of(kind),
             **({} if kind.changes == "weights" else {"changes": kind.changes}),

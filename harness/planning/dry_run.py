@@ -158,5 +158,6 @@ def _known(plan: Plan, cell: PlannedCell, status: CellStatus) -> bool:
 def _reached(plan: Plan, cell: PlannedCell) -> bool:
     data = cell.spec.settings.get("data", {})
     topics = {**data.get("forget", {}), **data.get("relearn", {})}
-    digests = [plan.models[cell.model].digest, *topics.values(), data.get("retain"), data.get("probe")]
+    texts = {**topics, **data.get("pools", {})}
+    digests = [plan.models[cell.model].digest, *texts.values(), data.get("retain"), data.get("probe")]
     return "" not in digests and all(_reached(plan, plan.by_id[parent]) for parent in cell.spec.parents)

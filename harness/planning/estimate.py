@@ -13,11 +13,11 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from ...methods.base import Method, methods
-from ..data import Rows, load_rows, texts
+from ..data import Rows, characters, load_rows, texts
 from ..errors import UserError
 from ..models.load import ModelSpec
 from ..models.meta import meta_model
-from ..specs import LabelledRow, RowSpec, TextRow, canonical
+from ..specs import LabelledRow, RowSpec, canonical
 from ..store.files import read_json
 from ..suite import CorporaSpec, SourceSpec, TrainingSpec
 from ..training.trace import Workload, trace_method
@@ -58,23 +58,23 @@ def corpus_of(
         UserError: a forget source that can neither be read nor says how many rows to expect.
     """
 
-    def read(sources: Iterable[SourceSpec], schema: type[RowSpec] = TextRow) -> tuple[int, int | None]:
+    def read(sources: Iterable[SourceSpec], schema: type[RowSpec] | None = None) -> tuple[int, int | None]:
         count, lengths = 0, []
         for source in sources:
             try:
-                documents = texts(rows_of(source, folder, schema).rows, source)
+                documents = texts(rows_of(source, folder, schema or source.text_row).rows, source)
             except UserError:
                 if source.expected is None:
                     raise
                 length = (source.expected_length or CHARACTERS * training.max_length) // CHARACTERS + 1
                 count, lengths = count + source.expected, [*lengths, min(length, training.max_length)]
                 continue
-            sizes = [min(len(text) // CHARACTERS + 1, training.max_length) for text in documents]
+            sizes = [min(characters(text) // CHARACTERS + 1, training.max_length) for text in documents]
             parts = [sizes[start :: max(1, len(sizes) // training.batch_size)] for start in range(200)]
             count, lengths = count + len(documents), [*lengths, np.mean([max(part) for part in parts if part])]
         return count, round(float(np.mean(lengths)))
 
-    def maybe(source: SourceSpec | None, schema: type[RowSpec] = TextRow) -> tuple[int | None, int | None]:
+    def maybe(source: SourceSpec | None, schema: type[RowSpec] | None = None) -> tuple[int | None, int | None]:
         try:
             return read([source], schema) if source is not None else (None, None)
         except UserError:

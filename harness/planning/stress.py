@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ..data import template_of
 from ..errors import UserError, suggest
-from ..specs import RowSpec, TextRow
+from ..specs import RowSpec
 from ..store.identity import CellSpec
-from ..suite import SourceSpec, StressSpec, SuiteSpec, TrainingSpec
+from ..suite import CorporaSpec, SourceSpec, StressSpec, SuiteSpec, TrainingSpec
 from ..transforms.base import Stress, transforms
 from .plan import PlannedCell
 
@@ -70,7 +71,7 @@ def derived_cells(
     `digest_of` gives the digest of a source's rows. What works at decoding time has no weights to put under stress.
     """
     text = {
-        track: {topic: digest_of(source, TextRow) for topic, source in suite.tracks[track].corpora.relearn.items()}
+        track: relearn_data(suite.tracks[track].corpora, digest_of)
         for track in tracks
         if any(stress_kind(stress).needs_text for stress in stresses.values())
     }
@@ -80,20 +81,26 @@ def derived_cells(
             yield from (PlannedCell(model=cell.model, spec=_derived(cell, name, stress, suite, t, text)) for t in on)
 
 
+def relearn_data(corpora: CorporaSpec, digest_of: Callable[[SourceSpec, type[RowSpec]], str]) -> dict[str, Any]:
+    """Return the digests of a track's text for relearning, with the template where it is questions."""
+    digests = {topic: digest_of(source, source.text_row) for topic, source in corpora.relearn.items()}
+    return {"relearn": digests, **template_of(corpora.relearn.values(), corpora.template)}
+
+
 def _derived(
     parent: PlannedCell,
     name: str,
     stress: StressSpec,
     suite: SuiteSpec,
     track: str | None,
-    text: Mapping[str, Mapping[str, str]],
+    text: Mapping[str, Mapping[str, Any]],
 ) -> CellSpec:
     kind = stress_kind(stress)
     settings = kind.Settings.parse(stress.settings, f"Stress {name}").identity()
     facts: dict[str, Any] = {"version": kind.version, "settings": settings}
     if kind.needs_text:
         training = TrainingSpec.parse({**suite.training.identity(), **settings.pop("training")}, f"Stress {name}")
-        facts |= {"training": training.identity(), "data": {"relearn": dict(text[track or ""])}}
+        facts |= {"training": training.identity(), "data": dict(text[track or ""])}
     return CellSpec(
         model=parent.spec.model,
         transform=stress.transform,

@@ -6,10 +6,11 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ...leaderboards.board import Board, build_board, load_board
 from ...leaderboards.rows.audit import audit_texts
@@ -30,6 +31,7 @@ from .made import inputs_of, is_made, note_made
 from .optimism import optimism_facts
 from .provenance import (
     BATCHES,
+    cut_answers,
     diverged,
     log_schema,
     recorded_values,
@@ -76,7 +78,8 @@ def board_of(plan: Plan, store: Store, cells: Sequence[CellStatus] | None = None
     bare = unmatched(cells, store)
     checkpoints = []
     for status, values in zip(cells, recorded, strict=True):
-        warnings = [*unusual(usual, values), *diverged(status, store), *bare.get(status.cell.id, ())]
+        trained = [*diverged(status, store), *cut_answers(status, store)]
+        warnings = [*unusual(usual, values), *trained, *bare.get(status.cell.id, ())]
         seen = checkpoint(status, store, controls, warnings)
         checkpoints.append(replace(seen, texts=_texts(plan, status)))
     facts = {"measured with": usual_words(usual, recorded)} if usual else {}
@@ -193,8 +196,15 @@ def _facts(plan: Plan) -> dict[str, str]:
             forget = ", ".join(f"{topic} {digest}" for topic, digest in data["forget"].items())
             facts[f"text of {track}"] = (
                 f"forget {forget}; retain {data['retain']}; probe {data['probe'] or 'forget against retain'}"
+                f"{_templated(data)}"
             )
     return facts
+
+
+def _templated(data: Mapping[str, Any]) -> str:
+    """Return what questions and answers are made texts of by, where some text is questions."""
+    template = data.get("template")
+    return "" if template is None else "; template " + ", ".join(f"{k} {v!r}" for k, v in template.items() if v)
 
 
 def _scorer(scorer: ScorerSpec) -> str:

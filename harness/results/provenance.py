@@ -13,7 +13,7 @@ from ..planning.plan import Plan
 from ..planning.status import CellStatus
 from ..planning.variants import TRAINING
 from ..records import LogRole
-from ..runtime import COSTS, PEAK, UNIFORM, UNKNOWN
+from ..runtime import COSTS, CUT, PEAK, UNIFORM, UNKNOWN
 from ..store.entries import Store
 from ..store.identity import CellSpec
 from ..suite import SuiteSpec, TunedSpec, VariantSpec
@@ -98,6 +98,16 @@ def diverged(status: CellStatus, store: Store) -> list[str]:
     return [f"its forget loss passed ln|V| = {uniform:.1f} (it reached {peak:.1f}): unbounded ascent"]
 
 
+def cut_answers(status: CellStatus, store: Store) -> list[str]:
+    """Return a warning for each corpus of which a training cut answers off."""
+    summary = (store.entry("cells", status.cell.id).manifest() or {}).get("summary", {})
+    return [
+        f"`max_length` cut {counts['cut']} of {counts['answers']} answers of its {name} text, {counts['lost']} of them"
+        " away whole"
+        for name, counts in summary.get(CUT, {}).items()
+    ]
+
+
 def unmatched(cells: Sequence[CellStatus], store: Store) -> dict[str, list[str]]:
     """Return a warning for each checkpoint, by cell id, whose noise is none: its weights are the base's."""
     without: dict[str, list[str]] = {}
@@ -110,7 +120,7 @@ def unmatched(cells: Sequence[CellStatus], store: Store) -> dict[str, list[str]]
 
 
 LOGGED: dict[str, LogRole] = {
-    **dict.fromkeys(("step", "grad_norm", "learning_rate", "stopped", "steps", "seconds", PEAK, UNIFORM), "other"),
+    **dict.fromkeys(("step", "grad_norm", "learning_rate", "stopped", "steps", "seconds", PEAK, UNIFORM, CUT), "other"),
     **Method.log_schema,
 }
 """What the columns are that the log of every training has."""

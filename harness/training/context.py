@@ -99,7 +99,7 @@ class ModelContext(Context):
 
     @torch.no_grad()
     def frozen_logprobs(self, tokens: Tokens) -> Tensor:
-        """Return the frozen model's log-probability of each next token, kept by text."""
+        """Return the frozen model's log-probability of each next token that counts; those of all are kept by text."""
         lengths = (tokens.last + 1).tolist()
         rows = [tokens.ids[row, :length] for row, length in enumerate(lengths)]
         keys = [sha256(ids.cpu().numpy().tobytes()).hexdigest() for ids in rows]
@@ -110,7 +110,7 @@ class ModelContext(Context):
         logprobs = torch.zeros(tokens.ids[:, 1:].shape, device=tokens.ids.device)
         for row, (key, length) in enumerate(zip(keys, lengths, strict=True)):
             logprobs[row, : length - 1] = self.references[key].to(logprobs.device)
-        return logprobs
+        return logprobs * tokens.counted
 
     def parameters(self, layers: Sequence[int] | None = None, matrices: bool = False) -> list[str]:
         """Return the names of all parameters or of those in some layers, or only of their matrices."""

@@ -42,7 +42,7 @@ class TracingContext(ModelContext):
 
     PROBE_BATCHES = 2
 
-    def __init__(self, model: PreTrainedModel, topics: Sequence[str]) -> None:
+    def __init__(self, model: PreTrainedModel, topics: Sequence[str], auxiliary: Sequence[str] = ()) -> None:
         self.model = model
         self.prefix, self._modules = decoder_layers(model)
         self.layers, self.hidden_size = len(self._modules), 8
@@ -52,7 +52,8 @@ class TracingContext(ModelContext):
         self.passes: list[ForwardPass] = []
         self.probe_limit: int | None = None
         self._random = torch.Generator().manual_seed(0)
-        self._batch = Batch(0, self.topics[0], self._tokens(), self._tokens())
+        beside = {name: self._tokens() for name in auxiliary}
+        self._batch = Batch(0, self.topics[0], self._tokens(), self._tokens(), beside)
         self._probe = [self._tokens() for _ in range(self.PROBE_BATCHES)]
         self.shared, self._originals = 0, {}
         self.forget()
@@ -108,8 +109,9 @@ class TracingContext(ModelContext):
     def _noted(
         self, tokens: Tokens, start: int, layers: int, watched: int, head: bool = False, once: bool = False
     ) -> Tensor:
-        named = {"forget": self._batch.forget, "retain": self._batch.retain}
-        text = next((name for name, own in named.items() if own is tokens), "probe")
+        named = [("forget", self._batch.forget), ("retain", self._batch.retain)]
+        named += [("forget", other) for other in self._batch.auxiliary.values()]
+        text = next((name for name, own in named if own is tokens), "probe")
         self.passes.append(ForwardPass(text, start, layers, watched, torch.is_grad_enabled(), head, once))
         return self._states(tokens)
 
@@ -151,7 +153,7 @@ class Workload:
 
 def trace_method(method: Method, model: PreTrainedModel, topics: Sequence[str] = ("forget",)) -> Workload:
     """Run the method's set-up and one batch on random states of the skeleton and return what it asked for."""
-    context = TracingContext(model, topics)
+    context = TracingContext(model, topics, method.auxiliary)
     trained = tuple(dict.fromkeys(method.trained(context)))
     context.shared = min(layer_of(name, context.prefix) for name in trained)
     with torch.no_grad():

@@ -24,6 +24,7 @@ from ...methods.base import Batch, Method
 from ..errors import TrainingError, UserError
 from ..models.layers import embed_in_main_memory
 from ..rng import generator
+from ..runtime import CUT
 from ..suite import TrainingSpec
 from .batches import Batches, Corpora
 from .context import ModelContext
@@ -66,6 +67,7 @@ class Trainer:
         steps: optimiser steps: `training.steps`, or `training.epochs` over the texts of all forget topics; the most
             that there can be, where the method has a rule to stop by.
         step: steps done.
+        cut: for the summary, which answers the training cuts off; empty where none.
         log: first `{"step": -1, "setup": …, "shared_layers": …}`, then a row a step: step, topic, losses, total,
             grad_norm, learning_rate where it is not constant, what the method's `after_step` returned, and `stopped`
             where its rule ended training with this step, with the reason.
@@ -91,7 +93,8 @@ class Trainer:
         self.method, self.training, self.seed = method, training, seed
         place = torch.device(device)
         model.to(place).eval()  # pyright: ignore[reportArgumentType]
-        batches = Batches(corpora, tokenizer, training, seed, place)
+        batches = Batches(corpora, tokenizer, training, seed, place, method.auxiliary)
+        self.cut = {CUT: batches.cut} if batches.cut else {}
         self.context = ModelContext(model, batches, seed, place, depth)
         self.context.passes.checkpointing = checkpointing
         self.context.arithmetic = training.precision, training.keep_prefix

@@ -13,15 +13,15 @@ from typing import Any
 from torch import Tensor
 
 from ...methods.base import Batch, Context, LoRA, Method, next_logprobs
-from ..data import load_rows, texts
+from ..data import TrainingText, load_rows, texts
 from ..errors import UserError
 from ..models.cache import base_model
 from ..models.content import digests_of
 from ..models.load import attention_of
 from ..models.patch import apply_delta, put_tensors
 from ..runtime import Event, OnEvent
-from ..specs import Spec, TextRow, identity
-from ..suite import TrainingSpec
+from ..specs import Spec, identity
+from ..suite import TemplateSpec, TrainingSpec
 from ..training.batches import Corpora
 from ..training.trainer import Trainer, matrix_products
 from ._parent import changed, parent_delta
@@ -57,7 +57,7 @@ class LanguageModelling(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of the batch's forget text."""
         logprobs = next_logprobs(self.context.logits(batch.forget), batch.forget)
-        return {"forget": -logprobs.sum() / batch.forget.mask[:, 1:].sum()}
+        return {"forget": -logprobs.sum() / batch.forget.counted.sum().clamp(min=1)}
 
 
 @register("relearn")
@@ -74,7 +74,8 @@ class Relearn(Stress):
         training = TrainingSpec.parse(job.cell.settings["training"], job.cell.label)
         method = LanguageModelling(RelearnSettings.parse(job.cell.settings["settings"], job.cell.label))
         text = relearn_text(job)
-        corpora = Corpora(text, [passage for topic in text.values() for passage in topic])
+        passages = [passage for topic in text.values() for passage in topic]
+        corpora = Corpora(text, passages, template=job.corpora.template if job.corpora else TemplateSpec())
         model, tokenizer = base_model(job.model, job.config.device, training.precision, digests=digests_of(job.config))
         base = dict(model.named_parameters())
         delta = parent_delta(job, base)
@@ -101,15 +102,15 @@ class Relearn(Stress):
         return TransformResult(
             changed(delta, base),
             trainer.log,
-            {"loss": trainer.log[-1]["forget"], "steps": trainer.steps},
+            {"loss": trainer.log[-1]["forget"], "steps": trainer.steps, **trainer.cut},
             attention=attention_of(model),
         )
 
 
-def relearn_text(job: BuildJob) -> dict[str, list[str]]:
+def relearn_text(job: BuildJob) -> dict[str, list[TrainingText]]:
     """Read the track's text for relearning, by topic; raise a `UserError` where it is not the cell's."""
     sources = job.corpora.relearn if job.corpora is not None else {}
-    rows = {topic: load_rows(source, job.folder, TextRow) for topic, source in sources.items()}
+    rows = {topic: load_rows(source, job.folder, source.text_row) for topic, source in sources.items()}
     if {topic: dataset.digest for topic, dataset in rows.items()} != job.cell.settings["data"]["relearn"]:
         raise UserError(f"The text for {job.cell.label} changed after the run was planned; run again.")
     return {topic: texts(dataset.rows, sources[topic]) for topic, dataset in rows.items()}

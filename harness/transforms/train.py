@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-from ...methods.base import Method, build_method
-from ..data import Rows, corpora_digests, load_rows, texts
+from ...methods.base import Method, build_method, methods
+from ..data import Rows, corpora_digests, forget_texts, load_rows, pool_digests, pool_lines, texts
 from ..errors import LayerNotLoaded, UserError
 from ..models.cache import base_model
 from ..models.content import check_model, digests_of
 from ..models.load import attention_of, load_config
 from ..models.meta import meta_model
 from ..runtime import PEAK, UNIFORM, Event, OnEvent, environment_facts
-from ..specs import LabelledRow, RowSpec, TextRow
+from ..specs import LabelledRow, RowSpec
 from ..store.entries import Store
 from ..store.partial import PartialResults
 from ..suite import CorporaSpec, SourceSpec, TrainingSpec
@@ -88,7 +88,7 @@ def _train(job: BuildJob, report: OnEvent, config: PretrainedConfig, layers: int
     settings = job.cell.settings
     at_decoding = {"kind": settings["method"], "settings": settings["settings"]}
     decoding = at_decoding if job.cell.changes == "decoding" else None
-    summary = _summary(trainer.log) | _ascent(trainer, config.get_text_config(decoder=True).vocab_size)
+    summary = _summary(trainer.log) | trainer.cut | _ascent(trainer, config.get_text_config(decoder=True).vocab_size)
     return TransformResult(delta, trainer.log, summary, decoding=decoding, before=before, attention=attention_of(model))
 
 
@@ -146,10 +146,12 @@ def read_corpora(job: BuildJob) -> Corpora:
             known[source, schema] = load_rows(source, job.folder, schema)
         return known[source, schema]
 
-    def read(source: SourceSpec) -> list[str]:
-        return texts(rows_of(source, TextRow).rows, source)
+    def digest_of(source: SourceSpec, schema: type[RowSpec]) -> str:
+        return rows_of(source, schema).digest
 
-    if corpora_digests(spec, lambda source, schema: rows_of(source, schema).digest) != job.cell.settings["data"]:
+    beside = methods.get(job.cell.settings["method"]).auxiliary
+    digests = corpora_digests(spec, digest_of) | pool_digests(spec, beside, digest_of)
+    if digests != job.cell.settings["data"]:
         raise UserError(f"The text for {job.cell.label} changed after the run was planned; run again.")
 
     probe = None
@@ -157,7 +159,9 @@ def read_corpora(job: BuildJob) -> Corpora:
         rows = LabelledRow.read_all(rows_of(spec.probe, LabelledRow).rows, "probe")
         kept = [row for row in rows if row.text.strip()]
         probe = ([row.text for row in kept], [row.label for row in kept])
-    return Corpora({topic: read(source) for topic, source in spec.forget.items()}, read(spec.retain), probe)
+    retain = texts(rows_of(spec.retain, spec.retain.text_row).rows, spec.retain)
+    forget, pools = forget_texts(spec, beside, rows_of), pool_lines(spec, beside, rows_of)
+    return Corpora(forget, retain, probe, spec.template, pools)
 
 
 def _summary(log: list[dict[str, Any]]) -> dict[str, Any]:
