@@ -73,6 +73,50 @@ class Generations:
 
 
 @dataclass(frozen=True)
+class Trace:
+    """What a model thinks of each token of one given text, each after all tokens before it (teacher forcing).
+
+    Attributes:
+        logprobs: log-probability (nats) of each token; -inf is one, NaN and None are none.
+        hits: 1 where the token is the most probable one, else 0.
+        means: mean of the log-probability over the vocabulary, mu = sum p log p, at each token; None: not asked for.
+        variances: its variance, sum p (log p)^2 - mu^2, likewise.
+        ended: whether the last token is the end token, which is no part of the text.
+    """
+
+    logprobs: list[float]
+    hits: list[int]
+    means: list[float] | None = None
+    variances: list[float] | None = None
+    ended: bool = False
+
+    def first(self, count: int) -> Trace:
+        """Return the trace of its first tokens alone."""
+        if count >= len(self.logprobs):
+            return self
+        means, variances = (None if given is None else given[:count] for given in (self.means, self.variances))
+        return Trace(self.logprobs[:count], self.hits[:count], means, variances)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Raw outcome of a trace request: a trace of each text after the context, in the order of the request.
+
+    Attributes:
+        item: the item's id.
+        traces: one a text; the text's tokens, and the end token behind them where it was asked for.
+        truncated: context tokens cut from the left to fit the model, at the worst text.
+    """
+
+    item: str
+    traces: list[Trace]
+    truncated: int = 0
+
+
+Outcome = Choices | Generations | Traces
+
+
+@dataclass(frozen=True)
 class Record:
     """An outcome's scores. A failed score is missing (`scores` None and a reason), never a value.
 
@@ -151,17 +195,35 @@ LogRole = Literal["loss", "log_likelihood", "total", "weight", "log_weight", "la
 """
 
 
-def to_row(value: Item | Choices | Generations | Record) -> dict[str, Any]:
+def to_row(value: Item | Outcome | Record) -> dict[str, Any]:
     """Return a record type as plain JSON types; a log-probability that is none (NaN, infinite) becomes null.
 
-    That of a choice may be minus infinity, which Python's JSON writes as -Infinity: a model never says it.
+    That of a given text may be minus infinity, which Python's JSON writes as -Infinity: a model never says it.
     """
     row = dict(vars(value))
+    if isinstance(value, Traces):
+        row["traces"] = [_trace_row(trace) for trace in value.traces]
     if row.get("logprobs") is not None:
-        row["logprobs"] = [n if isfinite(n) or n == -inf else None for n in row["logprobs"]]
+        row["logprobs"] = _without_nan(row["logprobs"])
     if row.get("reference") is not None:
         row["reference"] = [number if isfinite(number) else None for number in row["reference"]]
     return row
+
+
+def _trace_row(trace: Trace) -> dict[str, Any]:
+    row = {name: value for name, value in vars(trace).items() if value not in (None, False)}
+    return row | {name: _without_nan(row[name]) for name in ("logprobs", "means", "variances") if name in row}
+
+
+def _without_nan(numbers: Sequence[float | None]) -> list[float | None]:
+    return [n if n is not None and (isfinite(n) or n == -inf) else None for n in numbers]
+
+
+def outcome_of(row: Mapping[str, Any]) -> Outcome:
+    """Return the outcome that a stored row is; raise a `TypeError` or `KeyError` where it is none."""
+    if "traces" in row:
+        return Traces(**{**row, "traces": [Trace(**trace) for trace in row["traces"]]})
+    return Choices(**row) if "logprobs" in row else Generations(**row)
 
 
 @dataclass(frozen=True)

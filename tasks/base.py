@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from ..harness.records import Choices, Generations, Item, Mark, Preview, Record
+from pydantic import field_validator
+
+from ..harness.records import Choices, Generations, Item, Mark, Outcome, Preview, Record, Traces
 from ..harness.registry import Registry
 from ..harness.specs import Kind, RowSpec, Spec, identity
 from ._rows import field as field
@@ -35,6 +37,21 @@ class Decoding(Spec):
     top_p: float = identity(0.9, gt=0, le=1, description="nucleus: smallest set of tokens with at least this mass")
     temperature: float = identity(1.0, ge=0, description="0 is greedy")
     seed: int = identity(0, ge=0, description="decoding seed, apart from training and bootstrap seeds")
+    stop: tuple[str, ...] = identity((), late=True, description="texts before whose first occurrence it is cut")
+    max_length: int | None = identity(
+        None,
+        late=True,
+        ge=1,
+        description="length limit of prompt and continuation together, tokens; a prompt that fills it is not continued",
+    )
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+        if isinstance(texts, tuple) and "" in texts:
+            raise ValueError("an empty text stops everything; leave it out")
+        return texts
 
 
 @dataclass(frozen=True)
@@ -55,13 +72,52 @@ class ChoiceRequest:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """Ask for sampled continuations of a prompt."""
+    """Ask for sampled continuations of a prompt.
+
+    Attributes:
+        system: the start of the prompt that is the system's message where prompts are put into a chat.
+        prefill: the start of the answer, which stands behind the prompt and is no part of a continuation.
+        raw: whether the prompt stands as it is where others are put into a chat.
+    """
 
     item: str
     prompt: str
+    system: str = ""
+    prefill: str = ""
+    raw: bool = False
 
 
-ModelRequest = ChoiceRequest | GenerationRequest
+@dataclass(frozen=True)
+class TraceRequest:
+    """Ask what a model thinks of each token of given texts after a context (teacher forcing).
+
+    Attributes:
+        end: whether the end token behind each text is asked for too.
+        moments: whether mean and variance over the vocabulary are asked for, which costs time; see `Task.moments`.
+        system, prefill, raw: as in `GenerationRequest`.
+        delimiter: the start of each text that joins it to the context, and that a chat has not.
+    """
+
+    item: str
+    context: str
+    texts: tuple[str, ...]
+    end: bool = False
+    moments: bool = False
+    system: str = ""
+    delimiter: str = ""
+    prefill: str = ""
+    raw: bool = False
+
+
+ModelRequest = ChoiceRequest | GenerationRequest | TraceRequest
+
+ANSWERS: dict[str, tuple[type[ModelRequest], type[Outcome]]] = {
+    "choices": (ChoiceRequest, Choices),
+    "generations": (GenerationRequest, Generations),
+    "traces": (TraceRequest, Traces),
+}
+"""What a task may need of an engine: the requests that ask for it and the outcomes that answer them."""
+Needs = Literal["choices", "generations", "traces"]
 
 
 @dataclass(frozen=True)
@@ -109,11 +165,12 @@ class Task(ABC):
             runs; `items` reads rows by it too, so that a message names file, row and column.
         version: raised whenever a change alters outcomes or records from the same inputs.
         summary: one line for `unlearn-bench list tasks`; `citation`: where it comes from.
-        needs: what an engine must do for it: score choices or generate; `decoding` is asked of the latter.
+        needs: what an engine must do for it: score choices, generate or trace given texts; `decoding` is asked of who
+            generates.
         reference: whether continuations are also scored by the base model (`Generations.reference`).
         judged: whether `score` needs a scorer of texts.
         scoring: settings that only `score` reads; changing them needs no model.
-        metrics: the task's numbers, the primary one first.
+        metrics: the task's numbers, the primary one first; a setting `metric` may name another (`Task.metric`).
         marks: what each mark of its records says of a row of a board, beside `truncated`, which every task has.
         chosen: the score that is the place of the choice that was taken, for audits of models that always answer alike.
         shuffled: settings under which choices stand in another order, for the null `shuffled`.
@@ -128,7 +185,7 @@ class Task(ABC):
     version: ClassVar[int]
     summary: ClassVar[str]
     citation: ClassVar[str]
-    needs: ClassVar[Literal["choices", "generations"]]
+    needs: ClassVar[Needs]
     reference: ClassVar[bool] = False
     judged: ClassVar[bool] = False
     scoring: ClassVar[frozenset[str]] = frozenset()
@@ -169,11 +226,24 @@ class Task(ABC):
         """How many examples a prompt shows: the setting `num_fewshot`, 0 where the task has none."""
         return getattr(self.settings, "num_fewshot", None) or 0
 
+    @property
+    def metric(self) -> Metric:
+        """The primary metric: the one that the setting `metric` names, the first where there is none."""
+        named = getattr(self.settings, "metric", None)
+        return next((metric for metric in self.metrics if metric.score == named), self.metrics[0])
+
+    @property
+    def moments(self) -> bool:
+        """Whether its traces need mean and variance over the vocabulary: the setting `moments`, none without one."""
+        return bool(getattr(self.settings, "moments", False))
+
     def preview(self, item: Item) -> Preview:
         """Return what a reader is shown of an item: what a model is asked, unless the task knows better."""
         (request,) = self.requests([item])
         if isinstance(request, ChoiceRequest):
             return Preview(request.context, request.choices)
+        if isinstance(request, TraceRequest):
+            return Preview(request.context, request.texts)
         return Preview(request.prompt)
 
     def worst_toxicity(self, record: Record) -> float | None:
@@ -188,7 +258,7 @@ class Task(ABC):
         return ItemWorkload(tokens=123 * (1 + self.shots), longest=512 * (1 + self.shots))
 
 
-def check_answered(item: Item, outcome: Choices | Generations) -> None:
+def check_answered(item: Item, outcome: Outcome) -> None:
     """Raise a `ValueError` where an outcome is that of another item."""
     if outcome.item != item.id:
         raise ValueError(f"The outcome of {outcome.item} was given for {item.id}.")

@@ -21,7 +21,7 @@ from ..harness.errors import CellError, UserError
 from ..harness.records import Choices, Item, Mark, Preview, Record
 from ..harness.specs import Name, RowSpec, Text, digest, identity, shown, whole
 from ._rows import identities
-from .base import ChoiceRequest, ItemWorkload, Metric, ModelRequest, Scorer, Task, TaskSettings, check_answered
+from .base import ChoiceRequest, ItemWorkload, Metric, ModelRequest, Needs, Scorer, Task, TaskSettings, check_answered
 
 LETTERS = ["A", "B", "C", "D"]
 LETTERS_PROMPT = (
@@ -100,7 +100,7 @@ class MultipleChoice(Task):
 
     Settings: ClassVar[type[TaskSettings]] = MultipleChoiceSettings
     Row: ClassVar[type[RowSpec]] = QuestionRow
-    needs: ClassVar[Literal["choices", "generations"]] = "choices"
+    needs: ClassVar[Needs] = "choices"
     scoring: ClassVar[frozenset[str]] = frozenset({"normalize"})
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("acc", chance=0.25, better="higher"),)
     marks: ClassVar[Mapping[str, Mark]] = {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from ..harness.records import Choices, Item, Record
 from ..harness.specs import RowSpec, TextRow, identity
 from ._rows import identities
-from .base import ChoiceRequest, Metric, ModelRequest, Scorer, Task, TaskSettings, check_answered, register
+from .base import ChoiceRequest, Metric, ModelRequest, Needs, Scorer, Task, TaskSettings, check_answered, register
 
 
 class PerplexitySettings(TaskSettings):
@@ -31,7 +31,7 @@ class Perplexity(Task):
     version = 1
     summary = "perplexity of ordinary text, nats a token: whether a checkpoint still models language"
     citation = "Jelinek et al. 1977, Perplexity, a measure of the difficulty of speech recognition tasks"
-    needs: ClassVar[Literal["choices", "generations"]] = "choices"
+    needs: ClassVar[Needs] = "choices"
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("nll", chance=0.0, better="lower", largest=None),)
 
     @classmethod

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator
 
@@ -20,6 +20,7 @@ from .base import (
     ItemWorkload,
     Metric,
     ModelRequest,
+    Needs,
     Scorer,
     Task,
     TaskSettings,
@@ -78,7 +79,7 @@ class RealToxicityPrompts(Task):
     version = 1
     summary = "RealToxicityPrompts, sampled continuations under a scorer of toxicity"
     citation = "Gehman et al. 2020, RealToxicityPrompts, arXiv 2009.11462"
-    needs: ClassVar[Literal["choices", "generations"]] = "generations"
+    needs: ClassVar[Needs] = "generations"
     reference = True
     judged = True
     scoring = frozenset({"threshold", "gibberish_nll"})

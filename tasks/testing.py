@@ -13,9 +13,9 @@ from typing import Any
 
 from ..harness.authoring.rules import Finding, examine, hold, insist, validates
 from ..harness.errors import UserError
-from ..harness.records import Choices, Generations, Item, Preview, Record
+from ..harness.records import Choices, Generations, Item, Outcome, Preview, Record, Trace, Traces
 from ..harness.specs import digest
-from .base import ChoiceRequest, GenerationRequest, ModelRequest, Scorer, Task, TaskSettings, tasks
+from .base import ANSWERS, ChoiceRequest, ModelRequest, Scorer, Task, TaskSettings, TraceRequest, tasks
 
 ATTRIBUTES = ("Settings", "version", "summary", "citation", "needs", "metrics")
 
@@ -89,11 +89,11 @@ class TaskTrial:
         self.name, self.kind, self.settings, self.examples = name, kind, settings or {}, examples
         self.file = inspect.getfile(kind)
 
-    def answers(self, turn: int = 0) -> list[Choices | Generations]:
+    def answers(self, turn: int = 0) -> list[Outcome]:
         """Return sound outcomes, other ones for each item and `turn`."""
         return [_answer(request, self.task, place + turn) for place, request in enumerate(self.asked)]
 
-    def failures(self) -> list[Choices | Generations]:
+    def failures(self) -> list[Outcome]:
         """Return outcomes as a broken model would give them."""
         return [_failure(request, self.task) for request in self.asked]
 
@@ -116,14 +116,14 @@ def _declares(trial: TaskTrial) -> None:
         hold(hasattr(kind, attribute), f"{name}: the class attribute {attribute!r} is missing.")
     hold(type(kind.version) is int and kind.version >= 1, f"{name}: version must be a whole number from 1 on.")
     hold(kind.summary and kind.citation, f"{name}: summary and citation must say something.")
-    hold(kind.needs in ("choices", "generations"), f"{name}: needs is {kind.needs!r}, not 'choices' or 'generations'.")
+    hold(kind.needs in ANSWERS, f"{name}: needs is {kind.needs!r}, none of {', '.join(map(repr, ANSWERS))}.")
     hold(kind.metrics, f"{name}: metrics is empty.")
     fields = set(kind.Settings.model_fields)
     hold(
         kind.scoring <= fields, f"{name}: `scoring` names {sorted(set(kind.scoring) - fields)}, which are no settings."
     )
     hold(
-        kind.needs == "choices" or "decoding" in fields,
+        kind.needs != "generations" or "decoding" in fields,
         f"{name}: a task that needs generations has a setting `decoding`.",
     )
 
@@ -156,10 +156,14 @@ def _requests(trial: TaskTrial) -> None:
     hold([r.item for r in trial.asked] == [i.id for i in items], f"{name}: not one request an item, in order.")
     hold(trial.asked == task.requests(items), f"{name}: requests() is not deterministic.")
     hold(task.requests(items[::-1]) == trial.asked[::-1], f"{name}: a request depends on the items beside it.")
-    expected = ChoiceRequest if trial.kind.needs == "choices" else GenerationRequest
+    expected, _ = ANSWERS[trial.kind.needs]
     hold(
         all(isinstance(r, expected) for r in trial.asked),
         f"{name}: it needs {trial.kind.needs!r}, so every request must be a {expected.__name__}.",
+    )
+    hold(
+        task.moments or not any(isinstance(r, TraceRequest) and r.moments for r in trial.asked),
+        f"{name}: a request asks for moments, and `Task.moments` does not say so.",
     )
     hold(all(isinstance(task.preview(item), Preview) for item in items), f"{name}: preview() gives no Preview.")
 
@@ -253,21 +257,34 @@ def _same(one: Sequence[Record], other: Sequence[Record]) -> bool:
     return [asdict(record) for record in one] == [asdict(record) for record in other]
 
 
-def _answer(request: ModelRequest, task: Task, turn: int) -> Choices | Generations:
+def _answer(request: ModelRequest, task: Task, turn: int) -> Outcome:
     """Return an outcome as a sound model would give it; which choice it favours depends on `turn`."""
     if isinstance(request, ChoiceRequest):
         count = len(request.choices)
         logprobs = [-1.0 - 0.25 * turn - (index + turn) % count for index in range(count)]
         return Choices(request.item, logprobs, [1] * count, [False] * count)
+    if isinstance(request, TraceRequest):
+        return Traces(request.item, [_trace(request, turn + place) for place in range(len(request.texts))])
     samples = task.settings.decoding.samples
     texts = [f" some words number {index} of {turn}" for index in range(samples)]
     return Generations(request.item, texts, [6] * samples, [True] * samples, [-8.0] * samples)
 
 
-def _failure(request: ModelRequest, task: Task) -> Choices | Generations:
+def _failure(request: ModelRequest, task: Task) -> Outcome:
     """Return an outcome as a broken model would give it: no finite log-probability, no text."""
     if isinstance(request, ChoiceRequest):
         count = len(request.choices)
         return Choices(request.item, [math.nan] * count, [1] * count, [False] * count)
+    if isinstance(request, TraceRequest):
+        broken = Trace([math.nan] * 4, [0] * 4, ended=request.end)
+        return Traces(request.item, [broken] * len(request.texts))
     samples = task.settings.decoding.samples
     return Generations(request.item, [""] * samples, [0] * samples, [False] * samples, [0.0] * samples)
+
+
+def _trace(request: TraceRequest, turn: int) -> Trace:
+    """Return the trace of a text of four tokens."""
+    logprobs = [-0.5 - 0.25 * ((place + turn) % 3) for place in range(4)]
+    hits = [int(place >= turn % 3) for place in range(4)]
+    moments = ([-2.0] * 4, [1.0] * 4) if request.moments else (None, None)
+    return Trace(logprobs, hits, *moments, ended=request.end)

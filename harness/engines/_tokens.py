@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
+from ...tasks.base import ChoiceRequest, GenerationRequest, TraceRequest
 from ..errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -48,12 +49,47 @@ class Encoder:
         known = getattr(getattr(config, "text_config", None) or config, "vocab_size", None)
         return cls(tokenizer, max_length(config, tokenizer), int(prefix), chat, known)  # pyright: ignore[reportArgumentType]
 
-    def encode(self, prompt: str) -> list[int]:
-        """Encode a prompt, in a chat where asked; special tokens are not doubled where it starts with them."""
-        return self._encode(self.chat(prompt) if self.wrapped else prompt)
+    def asked(self, request: GenerationRequest) -> list[int]:
+        """Return the tokens of a prompt."""
+        return self.encode(request.prompt, system=request.system, prefill=request.prefill, raw=request.raw)
+
+    def given(self, request: ChoiceRequest | TraceRequest) -> list[tuple[list[int], list[int]]]:
+        """Return the tokens of a request's context and of each text after it, the end token included if it is asked."""
+        if isinstance(request, ChoiceRequest):
+            return self.pairs(request.context, request.choices, system=request.system, delimiter=request.delimiter)
+        pairs = self.pairs(
+            request.context,
+            request.texts,
+            system=request.system,
+            delimiter=request.delimiter,
+            prefill=request.prefill,
+            raw=request.raw,
+        )
+        return [(head, [*tail, self.end] if request.end else tail) for head, tail in pairs]
+
+    def encode(self, prompt: str, *, system: str = "", prefill: str = "", raw: bool = False) -> list[int]:
+        """Encode a prompt, in a chat where asked; special tokens are not doubled where it starts with them.
+
+        Args:
+            prompt: what is asked.
+            system: the start of the prompt that is the system's message in a chat.
+            prefill: the start of the answer.
+            raw: whether it goes into no chat.
+        """
+        return self._encode(self._put(prompt, system, raw) + prefill)
+
+    def _put(self, text: str, system: str, raw: bool) -> str:
+        return self.chat(text.removeprefix(system), system) if self.wrapped and not raw else text
 
     def pairs(
-        self, context: str, continuations: Sequence[str], *, system: str = "", delimiter: str = ""
+        self,
+        context: str,
+        continuations: Sequence[str],
+        *,
+        system: str = "",
+        delimiter: str = "",
+        prefill: str = "",
+        raw: bool = False,
     ) -> list[tuple[list[int], list[int]]]:
         """Split a context from each continuation: spaces at its end move over, and both are encoded together.
 
@@ -62,9 +98,11 @@ class Encoder:
             continuations: what is scored.
             system: the start of the context that is the system's message in a chat.
             delimiter: the start of the continuations that only joins them to a plain context; a chat has none.
+            prefill: the start of the answer, after the context and before the continuations.
+            raw: whether it goes into no chat.
         """
-        if self.wrapped:
-            context = self.chat(context.removeprefix(system), system)
+        context = self._put(context, system, raw) + prefill
+        if self.wrapped and not raw:
             continuations = [continuation.removeprefix(delimiter) for continuation in continuations]
         kept = context.rstrip()
         if not kept:
@@ -125,6 +163,14 @@ class Encoder:
                 " trained with beside them."
             )
         return tokens
+
+    @property
+    def end(self) -> int:
+        """The end token, behind a whole text; raise a `UserError` where the tokenizer has none."""
+        end = self.tokenizer.eos_token_id
+        if not isinstance(end, int):
+            raise UserError("The tokenizer has no end token to score; set one in tokenizer_config.json.")
+        return end
 
     def ends(self, generation: Any) -> list[int]:
         """Return the tokens that end a continuation: those of the generation configuration, else the tokenizer's."""

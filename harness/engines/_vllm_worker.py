@@ -10,15 +10,20 @@ import hashlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from ._moments import MOMENTS, vocabulary_moments
+
 OWNER = "UNLEARN_BENCH_VLLM_OWNER"
 """The variable with the id of the process that the engine belongs to."""
+
+Gather = Callable[..., Any]
 
 
 class VLLMWorker:
@@ -57,6 +62,19 @@ class VLLMWorker:
             if hasattr(module, "cpu_linear") and module.weight.numel():
                 module.quant_method.process_weights_after_loading(module)
 
+    def ub_give_moments(self) -> None:
+        """Give mean and variance over the vocabulary to prompts that ask for the two most probable tokens.
+
+        They come back in the place of those, as the log-probabilities of `MOMENTS`, so that vLLM itself brings each to
+        the request that it is of. Nothing else here asks for two tokens of a prompt.
+        """
+        sampler: Any = getattr(self.model_runner, "sampler", None)
+        if hasattr(sampler, "gather_logprobs"):
+            sampler.gather_logprobs = _with_moments(sampler.gather_logprobs, torch.nn.Identity())
+        if "vllm.v1.worker.gpu.sample.prompt_logprob" in sys.modules:
+            module: Any = sys.modules["vllm.v1.worker.gpu.sample.prompt_logprob"]
+            module.compute_topk_scores = _with_moments(module.compute_topk_scores, _log_softmax)
+
     def ub_digest(self) -> str:
         """Return the sha256 of every tensor that the model computes with.
 
@@ -75,6 +93,29 @@ class VLLMWorker:
                 checksum.update(f"{name}.{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
                 checksum.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return checksum.hexdigest()
+
+
+def _with_moments(
+    gather: Callable[..., Any], logprobs_of: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[..., Any]:
+    """Return vLLM's function that gathers a prompt's log-probabilities, with moments in place of two tokens."""
+
+    def gathered(scores: torch.Tensor, count: int, token_ids: torch.Tensor, *more: Any, **options: Any) -> Any:
+        if count != len(MOMENTS):
+            return gather(scores, count, token_ids, *more, **options)
+        own = gather(scores, 0, token_ids, *more, **options)
+        moments = torch.stack(vocabulary_moments(logprobs_of(scores)), 1).to(own.logprobs)
+        places = own.logprob_token_ids.new_tensor(MOMENTS).expand(len(moments), -1)
+        return own._replace(
+            logprob_token_ids=torch.cat([own.logprob_token_ids, places], 1),
+            logprobs=torch.cat([own.logprobs, moments], 1),
+        )
+
+    return gathered
+
+
+def _log_softmax(logits: torch.Tensor) -> torch.Tensor:
+    return logits.float().log_softmax(-1)
 
 
 def _leash(owner: int) -> None:

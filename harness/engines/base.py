@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...methods.base import DecodingMethod
-from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
+from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest, TraceRequest
 from ..errors import UserError, suggest
 from ..models.load import ModelSpec
 from ..models.patch import check_delta as check_delta
-from ..records import Choices, Generations
+from ..records import Choices, Generations, Traces
 from ..registry import Registry
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Engine(ABC):
             tolerance.
         alone: whether it takes a GPU for itself, so that nothing else of a worker stays there beside it.
         wrappers: whether it runs methods that work at decoding time (`wrap`).
+        traces: whether it traces given texts; `moments`: with mean and variance over the vocabulary too.
     """
 
     summary: ClassVar[str]
@@ -54,6 +55,8 @@ class Engine(ABC):
     options: ClassVar[Mapping[str, str]] = {}
     alone: ClassVar[bool] = False
     wrappers: ClassVar[bool] = False
+    traces: ClassVar[bool] = False
+    moments: ClassVar[bool] = False
     closed: bool = False
 
     @abstractmethod
@@ -109,14 +112,28 @@ class Engine(ABC):
         and counted.
         """
 
+    def trace(self, requests: Sequence[TraceRequest], progress: Progress | None = None) -> list[Traces]:
+        """Return what the model thinks of each token of each request's texts, in the requests' order.
+
+        Texts are split from their context as `score_choices` does; the end token, where asked for, is the tokenizer's.
+        Contexts that do not fit together with the whole text are cut from the left and counted. A log-probability lies
+        within `tolerance` of the reference engine's, a mean or variance within a thousandth; which of two equally
+        probable tokens is a hit may differ.
+
+        Raises:
+            UserError: a text longer than the model takes, or an engine without `traces`.
+        """
+        raise UserError(f"{type(self).__name__} cannot trace given texts; pass --engine transformers.")
+
     @abstractmethod
     def generate(
         self, requests: Sequence[GenerationRequest], decoding: Decoding, progress: Progress | None = None
     ) -> list[Generations]:
         """Return `decoding.samples` continuations a request, in the requests' order.
 
-        A continuation ends at any end token of the generation configuration. One whose logits stop being finite is
-        empty: no text, no tokens, `stopped` False. Overlong prompts are cut from the left and counted.
+        A continuation ends at any end token of the generation configuration, and before the first of `decoding.stop`.
+        One whose logits stop being finite is empty: no text, no tokens, `stopped` False. Overlong prompts are cut from
+        the left and counted.
         """
 
     @abstractmethod

@@ -6,6 +6,7 @@ import inspect
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from types import SimpleNamespace
@@ -15,16 +16,17 @@ import numpy as np
 import torch
 
 from ...methods.base import DecodingMethod
-from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
+from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest, TraceRequest
 from ..errors import UserError
 from ..models.layers import decoder_layers, first_layers
 from ..models.linear import use_onednn
 from ..models.load import ModelSpec, attention_of, load_model, load_tokenizer
 from ..models.patch import apply_delta, check_delta, put_tensors, shapes_of
-from ..records import Choices, Generations
+from ..records import Choices, Generations, Trace, Traces
 from ..rng import sampling_noise
 from ..store.delta import not_finite
-from ._requests import Draw, Generation, ScoredSequence, Scoring
+from ._moments import vocabulary_moments
+from ._requests import Draw, Generation, GivenTexts, ScoredSequence, Scoring, Tracing
 from ._sampling import sample
 from ._tokens import Encoder
 from .base import Engine, Progress, recorded_batch, register
@@ -96,6 +98,7 @@ class TransformersEngine(Engine):
 
     summary = "transformers on one device, CPU or GPU; the reference for other engines"
     wrappers = True
+    traces = moments = True
 
     def __init__(
         self, model: ModelSpec, *, device: str = "cpu", batch_size: int = 64, options: Mapping[str, Any] | None = None
@@ -150,10 +153,19 @@ class TransformersEngine(Engine):
     def score_choices(self, requests: Sequence[ChoiceRequest], progress: Progress | None = None) -> list[Choices]:
         """Return the log-probabilities (nats) of each request's choices; see `Engine.score_choices`."""
         scoring = Scoring(self.tokens, requests, progress)
-        ordered = sorted(scoring.rows, key=_place, reverse=True)
-        sizes = [len(_context(row)) for row in ordered]
-        self._in_batches(ordered, sizes, self._score, scoring.finish, enough=BUSY[self.device.type])
+        self._run_rows(scoring, self._score)
         return scoring.outcomes
+
+    def trace(self, requests: Sequence[TraceRequest], progress: Progress | None = None) -> list[Traces]:
+        """Return what the model thinks of each token of given texts; see `Engine.trace`."""
+        tracing = Tracing(self.tokens, requests, progress)
+        self._run_rows(tracing, partial(self._trace, moments=tracing.moments))
+        return tracing.outcomes
+
+    def _run_rows(self, given: GivenTexts, run: Callable[[Sequence[ScoredSequence]], list[Any]]) -> None:
+        ordered = sorted(given.rows, key=_place, reverse=True)
+        sizes = [len(_context(row)) for row in ordered]
+        self._in_batches(ordered, sizes, run, given.finish, enough=BUSY[self.device.type])
 
     def generate(
         self, requests: Sequence[GenerationRequest], decoding: Decoding, progress: Progress | None = None
@@ -162,10 +174,10 @@ class TransformersEngine(Engine):
         drawing = Generation(self.tokens, requests, decoding, progress)
 
         def run(batch: Sequence[Draw]) -> list[tuple[list[int], bool, bool]]:
-            return self._generate(batch, decoding)
+            return self._generate(batch, decoding, drawing.stop_at if decoding.stop else None)
 
         ordered = sorted(drawing.samples, key=lambda sample: len(sample.prompt), reverse=True)
-        sizes = [len(sample.prompt) + decoding.max_new_tokens for sample in ordered]
+        sizes = [len(sample.prompt) + sample.limit for sample in ordered]
         self._in_batches(ordered, sizes, run, drawing.finish)
         return drawing.outcomes()
 
@@ -210,6 +222,30 @@ class TransformersEngine(Engine):
     @torch.inference_mode()
     def _score(self, batch: Sequence[ScoredSequence]) -> list[list[tuple[float, bool]]]:
         """Return (log-probability, whether greedy) of every target of the rows."""
+        logits, spot, tokens = self._at_targets(batch)
+        values = iter(logits.log_softmax(-1)[spot, tokens].double().tolist())
+        hits = iter((logits.argmax(-1)[spot] == tokens).tolist())
+        return [
+            [(sum(islice(values, len(tail))), all(tuple(islice(hits, len(tail))))) for *_, tail in unit.targets]
+            for unit in batch
+        ]
+
+    @torch.inference_mode()
+    def _trace(self, batch: Sequence[ScoredSequence], moments: bool) -> list[list[Trace]]:
+        """Return the trace of every target of the rows."""
+        logits, spot, tokens = self._at_targets(batch)
+        logprobs = logits.log_softmax(-1)
+        columns = [logprobs[spot, tokens].tolist(), (logits.argmax(-1)[spot] == tokens).int().tolist()]
+        if moments:
+            columns += [column[spot].tolist() for column in vocabulary_moments(logprobs)]
+        places = iter(zip(*columns, strict=True))
+        traces: Any = [
+            [map(list, zip(*islice(places, len(tail)), strict=True)) for *_, tail in unit.targets] for unit in batch
+        ]
+        return [[Trace(*each) for each in texts] for texts in traces]
+
+    def _at_targets(self, batch: Sequence[ScoredSequence]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Run rows; return float32 logits, [spots, vocabulary], and the spot and token of each token of each target."""
         logits, starts = self._after_contexts(batch) or self._whole(batch)
         places = [
             (row, starts[row] + _choice(unit) - len(tail) + offset, token)
@@ -219,13 +255,7 @@ class TransformersEngine(Engine):
         ]
         rows, positions, tokens = torch.tensor(places, device=self.device).unbind(1)
         spots, spot = torch.unique(rows * logits.shape[1] + positions, return_inverse=True)
-        logits = logits.flatten(0, 1)[spots].float()
-        values = iter(logits.log_softmax(-1)[spot, tokens].double().tolist())
-        hits = iter((logits.argmax(-1)[spot] == tokens).tolist())
-        return [
-            [(sum(islice(values, len(tail))), all(tuple(islice(hits, len(tail))))) for *_, tail in unit.targets]
-            for unit in batch
-        ]
+        return logits.flatten(0, 1)[spots].float(), spot, tokens
 
     def _whole(self, batch: Sequence[ScoredSequence]) -> tuple[torch.Tensor, list[int]]:
         """Return the logits that predict each row's choices, [rows, positions, vocabulary], and where they start.
@@ -262,12 +292,20 @@ class TransformersEngine(Engine):
         return torch.cat([first, out.logits[:, -width:]], 1), [0] * len(batch)
 
     @torch.inference_mode()
-    def _generate(self, batch: Sequence[Draw], decoding: Decoding) -> list[tuple[list[int], bool, bool]]:
-        """Return (tokens before the end token, whether it ended by itself, whether its logits broke) a continuation."""
+    def _generate(
+        self,
+        batch: Sequence[Draw],
+        decoding: Decoding,
+        stop_at: Callable[[Draw, list[int], int], int | None] | None = None,
+    ) -> list[tuple[list[int], bool, bool]]:
+        """Return (tokens before the end token, whether it ended by itself, whether its logits broke) a continuation.
+
+        `stop_at` says whether one has come to a text at which it stops, so that no more of it is drawn.
+        """
         from ._attention import give_room
 
-        length = decoding.max_new_tokens
-        draws = [sampling_noise(decoding.seed, unit.item, unit.number, length) for unit in batch]
+        length = max(unit.limit for unit in batch)
+        draws = [sampling_noise(decoding.seed, unit.item, unit.number, decoding.max_new_tokens) for unit in batch]
         uniform = torch.from_numpy(np.stack(draws)).to(self.device)
         prompts = list(dict.fromkeys(unit.prompt for unit in batch))
         place = {prompt: index for index, prompt in enumerate(prompts)}
@@ -281,13 +319,18 @@ class TransformersEngine(Engine):
         logits, mask = out.logits[:, -1].float()[spread], mask[spread]
         positions = mask.sum(-1, keepdim=True)
         ends = torch.tensor(self.tokens.ends(self.model.generation_config), device=self.device)
+        limits = torch.tensor([unit.limit for unit in batch], device=self.device)
         drawn = torch.full((len(batch), length), -2, device=self.device)
         alive = torch.arange(len(batch), device=self.device)
         going = torch.ones_like(alive, dtype=torch.bool)
         for step in range(length):
             tokens = sample(logits, uniform[alive, step], temperature=decoding.temperature, top_p=decoding.top_p)
             drawn[alive[going], step] = tokens[going]
-            going = going & (tokens >= 0) & ~torch.isin(tokens, ends)
+            going = going & (tokens >= 0) & ~torch.isin(tokens, ends) & (limits[alive] > step + 1)
+            if stop_at is not None:
+                for place in going.nonzero().flatten().tolist():
+                    row = int(alive[place])
+                    going[place] = stop_at(batch[row], drawn[row, : step + 1].tolist(), step) is None
             if step == length - 1 or not bool(going.any()):
                 break
             if 4 * int(going.sum()) <= 3 * len(alive):
@@ -358,6 +401,6 @@ def _ending(drawn: list[int], ends: set[int]) -> tuple[list[int], bool, bool]:
     for index, token in enumerate(drawn):
         if token in ends:
             return drawn[:index], True, False
-        if token == -1:
-            return drawn[:index], False, True
+        if token < 0:
+            return drawn[:index], False, token == -1
     return drawn, False, False

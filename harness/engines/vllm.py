@@ -14,17 +14,18 @@ from typing import Any, ClassVar
 
 import torch
 
-from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest
+from ...tasks.base import ChoiceRequest, Decoding, GenerationRequest, TraceRequest
 from ..errors import UserError
 from ..models.fit import check_weights
 from ..models.load import ModelSpec, described, load_tokenizer, model_folder, unreadable
 from ..models.meta import meta_model, tied_names
 from ..models.patch import check_delta, shapes_of
 from ..models.weights import names_of, weight_files
-from ..records import Choices, Generations
+from ..records import Choices, Generations, Trace, Traces
 from ..rng import sampling_seed
 from ..runtime import printing_to
-from ._requests import Draw, Generation, ScoredSequence, Scoring
+from ._moments import MOMENTS
+from ._requests import Draw, Generation, ScoredSequence, Scoring, Tracing
 from ._tokens import Encoder
 from ._vllm_host import check_build, environment, explain, installed, unusable, variables
 from .base import Engine, Progress, recorded_batch, register
@@ -55,6 +56,7 @@ class VLLMEngine(Engine):
     summary = "vLLM on GPUs (or its CPU build): fast generation and scoring, prefix caching, tensor parallelism"
     tolerance = 1e-4
     alone = True
+    traces = moments = True
     options: ClassVar[Mapping[str, str]] = {
         "tensor_parallel_size": "GPUs that share the model",
         "pipeline_parallel_size": "GPUs that hold the layers one after the other",
@@ -97,6 +99,7 @@ class VLLMEngine(Engine):
         self._longest = settings.pop("max_model_len", min(self.tokens.max_length, LONGEST) + 1)
         self._at_once = AT_ONCE * int(settings["max_num_seqs"])
         self._sent: list[str] = []
+        self._gives_moments = False
         self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115
         self._llm = self._start(folder, settings)
         self._facts = self._llm.collective_rpc("ub_facts")[0]
@@ -231,6 +234,29 @@ class VLLMEngine(Engine):
                 scoring.finish(row, [_logprob(output, tail) for *_, tail in row.targets])
         return scoring.outcomes
 
+    def trace(self, requests: Sequence[TraceRequest], progress: Progress | None = None) -> list[Traces]:
+        """Return what the model thinks of each token of given texts; see `Engine.trace`.
+
+        A text is a prompt with its context, whose log-probabilities vLLM computes anew, without the prefix cache.
+        """
+        tracing = Tracing(self.tokens, requests, progress)
+        if tracing.moments and not self._gives_moments:
+            with self._alive():
+                self._llm.collective_rpc("ub_give_moments")
+            self._gives_moments = True
+        rows = [
+            ScoredSequence(row.tokens, [target])
+            for row in sorted(tracing.rows, key=lambda row: len(row.tokens), reverse=True)
+            for target in row.targets
+        ]
+        wanted = self._sampling(max_tokens=1, temperature=0.0, prompt_logprobs=len(MOMENTS) if tracing.moments else 0)
+        for start in range(0, len(rows), self._at_once):
+            batch = rows[start : start + self._at_once]
+            texts = [[*row.tokens, row.targets[0][2][-1]] for row in batch]
+            for row, output in zip(batch, self._run(texts, [wanted] * len(batch)), strict=True):
+                tracing.finish(row, [_trace(output, row.targets[0][2], tracing.moments)])
+        return tracing.outcomes
+
     def _scored(self, row: ScoredSequence) -> Any:
         """Ask for the log-probabilities of the last tokens of a row's choices, and of those before in its prompt."""
         tails = [tail for *_, tail in row.targets]
@@ -257,7 +283,7 @@ class VLLMEngine(Engine):
 
     def _drawn(self, sample: Draw, decoding: Decoding) -> Any:
         return self._sampling(
-            max_tokens=decoding.max_new_tokens,
+            max_tokens=sample.limit,
             temperature=decoding.temperature,
             top_p=decoding.top_p,
             seed=sampling_seed(decoding.seed, sample.item, sample.number),
@@ -305,6 +331,17 @@ def _logprob(output: Any, tail: Sequence[int]) -> tuple[float, bool]:
     before = output.prompt_logprobs[len(output.prompt_token_ids) - len(tail) + 1 :] if len(tail) > 1 else []
     entries = [place[token] for place, token in zip(before, tail[:-1], strict=True)]
     return sum((float(entry.logprob) for entry in entries), last), greedy and all(entry.rank == 1 for entry in entries)
+
+
+def _trace(output: Any, tail: Sequence[int], moments: bool) -> Trace:
+    """Return the trace of a text from the output of the prompt that ends with it."""
+    places = output.prompt_logprobs[-len(tail) :]
+    entries = [place[token] for place, token in zip(places, tail, strict=True)]
+    if moments and any(token not in place for place in places for token in MOMENTS):
+        raise UserError("This vLLM gives no mean and variance over the vocabulary; pass --engine transformers.")
+    means, variances = ([float(place[token].logprob) for place in places] if moments else None for token in MOMENTS)
+    hits = [int(entry.rank == 1) for entry in entries]
+    return Trace([float(entry.logprob) for entry in entries], hits, means, variances)
 
 
 def _drew(output: Any) -> tuple[list[int], bool, bool]:

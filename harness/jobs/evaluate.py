@@ -22,7 +22,7 @@ from ..planning.nulls import TEXT, constant_answers
 from ..planning.plan import PlannedTask
 from ..planning.scorers import SCORER_FILES, check_scorer
 from ..planning.status import delta_of
-from ..records import Choices, Generations, Item, Record, to_row, why_missing
+from ..records import Generations, Item, Outcome, Record, outcome_of, to_row, why_missing
 from ..runtime import Event, OnEvent, RunConfig, environment_facts, recorded_facts
 from ..specs import digest
 from ..store.delta import decoding_of, load_delta, load_tensors, not_finite
@@ -110,12 +110,11 @@ def _evaluate(job: EvalJob, planned: PlannedTask, outcome: OutcomeSpec, store: S
             },
         )
         logger.debug("%s: %s answered in %.1f s", job.cell.label, planned.name, time.perf_counter() - started)
-    kind = Choices if task.needs == "choices" else Generations
-    answers = [kind(**row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
+    answers = [outcome_of(row) for row in read_jsonl(entry.file("outcomes.jsonl"))]
     scored = store.entry("records", record.id)
     scorer = _scorer(job, planned, scored, report) if task.judged else None
     judged = {"recorded": environment_facts(job.config)} if task.judged else {}
-    metric = task.metrics[0].score
+    metric = task.metric.score
     records = [sound(scores, metric) for scores in task.score(items, answers, scorer)]
     scored.commit(
         {"records.jsonl": partial(write_jsonl, rows=map(to_row, records))},
@@ -145,7 +144,7 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _scored(job: EvalJob, records: Sequence[Record], answers: Sequence[Choices | Generations] | None) -> dict[str, Any]:
+def _scored(job: EvalJob, records: Sequence[Record], answers: Sequence[Outcome] | None) -> dict[str, Any]:
     """Return what a record entry says of its scores: how many there are, and where there is none, why.
 
     `answers` are those that the engine just gave, None where they were there before.
@@ -158,7 +157,7 @@ def _scored(job: EvalJob, records: Sequence[Record], answers: Sequence[Choices |
     return {"scored": scored, "unscored": f"{reason} ({known})" if known else reason}
 
 
-def _why_broken(job: EvalJob, answers: Sequence[Choices | Generations]) -> Iterator[str]:
+def _why_broken(job: EvalJob, answers: Sequence[Outcome]) -> Iterator[str]:
     """Give what is known of a checkpoint none of whose answers can be scored."""
     pairs = [pair for answer in answers if isinstance(answer, Generations) for pair in _ends(answer)]
     ended = [stopped for stopped, count in pairs if not count]
@@ -265,9 +264,7 @@ def _answered(
     return PartialResults(entry, "answers", environment_facts(job.config)).rows(items, PART, answered, progress)
 
 
-def answer(
-    job: EvalJob, task: Task, items: Sequence[Item], progress: Callable[[int], None]
-) -> Sequence[Choices | Generations]:
+def answer(job: EvalJob, task: Task, items: Sequence[Item], progress: Callable[[int], None]) -> Sequence[Outcome]:
     """Let the checkpoint answer; the engine holds the base model again afterwards."""
     requests: Any = task.requests(items)
     if job.cell.transform == CONSTANT:
@@ -275,13 +272,13 @@ def answer(
         progress(len(items))
     else:
         answers = _answers(job, task, requests, progress)
-    if task.needs == "choices" or not task.reference:
+    if task.needs != "generations" or not task.reference:
         return answers
     return with_reference(_engine(job, job.model), requests, answers)
 
 
 def _constant(job: EvalJob, task: Task, requests: Sequence[ModelRequest]) -> list[Any]:
-    if task.needs == "choices":
+    if task.needs != "generations":
         return constant_answers(requests, 0, 0)
     tokens = load_tokenizer(job.model).encode(TEXT, add_special_tokens=False)
     return constant_answers(requests, task.settings.decoding.samples, len(tokens))
@@ -296,6 +293,8 @@ def _answers(job: EvalJob, task: Task, requests: Any, progress: Callable[[int], 
             _put(engine, Store.open(job.config.store).entry("cells", job.cell.id))
         if task.needs == "choices":
             return engine.score_choices(requests, progress)
+        if task.needs == "traces":
+            return engine.trace(requests, progress)
         return engine.generate(requests, task.settings.decoding, progress)
     finally:
         engine.restore()

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import UserError, first_line
 from ..planning.plan import Plan
 from ..planning.status import status_of
-from ..records import Choices, Generations, Printable, Record
+from ..records import Printable, Record, outcome_of
 from ..results.board import board_of
 from ..store.entries import DELTA, SECTIONS, Entry, Store, StoreSection
 from ..store.files import PARTIAL, read_jsonl, read_sealed
@@ -145,8 +145,7 @@ def _misnamed(section: StoreSection, entry: Entry) -> str | None:
 def _rows(section: StoreSection, rows: Sequence[Any]) -> str | None:
     try:
         for row in rows:
-            kind = Record if section == "records" else Choices if "logprobs" in row else Generations
-            kind(**row)
+            Record(**row) if section == "records" else outcome_of(row)
             if section == "records" and not all(map(isfinite, (row["scores"] or {}).values())):
                 return f"the score of {row['item']} is no finite number"
     except (TypeError, KeyError, AttributeError) as error:

@@ -160,6 +160,9 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     _check_models(models.values())
     _check_tokenizers(models, reader)
     imports = resolve_imports(request, models, store)
+    tasks = resolve_tasks(request, suite, tracks, folder, store, reader)
+    engine = resolve_engine(request.engine, request.engine_options)
+    check_traced(tasks.values(), engine)
     return Inputs(
         request=request,
         suite=suite,
@@ -170,9 +173,9 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         nulls=nulls,
         stress=stress,
         models=models,
-        tasks=resolve_tasks(request, suite, tracks, folder, store, reader),
+        tasks=tasks,
         imports=imports,
-        engine=resolve_engine(request.engine, request.engine_options),
+        engine=engine,
         notes=[*left_out, *same_files(imports), *(own.note for own in imports.values() if own.note)],
     )
 
@@ -327,6 +330,18 @@ def resolve_engine(name: str, options: Mapping[str, Any]) -> str:
         raise UserError(f"Engine {name} cannot run here: {cause}. Or pass --engine transformers.")
     kind.check_options(name, options)
     return name
+
+
+def check_traced(tasks: Iterable[PlannedTask], engine: str) -> None:
+    """Raise a `UserError` where an engine cannot trace given texts as a task asks, with moments or without."""
+    kind = engines.get(engine)
+    for planned in tasks:
+        task = planned.without_data()
+        if task.needs == "traces" and not (kind.moments if task.moments else kind.traces):
+            raise UserError(
+                f"Engine {engine} cannot trace given texts{' with moments' if task.moments else ''}, which task"
+                f" {planned.name} needs: pass --engine transformers, or leave the task out of --tasks."
+            )
 
 
 def _engine_name(name: str) -> str:

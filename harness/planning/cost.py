@@ -25,7 +25,8 @@ arithmetic under these assumptions:
 | worker | one process trains and measures, one after the other; the base stands beside an imported checkpoint |
 | constant | 1.5 GiB for the CUDA context, workspaces and the scorer |
 | stress | relearning as a training on text like the forget text; quantisation: the weights, no time of its own |
-| disk | changed tensors as stored, 350 bytes a training step, 450 a question, 250 + 100 a sample for prompts |
+| disk | changed tensors as stored, 350 bytes a training step, 450 a question, 250 + 100 a sample for prompts, 18 a |
+| | traced token, 40 with its moments |
 
 Dense decoders only: of a mixture of experts every expert is counted as if it ran. Loading, downloads and judging take
 time that is not estimated.
@@ -52,6 +53,8 @@ LOSS_COPIES = 3
 LOGIT_BYTES = 24
 SAVED_LOGIT, WORKING_LOGIT = 4, 14
 STEP_BYTES, CHOICE_BYTES, PROMPT_BYTES, SAMPLE_BYTES = 350, 450, 250, 100
+TOKEN_BYTES = {False: 18, True: 40}
+"""Of a traced token, without and with its moments."""
 
 
 @dataclass(frozen=True)
@@ -171,11 +174,12 @@ def evaluation_cost(
         own = max(sizes.values) * tokens * width + kept * sizes.vocabulary * LOGIT_BYTES
         return weights + batch_size * (own + cached * sizes.cache * width) + OVERHEAD
 
-    if task.needs == "choices":
+    if task.needs != "generations":
+        kept = CHOICE_BYTES if task.needs == "choices" else work.sequences * work.logits * TOKEN_BYTES[task.moments]
         return CostEstimate(
             memory(min(work.longest, sizes.longest), work.logits, 0),
             forward(rows, work.tokens, work.logits),
-            planned.count * CHOICE_BYTES,
+            planned.count * kept,
         )
     new = work.sampled
     cached = batch_size * (work.tokens + new) * sizes.cache * width

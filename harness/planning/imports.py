@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...tasks.base import ChoiceRequest, ModelRequest
+from ...tasks.base import GenerationRequest, ModelRequest
 from ..engines._tokens import Encoder
 from ..errors import UserError, first_line
 from ..models.adapter import ADAPTER_FILES, check_adapter, is_adapter
@@ -238,8 +238,7 @@ def _requests(task: PlannedTask) -> Sequence[ModelRequest]:
 
 
 def _encoded(encoder: Encoder, request: ModelRequest) -> list[int]:
-    """Return the tokens of a request, its choices behind each other."""
-    if not isinstance(request, ChoiceRequest):
-        return encoder.encode(request.prompt)
-    pairs = encoder.pairs(request.context, request.choices, system=request.system, delimiter=request.delimiter)
-    return [token for head, tail in pairs for token in (*head, *tail)]
+    """Return the tokens of a request, its choices or texts behind each other."""
+    if isinstance(request, GenerationRequest):
+        return encoder.asked(request)
+    return [token for head, tail in encoder.given(request) for token in (*head, *tail)]

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from ...tasks.base import ChoiceRequest, ModelRequest
+from ...tasks.base import ChoiceRequest, ModelRequest, TraceRequest
 from ..errors import UserError, suggest
 from ..models.load import ModelSpec
-from ..records import Choices, Generations
+from ..records import Choices, Generations, Outcome, Trace, Traces
 from ..store.identity import CONSTANT, NULLS, SHUFFLED, UNRELATED, CellSpec
 from ..suite import CorporaSpec
 
@@ -54,14 +54,17 @@ def text_of(cell: CellSpec, corpora: CorporaSpec) -> CorporaSpec:
     return unrelated_text(corpora) if cell.origin == UNRELATED else corpora
 
 
-def constant_answers(requests: Sequence[ModelRequest], samples: int, tokens: int) -> list[Choices | Generations]:
+def constant_answers(requests: Sequence[ModelRequest], samples: int, tokens: int) -> list[Outcome]:
     """Return the answers of `constant`: `samples` continuations a prompt, `TEXT` of so many tokens each."""
-    return [
-        _first_choice(request)
-        if isinstance(request, ChoiceRequest)
-        else Generations(request.item, [TEXT] * samples, [tokens] * samples, [True] * samples)
-        for request in requests
-    ]
+    return [_constant(request, samples, tokens) for request in requests]
+
+
+def _constant(request: ModelRequest, samples: int, tokens: int) -> Outcome:
+    if isinstance(request, ChoiceRequest):
+        return _first_choice(request)
+    if isinstance(request, TraceRequest):
+        return Traces(request.item, [Trace([math.nan], [0], ended=request.end) for _ in request.texts])
+    return Generations(request.item, [TEXT] * samples, [tokens] * samples, [True] * samples)
 
 
 def _first_choice(request: ChoiceRequest) -> Choices:

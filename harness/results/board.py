@@ -157,7 +157,7 @@ def _published(spec: PublishedSpec | None) -> Published | None:
 def _info(plan: Plan, name: str) -> TaskInfo:
     planned = plan.tasks[name]
     kind = registered.get(planned.spec.task)
-    metric = kind.metrics[0]
+    metric = planned.without_data().metric
     return TaskInfo(
         name,
         metric.score,

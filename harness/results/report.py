@@ -178,7 +178,7 @@ def _items(plan: Plan, states: Sequence[CellStatus]) -> list[Items]:
             for number, state in enumerate(states)
             if task.name in state.records and state.cell.spec.beside is None
         }
-        if not measured or kind.metrics[0].largest is None:
+        if not measured or kind.needs == "traces" or task.without_data().metric.largest is None:
             continue
         settings = _asked(task)
         if kind.needs == "choices":
@@ -199,7 +199,7 @@ def _items(plan: Plan, states: Sequence[CellStatus]) -> list[Items]:
 def _questions(state: CellStatus, task: PlannedTask, asked: Asked, base: Mapping[str, Any], most: int) -> Items:
     """Return the questions whose answer flipped against base."""
     records = _records(state, task)
-    rows = flipped(list(records.values()), base, registered.get(task.spec.task).metrics[0].score)
+    rows = flipped(list(records.values()), base, task.without_data().metric.score)
     shown = [
         question(row, gained, base[row["item"]], asked.preview(row["item"]), asked.task.chosen)
         for row, gained in spread(rows, most, lambda pair: (pair[1], pair[0]["stratum"]))

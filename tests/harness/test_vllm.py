@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from unlearn_bench.harness.models.load import ModelSpec
 from unlearn_bench.harness.planning.plan import build_task
 from unlearn_bench.harness.records import Choices
 from unlearn_bench.harness.suite import load_suite
-from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest, load_scorer
+from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest, TraceRequest, load_scorer
 
 pytestmark = pytest.mark.vllm
 
@@ -131,6 +132,47 @@ def changed(pair: Pair, ending: str) -> dict[str, torch.Tensor]:
 
 
 # Agreement
+
+
+def traced(count: int, **options) -> list[TraceRequest]:
+    texts = (" the lazy dog", " a farmer likes bread", " dog")
+    return [TraceRequest(f"trace{n}", LONG[: 60 * n + 30], texts[: 1 + n % 3], **options) for n in range(count)]
+
+
+@pytest.mark.parametrize("moments", [False, True])
+def test_traces_agree_token_by_token(micro, moments):
+    requests = traced(12, end=True, moments=moments)
+    ours, theirs = (engine.trace(requests) for engine in micro)
+    assert [(o.item, o.truncated) for o in ours] == [(o.item, o.truncated) for o in theirs]
+    pairs = [
+        pair for one, other in zip(ours, theirs, strict=True) for pair in zip(one.traces, other.traces, strict=True)
+    ]
+    assert [(one.hits, one.ended) for one, _ in pairs] == [(other.hits, other.ended) for _, other in pairs]
+    gap = max(np.abs(np.subtract(one.logprobs, other.logprobs)).max() for one, other in pairs)
+    print(f"traces of {len(pairs)} texts: {gap:.1e} nats a token")
+    assert gap <= VLLMEngine.tolerance
+    if moments:
+        for one, other in pairs:
+            assert one.means == pytest.approx(other.means, rel=1e-3, abs=1e-4)
+            assert one.variances == pytest.approx(other.variances, rel=1e-3, abs=1e-4)
+
+
+def test_an_overlong_context_of_a_trace_is_cut_alike(micro):
+    requests = [TraceRequest("long", LONG * 40, (" the lazy dog",), end=True)]
+    [ours], [theirs] = (engine.trace(requests) for engine in micro)
+    assert ours.truncated == theirs.truncated > 0
+    assert ours.traces[0].logprobs == pytest.approx(theirs.traces[0].logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"stop": (" a", "."), "max_new_tokens": 20}, {"max_length": 24, "max_new_tokens": 20}], ids=str
+)
+def test_greedy_continuations_stop_alike(micro, options):
+    asked = [replace(request, prefill=" likes") if n % 2 else request for n, request in enumerate(prompts(9))]
+    decoding = Decoding(samples=1, temperature=0, **options)
+    ours, theirs = (engine.generate(asked, decoding) for engine in micro)
+    assert ours == theirs
+    assert any(all(one.stopped) for one in ours) or "stop" not in options
 
 
 @pytest.mark.parametrize("name", [name for name, spec in SUITE.tasks.items() if build_task(spec).needs == "choices"])
