@@ -22,6 +22,7 @@ from ..store.entries import Store
 from ..store.partial import PartialResults
 from ..suite import CorporaSpec, SourceSpec, TrainingSpec
 from ..training.batches import Corpora
+from ..training.stages import StagedTrainer, make_trainer
 from ..training.trace import trace_method
 from ..training.trainer import Trainer, matrix_products
 from ._parent import changed, start
@@ -70,7 +71,9 @@ def _read_layers(job: BuildJob) -> int | None:
         return None
     topics = tuple(job.corpora.forget) if job.corpora is not None else ()
     try:
-        work = trace_method(_method(job), meta_model(load_config(job.model).to_dict()), topics)
+        if (method := _method(job)).stages():
+            return None
+        work = trace_method(method, meta_model(load_config(job.model).to_dict()), topics)
     except Exception:
         return None
     return None if work.head else work.layers
@@ -94,7 +97,7 @@ def trained(
     model, tokenizer = base_model(job.model, job.config.device, training.precision, layers, digests_of(job.config))
     config = load_config(job.model).get_text_config(decoder=True)
     with start(job, model) as own, matrix_products(training.precision):
-        trainer = Trainer(
+        trainer = make_trainer(
             model,
             tokenizer,
             method,
@@ -118,7 +121,7 @@ def trained(
     return TransformResult(delta, trainer.log, summary, before=before, attention=attention_of(model))
 
 
-def _run(job: BuildJob, report: OnEvent, trainer: Trainer) -> float:
+def _run(job: BuildJob, report: OnEvent, trainer: Trainer | StagedTrainer) -> float:
     """Train, from where an interrupted job was; return the seconds that it had spent.
 
     The state is kept now and then, at most a twentieth of the time. An error of training takes it away: what is begun
@@ -196,7 +199,7 @@ def _summary(log: list[dict[str, Any]]) -> dict[str, Any]:
     return last | ({"steps": log[-1]["step"] + 1} if "stopped" in last else {})
 
 
-def _ascent(trainer: Trainer, vocabulary: int) -> dict[str, float]:
+def _ascent(trainer: Trainer | StagedTrainer, vocabulary: int) -> dict[str, float]:
     """Return how far the forget text's likelihood was driven down at most, nats a token, beside uniform guessing's."""
     columns = [name for name, role in trainer.method.log_schema.items() if role == "log_likelihood"]
     lowest = min((row[name] for row in trainer.log for name in columns if name in row), default=0.0)
