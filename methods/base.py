@@ -140,6 +140,14 @@ class Context(ABC):
     def frozen_logits(self, tokens: Tokens) -> Tensor:
         """Return the same of the frozen model, without gradients; nothing is kept."""
 
+    @abstractmethod
+    def stage_logits(self, stage: str, tokens: Tokens) -> Tensor:
+        """Return the same of the model that an earlier stage made, without gradients; see `Method.stages`.
+
+        Raises:
+            UserError: where no such stage came before.
+        """
+
     def logprobs(self, tokens: Tokens) -> Tensor:
         """Return the log-probability of each next token, (batch, length - 1), float32, with gradients.
 
@@ -214,6 +222,22 @@ Gradients: TypeAlias = "Mapping[str, Tensor]"
 """Parameter name to gradient."""
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A model that is trained before a method, by an objective of its own, and that the method can ask.
+
+    Attributes:
+        method: the objective; its own stages are not asked for, and what it asks for beside forget rows (`auxiliary`)
+            must be among what the method asks for.
+        training: what differs from the cell's training settings (`{"steps": None, "epochs": 3}`).
+        start: the earlier stage whose model it goes on from; None: the model that the method starts from.
+    """
+
+    method: Method
+    training: Mapping[str, Any] = field(default_factory=dict)
+    start: str | None = None
+
+
 class Method(ABC):
     """An unlearning objective. Subclasses set the class attributes and implement the abstract functions.
 
@@ -222,6 +246,7 @@ class Method(ABC):
         version: raised whenever a change alters what the method makes from the same inputs.
         citation: where the method comes from.
         summary: one line for `unlearn-bench list methods`.
+        start: the stage whose model it goes on from, its frozen model then; None: the model as it was before any stage.
         changes: whether its checkpoint has other weights, or answers otherwise at decoding time (`DecodingMethod`).
         auxiliary: names of texts that it trains on beside each forget row (`Batch.auxiliary`): columns of the rows, or
             pools of lines, of the track's corpora.
@@ -237,6 +262,7 @@ class Method(ABC):
     version: ClassVar[int]
     citation: ClassVar[str]
     summary: ClassVar[str]
+    start: ClassVar[str | None] = None
     changes: ClassVar[Literal["weights", "decoding"]] = "weights"
     auxiliary: ClassVar[tuple[str, ...]] = ()
     search: ClassVar[Mapping[str, Range | Depth]] = {}
@@ -258,6 +284,14 @@ class Method(ABC):
     def lora(self) -> LoRA | None:
         """Return how the trained tensors move: themselves (None), or by a low-rank change, merged in the end."""
         return None
+
+    def stages(self) -> Mapping[str, Stage]:
+        """Return the models that are trained before this method, by name, in their order.
+
+        The harness trains them on the same text and seed before `setup`. What a stage made is then there, without
+        gradients, for later stages and this method (`Context.stage_logits`). It is a pure function of the settings.
+        """
+        return {}
 
     def setup(self, context: Context) -> None:  # noqa: B027
         """Prepare on the frozen model (control vectors, probes). Must be a pure function of the context."""

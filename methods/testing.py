@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -132,13 +132,14 @@ def tiny_trainer(
     What the method asks for beside forget rows is drawn from a pool of lines.
     """
     from ..harness.suite import TrainingSpec
-    from ..harness.training.trainer import Trainer
+    from ..harness.training.stages import make_trainer
 
     method = build_method(name, settings or {})
     spec = TrainingSpec(**{"batch_size": 3, "max_length": 16, "steps": STEPS, "learning_rate": 1e-3, **training})
     model, corpora = model or tiny_model(family), corpora or tiny_corpora()
     corpora = replace(corpora, pools=dict.fromkeys(method.auxiliary, WORDS[:3]) | dict(corpora.pools))
-    return Trainer(model, tiny_tokenizer(), method, corpora, spec, seed, replica=replica)
+    made = make_trainer(model, tiny_tokenizer(), method, corpora, spec, seed, replica=replica)
+    return cast("Trainer", made)
 
 
 def check_method(name: str, settings: Mapping[str, Any] | None = None, *, family: str = "llama") -> None:

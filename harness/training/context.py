@@ -62,6 +62,7 @@ class ModelContext(Context):
         self.device = device
         self.shared = 0
         self._originals: Mapping[str, Tensor] = {}
+        self._stages: dict[str, Mapping[str, Tensor]] = {}
         self.arithmetic: Hashable = None
         self._below: SharedPrefix | None = None
         self._frozen = RecentCache(self.ANSWERS)
@@ -96,6 +97,20 @@ class ModelContext(Context):
     def frozen_logits(self, tokens: Tokens) -> Tensor:
         """Return the same of the frozen model."""
         return self._head(tokens, self._originals)
+
+    @torch.no_grad()
+    def stage_logits(self, stage: str, tokens: Tokens) -> Tensor:
+        """Return the same of what an earlier stage made."""
+        if stage not in self._stages:
+            raise UserError(f"No stage {stage!r} came before.{suggest(stage, self._stages)}")
+        return self.passes.logits(tokens, {**self._originals, **self._stages[stage]})
+
+    def keep_stages(self, stages: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Tell by stage which tensors its model has in the place of the original ones."""
+        own = dict(self.model.named_parameters())
+        for stage, tensors in stages.items():
+            named = {name if name in own else _below_lora(name): tensor for name, tensor in tensors.items()}
+            self._stages[stage] = {name: tensor.to(own[name].device, own[name].dtype) for name, tensor in named.items()}
 
     @torch.no_grad()
     def frozen_logprobs(self, tokens: Tokens) -> Tensor:
@@ -192,3 +207,8 @@ class ModelContext(Context):
     ) -> dict[int, Tensor]:
         below = self._below(tokens) if self._below is not None and min(layers) >= self.shared else None
         return self.passes.run(tokens, layers, parameters, below)
+
+
+def _below_lora(name: str) -> str:
+    """Return what the weight of a linear map is called while low-rank factors stand beside it."""
+    return f"{name.removesuffix('.weight')}.base_layer.weight"

@@ -86,6 +86,11 @@ class TracingContext(ModelContext):
         """Return log-probabilities, and note a pass that happens once a text."""
         return self._noted(tokens, 0, self.layers, 0, head=True, once=True)[:, 1:, 0]
 
+    @torch.no_grad()
+    def stage_logits(self, stage: str, tokens: Tokens) -> Tensor:
+        """Return random logits, and note a pass."""
+        return self._noted(tokens, 0, self.layers, 0, head=True)
+
     def _head(self, tokens: Tokens, parameters: Mapping[str, Tensor] | None = None, depth: int | None = None) -> Tensor:
         """Return random logits, and note a pass."""
         return self._noted(tokens, self._start(tokens, self.shared), depth or self.layers, 0, head=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,6 +62,8 @@ class Trainer:
         depth: decoder layers of the whole model, where `model` is a part of it.
         checkpointing: see `ForwardPasses`.
         replica: start a hair from the model's weights, and go on as without; see `TrainableParameters.perturb`.
+        start: what says which weights the model has, where they are not its own.
+        stages: by name the tensors in which what earlier stages made differs from this start.
 
     Attributes:
         steps: optimiser steps: `training.steps`, or `training.epochs` over the texts of all forget topics; the most
@@ -89,6 +91,8 @@ class Trainer:
         depth: int | None = None,
         checkpointing: bool = False,
         replica: bool = False,
+        start: Hashable = None,
+        stages: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.method, self.training, self.seed = method, training, seed
         place = torch.device(device)
@@ -97,7 +101,7 @@ class Trainer:
         self.cut = {CUT: batches.cut} if batches.cut else {}
         self.context = ModelContext(model, batches, seed, place, depth)
         self.context.passes.checkpointing = checkpointing
-        self.context.arithmetic = training.precision, training.keep_prefix
+        self.context.arithmetic = training.precision, training.keep_prefix, start
         self.steps, self.step = batches.steps, 0
         self._restored = False
         self._moved: list[RemovableHandle] = []
@@ -110,6 +114,7 @@ class Trainer:
                 self._tensors.perturb(seed)
             self._moved = embed_in_main_memory(model, place, self._tensors.parameters.values())
             self.context.keep_originals(self._tensors.originals, training.keep_prefix)
+            self.context.keep_stages(stages or {})
             with torch.no_grad():
                 method.context = self.context
                 method.setup(self.context)
