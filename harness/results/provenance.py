@@ -102,8 +102,7 @@ def cut_answers(status: CellStatus, store: Store) -> list[str]:
     """Return a warning for each corpus of which a training cut answers off."""
     summary = (store.entry("cells", status.cell.id).manifest() or {}).get("summary", {})
     return [
-        f"`max_length` cut {counts['cut']} of {counts['answers']} answers of its {name} text, {counts['lost']} of them"
-        " away whole"
+        f"`max_length` cut {counts['cut']} of {counts['answers']} answers of its {name} text, {counts['lost']} wholly"
         for name, counts in summary.get(CUT, {}).items()
     ]
 
