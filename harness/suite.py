@@ -311,6 +311,23 @@ class PublishedSpec(Spec):
     alpha: dict[str, dict[str, dict[str, float]]] = recorded({}, description="alpha at the end of training")
 
 
+class CompositeSpec(Spec):
+    """A number of a row that is a statistic of scores of one or several tasks and checkpoints. Belongs to a board."""
+
+    statistic: str = runtime(description="registered name, as ks, auc, harmonic_mean or quotient")
+    of: dict[str, str | float] | list[str | float] = runtime(
+        description="argument to TASK.SCORE, another composite or a number; `1 - ` before takes it from 1, `@retain`,"
+        " `@original` or `@base` behind, or an argument so called, is that checkpoint's"
+    )
+    settings: dict[str, Any] = runtime({}, description="of the statistic")
+    where: dict[Literal["original", "retain", "base"], str | list[str]] = runtime(
+        {}, description="role to conditions on its records, TASK.SCORE >= 0.5: the items of that task that count"
+    )
+    better: Literal["higher", "lower"] | None = runtime(None, description="None: as the statistic has it")
+    tracks: list[str] | None = runtime(None, description="None: every track that has the tasks")
+    description: str = runtime("", description="what a board says of it")
+
+
 class SuiteSpec(Spec):
     """A whole suite, as its YAML file says it."""
 
@@ -327,6 +344,7 @@ class SuiteSpec(Spec):
     )
     stress: dict[str, StressSpec] = runtime({}, description="further ones, or other settings, for `--stress`")
     scorer: ScorerSpec | None = runtime(None)
+    composites: dict[str, CompositeSpec] = runtime({}, description="further numbers of a row, by name")
     bootstrap: BootstrapSpec = runtime(BootstrapSpec())
     published: PublishedSpec | None = recorded(None)
     search: dict[str, dict[str, RangeSpec]] = runtime(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 from ..harness.errors import UserError
 from .rows.build import build_rows
 from .rows.verdicts import build_verdicts
-from .schema import SCHEMA, BoardData, Row, decode, encode, rounded
+from .schema import SCHEMA, BoardData, CompositeValue, Row, decode, encode, rounded
 from .spec import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
+from .stats.composite import Composite
+from .text.composites import composite_table
 from .text.details import to_details
 from .text.latex import PACKAGES
 from .text.legend import components_line
@@ -51,6 +53,14 @@ class Board(BoardData):
                 "frontiers": self.frontiers,
                 "rows": self.rows,
             }
+            | (
+                {
+                    "composites": self.composites,
+                    "definitions": {name: rounded(asdict(one)) for name, one in spec.composites.items()},
+                }
+                if spec.composites
+                else {}
+            )
         )
 
     def to_markdown(self, *, details: bool = False) -> str:
@@ -73,13 +83,22 @@ class Board(BoardData):
             blocks.append(replace(main_table(rows), caption=lead.strip()).to_latex(label))
             parts = f"{where}: the two metrics behind S. {components_line(spec, track)}"
             blocks.append(replace(component_table(spec, rows), caption=parts).to_latex(f"{label}-metrics"))
+            for table in self.composites:
+                if (table["model"], table["track"]) == (model, track):
+                    blocks.append(composite_table(spec, rows, table).to_latex(f"{label}-composites"))
         return "\n".join(block.rstrip("\n") + "\n" for block in blocks)
 
     def to_csv(self) -> str:
         """Return one line a row, nested keys joined by `_`, lists by `; `."""
         import pandas
 
-        frame = pandas.json_normalize([_flat(row) for row in self.rows], sep="_")
+        composites = {
+            (table["model"], table["track"], row["variant"]): row["values"]
+            for table in self.composites
+            for row in table["rows"]
+        }
+        rows = [_flat(row, composites.get((row["model"], row["track"], row["variant"]), {})) for row in self.rows]
+        frame = pandas.json_normalize(rows, sep="_")
         return frame.to_csv(index=False, lineterminator="\n")
 
 
@@ -89,8 +108,8 @@ def build_board(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> Board:
     Raises:
         UserError: checkpoints or records that cannot share a board (what and where is named).
     """
-    rows, goals, frontiers = build_rows(spec, checkpoints)
-    return Board(spec, rows, build_verdicts(spec, rows), goals, frontiers)
+    rows, goals, frontiers, composites = build_rows(spec, checkpoints)
+    return Board(spec, rows, build_verdicts(spec, rows), goals, frontiers, composites)
 
 
 def load_board(path: str | Path) -> Board:
@@ -129,15 +148,20 @@ def load_board(path: str | Path) -> Board:
             command=value.get("command", ""),
             stress=value.get("stress", {}),
             published=Published(**value["published"]) if value.get("published") else None,
+            composites={name: Composite(**one) for name, one in value.get("definitions", {}).items()},
             **value["bootstrap"],
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"Board {path} does not read as schema {SCHEMA} ({error}); build it again.") from None
-    return Board(spec, value["rows"], value["verdicts"], value["goals"], value["frontiers"])
+    return Board(spec, *(value[key] for key in ("rows", "verdicts", "goals", "frontiers", "composites")))
 
 
-def _flat(row: Row) -> dict[str, Any]:
+def _flat(row: Row, composites: Mapping[str, CompositeValue]) -> dict[str, Any]:
     flat: dict[str, Any] = dict(row)
+    if composites:
+        flat["composite"] = {
+            name: {**value, "p": "; ".join(str(p) for p in value["p"])} for name, value in composites.items()
+        }
     for key in ("cross", "controls"):
         flat[key] = {component["task"]: component for component in row[key]}
     flat["stress"] = {name: {**part, "cells": "; ".join(part["cells"])} for name, part in row["stress"].items()}

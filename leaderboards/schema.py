@@ -298,6 +298,42 @@ class Frontier(TypedDict):
     sentence: str
 
 
+class CompositeValue(TypedDict):
+    """A composite of a row, null with what is `missing` where it has none.
+
+    `p` are those of the data, one a checkpoint (and reference), where the statistic has a p; `delta_base` is null where
+    differences of its resamples say nothing. `n` counts the items of its smallest part, `checkpoints` those it is of.
+    """
+
+    value: Interval | None
+    p: list[float]
+    delta_base: Interval | None
+    n: int
+    checkpoints: int
+    missing: str | None
+
+
+class CompositeRow(TypedDict):
+    """The composites of a row by name; `role` is what its checkpoints stand for on the track."""
+
+    variant: str
+    kind: str
+    role: Literal["original", "retain"] | None
+    values: dict[str, CompositeValue]
+
+
+class CompositeTable(TypedDict):
+    """The composites of a model and track: references and base first, then the rows as the board has them.
+
+    `better` says of each composite which way a row is better, null where neither.
+    """
+
+    model: str
+    track: str
+    better: dict[str, Literal["higher", "lower"] | None]
+    rows: list[CompositeRow]
+
+
 class Verdict(TypedDict):
     """What a track shows.
 
@@ -322,6 +358,7 @@ class BoardData:
     verdicts: list[Verdict]
     goals: list[Goals] = field(default_factory=list)
     frontiers: list[Frontier] = field(default_factory=list)
+    composites: list[CompositeTable] = field(default_factory=list)
 
     def tables(self) -> Iterator[tuple[tuple[str, str], list[Row]]]:
         """Yield (model, track) with its rows."""
@@ -423,6 +460,7 @@ def decode(text: str, where: str) -> dict[str, Any]:
             part.setdefault("interval", "bootstrap")
     value.setdefault("goals", [])
     value.setdefault("frontiers", [])
+    value.setdefault("composites", [])
     for number, verdict in enumerate(value["verdicts"]):
         if isinstance(verdict, dict):
             verdict.setdefault("leads", [])

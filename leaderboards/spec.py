@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..harness.errors import UserError, suggest
 from ..harness.records import Mark, Record
 from .stats.arrays import Answers
+from .stats.composite import Composite
 
 Changes = Literal["weights", "decoding"]
 CheckpointKind = Literal["method", "base", "noise", "import", "null", "reference"]
@@ -159,6 +160,7 @@ class BoardSpec:
         command: how to reproduce the board.
         published: values of others, shown beside.
         stress: what every checkpoint was put through too, by name, with what it is.
+        composites: statistics of scores of one or several tasks and checkpoints, by name.
 
     Raises:
         UserError: a track names an unknown task, a chance level outside [0, 1), or a retain task of which less is
@@ -180,6 +182,7 @@ class BoardSpec:
     command: str = ""
     published: Published | None = None
     stress: Mapping[str, str] = field(default_factory=dict)
+    composites: Mapping[str, Composite] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for track, roles in self.tracks.items():

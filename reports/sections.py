@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..leaderboards.rows.frontier import reading
 from ..leaderboards.schema import Row
+from ..leaderboards.text.composites import composite_notes, composite_table
 from ..leaderboards.text.footnotes import at_decoding
 from ..leaderboards.text.legend import how_to_read, points_only
 from ..leaderboards.text.tables import broken_rows, cross_table, goals_table
@@ -168,6 +169,10 @@ def _board(run: Run, rows: Sequence[Row], key: str) -> Iterator[Block]:
         yield Words(f"**At equal utility.** {reading(frontier)} {frontier['sentence']}")
         yield from (table for table in tables.frontier(frontier, spec.confidence) if table.rows)
     yield from (table for table in tables.beside(rows) if table.rows)
+    for table in run.board.composites:
+        if (table["model"], table["track"]) == (model, track):
+            yield composite_table(spec, rows, table)
+            yield from ([Bullets(notes)] if (notes := composite_notes(table)) else [])
 
 
 def _probes(run: Run, key: str, rows: Sequence[Row], cells: Sequence[Cell], track: str) -> Iterator[Section]:

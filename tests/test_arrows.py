@@ -37,7 +37,7 @@ CONTRACTS = {"harness.errors", "harness.records", "harness.registry", "harness.s
 MAY = {
     "methods": {"methods", *CONTRACTS},
     "tasks": {"tasks", "harness.models", *CONTRACTS},
-    "leaderboards": {"leaderboards", "harness.errors", "harness.records", "harness.specs", "harness.rng"},
+    "leaderboards": {"leaderboards", "harness.rng", *CONTRACTS},
     "reports": {"reports", "leaderboards", "harness.errors", "harness.records", "harness.specs"},
 }
 """What a folder may import of others. The test kits (`testing.py`) are code of tests; they may use the harness."""

@@ -148,7 +148,10 @@ def evaluate(ctx: click.Context, output: Path, dry_run: bool, as_json: bool, **v
     request = Request(**values, command=_command(ctx))
     if dry_run:
         from ..planning.dry_run import dry_run as outlook
+        from ..results.composites import check_composites
+        from ..suite import chosen_suite
 
+        check_composites(chosen_suite(request.suite, request.data_root))
         echo(outlook(request, output, run_options.batch_size), as_json)
         return
     from ..api import run

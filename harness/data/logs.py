@@ -5,8 +5,8 @@
                      {metric: {forget: …, holdout: …}}
     ours             records.jsonl of a store's entry
 
-Layouts of locuslab/tofu@bdc209e and locuslab/open-unlearning@d3d7cf9. Scores keep the names that the log has: a value
-called `score` that of its metric, others `METRIC.NAME`, and the k-th of a list `NAME[k]`. Texts are left out.
+Layouts of locuslab/tofu@bdc209e and locuslab/open-unlearning@d3d7cf9. Scores keep the names that the log has: the one
+value of a metric its name, several `METRIC.NAME`, and the k-th of a list `NAME[k]`. Texts are left out.
 """
 
 from __future__ import annotations
@@ -155,12 +155,11 @@ def _add(values: Values, name: str, metric: str, by_index: Any, path: Path) -> N
 
 
 def _numbers(name: str, value: Any) -> dict[str, float | None]:
+    """Return the numbers of a value by score name; null is one that is missing."""
     if isinstance(value, dict):
-        return {
-            key: number
-            for inner, one in value.items()
-            for key, number in _numbers(name if inner == "score" else f"{name}.{inner}", one).items()
-        }
+        own = [inner for inner, one in value.items() if _numbers(inner, one)]
+        names = {own[0]: name} if len(own) == 1 else {inner: f"{name}.{inner}" for inner in own}
+        return {key: n for inner, full in names.items() for key, n in _numbers(full, value[inner]).items()}
     if isinstance(value, list):
         return {key: n for k, one in enumerate(value) for key, n in _numbers(f"{name}[{k}]", one).items()}
     if value is None:

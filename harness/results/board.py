@@ -27,6 +27,7 @@ from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
+from .composites import composites_of
 from .made import inputs_of, is_made, note_made
 from .optimism import optimism_facts
 from .provenance import (
@@ -147,6 +148,7 @@ def board_spec(plan: Plan) -> BoardSpec:
         command=plan.command,
         stress={name: described(stress) for name, stress in plan.stress.items()},
         published=_published(suite.published),
+        composites=composites_of(plan, tracks),
     )
 
 

@@ -7,7 +7,19 @@ from dataclasses import replace
 from typing import cast
 
 from ...harness.errors import UserError, suggest
-from ..schema import Alpha, Claims, Frontier, Goals, RankInterval, Row, Status, Tests, comparisons, rounded
+from ..schema import (
+    Alpha,
+    Claims,
+    CompositeTable,
+    Frontier,
+    Goals,
+    RankInterval,
+    Row,
+    Status,
+    Tests,
+    comparisons,
+    rounded,
+)
 from ..spec import BoardSpec, Checkpoint
 from ..stats.arrays import mark_shares
 from ..stats.intervals import Estimate
@@ -15,6 +27,7 @@ from ..stats.significance import holm
 from ..stats.simultaneous import against, rank_intervals
 from .audit import Audit, audit, mean_numbers
 from .components import comparison, component, difference, from_noise, interval, selectivity, shares
+from .composites import build_composites
 from .frontier import build_frontiers
 from .groups import Group, base_of, groups_of
 from .guard import equivalent, utility
@@ -26,14 +39,16 @@ from .stability import replicas, seed_range, unstable
 from .stress import stressed
 
 
-def build_rows(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> tuple[list[Row], list[Goals], list[Frontier]]:
+def build_rows(
+    spec: BoardSpec, checkpoints: Sequence[Checkpoint]
+) -> tuple[list[Row], list[Goals], list[Frontier], list[CompositeTable]]:
     """Return the rows of a board, sorted by model, track and S (the highest first, rows without a value last).
 
     What a row says is a function of its own records, base's and its own noise's, but for ranks, `claims` and Holm's p,
     which hold for all rows of a table together.
 
-    Beside them, for each model with methods on several tracks, whether the best of them depends on the track, and the
-    frontiers of methods that were swept.
+    Beside them, for each model with methods on several tracks, whether the best of them depends on the track, the
+    frontiers of methods that were swept, and the composites of each track.
 
     Raises:
         UserError: a checkpoint of an unknown track, two cells for the same seed of a row, or records that do not match.
@@ -43,7 +58,7 @@ def build_rows(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> tuple[list
             raise UserError(
                 f"Cell {checkpoint.cell} is of the track {checkpoint.track!r}.{suggest(checkpoint.track, spec.tracks)}"
             )
-    rows, goals, frontiers = [], [], []
+    rows, goals, frontiers, composites = [], [], [], []
     for model in sorted({checkpoint.model for checkpoint in checkpoints}):
         resamples = Resamples(spec, [checkpoint for checkpoint in checkpoints if checkpoint.model == model])
         groups = {track: groups_of(resamples, track) for track in sorted(spec.tracks)}
@@ -51,10 +66,12 @@ def build_rows(spec: BoardSpec, checkpoints: Sequence[Checkpoint]) -> tuple[list
             rows += _track_rows(resamples, model, track, track_groups)
         goals += build_goals(resamples, model, groups)
         frontiers += build_frontiers(resamples, model, groups)
+        composites += build_composites(resamples, model, groups, rows)
     return (
         [cast(Row, rounded(row)) for row in rows],
         [cast(Goals, rounded(table)) for table in goals],
         [cast(Frontier, rounded(frontier)) for frontier in frontiers],
+        composites,
     )
 
 

@@ -14,7 +14,7 @@ from ...harness.rng import board_generator
 from ...harness.specs import digest
 from ..spec import BoardSpec, Checkpoint
 from ..stats.arrays import Answers, ScoreMatrix, collect
-from ..stats.bootstrap import bootstrap_means, jackknife_means
+from ..stats.bootstrap import Draws, bootstrap_means, jackknife_means
 from ..stats.intervals import Estimate, acceleration, estimate
 from ..stats.metrics import Floats, forget_part, retain_part, s_unlearning
 from ..stats.significance import Tested, compare_items
@@ -79,6 +79,8 @@ class Resamples:
         self._parts: dict[Part, ScoreMatrix] = {}
         self._means: dict[Part, Floats] = {}
         self._left_out: dict[Part, tuple[Floats, NDArray[np.intp]]] = {}
+        self._scores: dict[tuple[str, str], ScoreMatrix] = {}
+        self._drawn: dict[str, Draws] = {}
         self.means: dict[str, Floats] = {name: self.part((name,)) for name in self.tables}
 
     def part(self, part: Part) -> Floats:
@@ -87,6 +89,20 @@ class Resamples:
             key = part[0] if len(part) == 1 else list(part)
             self._means[part] = bootstrap_means(self._table(part), self.spec.resamples, self.generator(key))
         return self._means[part]
+
+    def scores(self, task: str, score: str) -> ScoreMatrix:
+        """Return any score of a task for all checkpoints; of the clusters that its metric has."""
+        if score == self.spec.tasks[task].metric:
+            return self.tables[task]
+        if (task, score) not in self._scores:
+            self._scores[task, score] = collect(self.answers[task], score)
+        return self._scores[task, score]
+
+    def drawn(self, task: str) -> Draws:
+        """Return how often each cluster of a task is drawn in each resample, as for the means of its metric."""
+        if task not in self._drawn:
+            self._drawn[task] = Draws.of(self.tables[task], self.spec.resamples, self.generator(task))
+        return self._drawn[task]
 
     def metric(self, task: str, *strata: str) -> Statistic:
         """Return a task's metric, or that of some of its strata."""

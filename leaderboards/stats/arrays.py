@@ -72,6 +72,11 @@ class ScoreMatrix:
         return np.diff([*self.starts, len(self.items)])
 
     @cached_property
+    def clusters(self) -> NDArray[np.intp]:
+        """The cluster of each item [I]."""
+        return np.repeat(np.arange(len(self.starts)), self._sizes)
+
+    @cached_property
     def _rows(self) -> list[NDArray[np.intp]]:
         """Items of each stratum, in the order of `names`."""
         of_item = np.repeat(self.strata, self._sizes)

@@ -11,6 +11,7 @@ single cluster has no variance that could be seen; such strata are pooled ("coll
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,42 @@ def _drawn(
         yield members, counts * np.float64(size / (size - 1))
 
 
+@dataclass(frozen=True)
+class Draws:
+    """How often each cluster of a table was drawn in each resample: those that `bootstrap_means` takes its means by.
+
+    Attributes:
+        counts: [B, C]; 1 for a stratum of a single cluster.
+        scale: n / (n - 1) for the n clusters of its stratum [C]; 1 for n = 1.
+    """
+
+    counts: NDArray[np.uint16]
+    scale: Floats
+
+    @classmethod
+    def of(cls, table: ScoreMatrix, resamples: int, rng: np.random.Generator) -> Draws:
+        """Return the draws of a table's clusters."""
+        pooled = collapse_strata(table.strata)
+        sizes = np.bincount(pooled)[pooled] if len(pooled) else np.zeros(0, dtype=np.intp)
+        scale = np.where(sizes > 1, sizes / np.maximum(sizes - 1, 1), 1.0)
+        counts = np.empty((resamples, len(scale)), dtype=np.uint16)
+        for first, size in _chunks(resamples, len(scale)):
+            for members, drawn in _drawn(table.strata, size, rng):
+                counts[first : first + size, members] = np.rint(drawn / scale[members])
+        return cls(counts, scale)
+
+    def weights(self, resamples: slice, clusters: NDArray[np.intp]) -> Floats:
+        """Return the weights of items [b, n] in some resamples from their clusters [n]."""
+        return self.counts[resamples].take(clusters, axis=1) * self.scale[clusters]
+
+
+def _chunks(resamples: int, clusters: int) -> Iterator[tuple[int, int]]:
+    """Yield the first of each run of resamples that are drawn at a time, and their number."""
+    chunk = max(1, _CHUNK // max(1, clusters))
+    for first in range(0, resamples, chunk):
+        yield first, min(chunk, resamples - first)
+
+
 def bootstrap_means(table: ScoreMatrix, resamples: int, rng: np.random.Generator) -> Floats:
     """Return the mean score of each checkpoint in the data and in every resample.
 
@@ -87,12 +124,9 @@ def bootstrap_means(table: ScoreMatrix, resamples: int, rng: np.random.Generator
     sums, sum_columns = np.unique(table.cluster_sums(), axis=1, return_inverse=True)
     counts, count_columns = np.unique(table.cluster_counts(), axis=1, return_inverse=True)
     sum_columns, count_columns = sum_columns.ravel(), count_columns.ravel()
-    clusters = len(table.starts)
-    chunk = max(1, _CHUNK // max(1, clusters))
     result = np.empty((resamples + 1, len(sum_columns)), order="F")
     _divide(result[:1], sums.sum(axis=0)[None], counts.sum(axis=0)[None], sum_columns, count_columns)
-    for first in range(0, resamples, chunk):
-        size = min(chunk, resamples - first)
+    for first, size in _chunks(resamples, len(table.starts)):
         top, below = np.zeros((size, sums.shape[1])), np.zeros((size, counts.shape[1]))
         for members, drawn in _drawn(table.strata, size, rng):
             top += drawn @ sums[members]

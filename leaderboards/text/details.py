@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..schema import BoardData, Goals, Row, comparisons, components
+from .composites import composite_details
 from .format import bullets
 from .table import Table, Value, method, number, shortened, squeezed
 from .tables import NARROW
@@ -25,6 +26,8 @@ def to_details(board: BoardData) -> str:
         blocks.append(f"## {model} · {track} · behind the numbers")
         measured = [row for row in rows if row["s_unlearning"] or row["raw_s"]]
         blocks += filter(None, (part(measured) for part in PARTS))
+        composites = [table for table in board.composites if (table["model"], table["track"]) == (model, track)]
+        blocks += [composite_details(rows, table).to_markdown() for table in composites]
         blocks.append(_cells(rows))
     for goals in board.goals:
         blocks += [f"## {goals['model']} · behind the goals", _interactions(goals)]

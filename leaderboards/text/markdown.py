@@ -10,7 +10,7 @@ from ..rows.frontier import reading
 from ..rows.row_warnings import at_chance
 from ..schema import BoardData, Frontier, Row
 from ..spec import BoardSpec
-from . import tables
+from . import composites, tables
 from .footnotes import at_decoding, footnotes
 from .format import bullets, wrapped
 from .legend import components_line, facts, how_to_read, points_only
@@ -44,6 +44,7 @@ def to_markdown(board: BoardData) -> str:
         blocks += [f"## {frontier['model']} · {frontier['track']} · at equal utility", *_frontier(frontier)]
     for (model, track), rows in board.tables():
         blocks += [f"## {model} · {track} · beside S", wrapped(components_line(spec, track)), *_beside(spec, rows)]
+        blocks += _composites(board, model, track, rows)
     for model, group in groupby(board.rows, key=lambda row: row["model"]):
         cross = tables.cross_table(list(group))
         if cross.rows:
@@ -59,6 +60,14 @@ def _frontier(frontier: Frontier) -> Iterator[str]:
     yield tables.frontier_table(frontier).to_markdown()
     yield gains.to_markdown() if gains.rows else ""
     yield wrapped(frontier["sentence"])
+
+
+def _composites(board: BoardData, model: str, track: str, rows: Sequence[Row]) -> Iterator[str]:
+    for table in board.composites:
+        if (table["model"], table["track"]) == (model, track):
+            whole = composites.composite_table(board.spec, rows, table)
+            yield from (part.to_markdown() for part in whole.split(composites.columns(table)))
+            yield bullets(composites.composite_notes(table))
 
 
 def _beside(spec: BoardSpec, rows: Sequence[Row]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from unlearn_bench.harness.results.board import board_of
 from unlearn_bench.leaderboards.board import Board, build_board
 from unlearn_bench.leaderboards.rows.verdicts import ALONE
 from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, IntervalKind, TaskInfo, TrackRoles
+from unlearn_bench.leaderboards.stats.composite import Composite
 
 MARKS = {"empty": Mark(broken=True)}
 TASKS = {
@@ -26,6 +27,24 @@ TRACKS = {
     "toxicity": TrackRoles("manners", "rest", ("facts",)),
 }
 NAMES = ("a", "b", "c", "mine")
+
+
+S = {
+    "knowledge": Composite(
+        "s_unlearning",
+        {"forgotten": "facts.acc", "kept": "rest.acc"},
+        {"forget_chance": 0.25, "retain_chance": 0.25},
+        tracks=["knowledge"],
+    ),
+    "toxicity": Composite("s_unlearning", ["manners.acc", "rest.acc"], {"retain_chance": 0.25}, tracks=["toxicity"]),
+}
+MANY = {
+    "auc": Composite("auc", ["facts.acc", "rest.acc"]),
+    "leak": Composite("privleak", ["auc", "auc"]),
+    "distance": Composite("ks", ["facts.acc", "facts.acc"]),
+    "kept": Composite("quotient", ["rest.acc", "rest.acc@original"], where={"original": "rest.acc > 0.2"}),
+    "whole": Composite("harmonic_mean", ["1 - facts.acc", "kept", "auc"]),
+}
 
 
 def spec(interval: IntervalKind) -> BoardSpec:
@@ -145,3 +164,45 @@ def test_cells_of_other_rows_in_a_store_change_no_verdict(tmp_path):
     whole = without()
     for gone in ((), ("v000",), ("v001", "v002")):
         assert_alike(without(*gone), whole)
+
+
+def values(board: Board, name: str, track: str = "knowledge") -> dict:
+    """The values of a composite by row."""
+    table = next(table for table in board.composites if table["track"] == track)
+    return {row["variant"]: row["values"][name] for row in table["rows"]}
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_s_is_a_composite_with_the_same_numbers_and_intervals(seed: int) -> None:
+    rows = world(np.random.default_rng(seed))
+    cells = [cell for row in rows.values() for cell in row]
+    board = build_board(replace(spec("percentile"), composites=S), cells)
+    plain = build_board(spec("percentile"), cells)
+    assert board.rows == plain.rows
+    for row in board.rows:
+        found = values(board, row["track"], row["track"])[row["variant"]]
+        assert found["value"] == (row["s_unlearning"] or row["raw_s"])
+        if row["broken"] is None:
+            assert found["delta_base"] == row["delta_base"]
+        assert (found["missing"], found["p"]) == (None, [])
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sets(st.sampled_from(NAMES), min_size=1))
+def test_other_rows_do_not_change_a_rows_composites(seed: int, gone: set[str]) -> None:
+    rows = world(np.random.default_rng(seed))
+    named = [
+        replace(cell, variant="retrained", kind="reference", role="retain", seed=place)
+        for place, cell in enumerate(rows["b"])
+        if cell.beside is None and cell.track == "knowledge"
+    ]
+    every = [cell for row in rows.values() for cell in row]
+    fewer = [cell for name, row in rows.items() if name not in gone for cell in row]
+    whole, part = (
+        build_board(replace(spec("percentile"), composites=MANY), [*cells, *named]) for cells in (every, fewer)
+    )
+    for name in MANY:
+        assert values(whole, name).items() >= values(part, name).items()
+    again = build_board(replace(spec("percentile"), composites=MANY), [*named, *reversed(every)])
+    assert again.to_json() == whole.to_json()
