@@ -63,6 +63,19 @@ class LikelihoodMethod(Method):
         return {"forget": predicted(batch.forget), "retain": predicted(batch.retain)}
 
 
+class LanguageModelling(LikelihoodMethod):
+    """Plain fine-tuning: the mean negative log-likelihood (nats a token) of the batch's forget text is minimised."""
+
+    Settings = LikelihoodSettings
+    version = 1
+    citation = "Bengio et al. (2003), A Neural Probabilistic Language Model"
+    summary = "language modelling"
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss."""
+        return {"forget": nll(self.context, batch.forget)}
+
+
 class RetainMethod(LikelihoodMethod):
     """One with a forget loss of its own and a common retain term: L_F + lambda * L_R; settings: `RetainSettings`."""
 

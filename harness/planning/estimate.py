@@ -22,7 +22,7 @@ from ..store.files import read_json
 from ..suite import CorporaSpec, SourceSpec, TrainingSpec
 from ..training.trace import Workload, trace_method
 from ..transforms.quantise import linear_weights
-from ..transforms.relearn import LanguageModelling, RelearnSettings
+from ..transforms.relearn import relearning
 from .cost import (
     A100,
     OVERHEAD,
@@ -216,7 +216,7 @@ def _traced(model: PreTrainedModel, kind: type[Method], settings: str, topics: t
 
 @lru_cache(maxsize=256)
 def _relearned(model: PreTrainedModel, settings: str, topics: tuple[str, ...]) -> Workload:
-    return trace_method(LanguageModelling(RelearnSettings.parse(json.loads(settings), "relearn")), model, topics)
+    return trace_method(relearning(json.loads(settings)), model, topics)
 
 
 def architecture(plan: Plan, name: str, spec: ModelSpec) -> Mapping[str, Any] | None:

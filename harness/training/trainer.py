@@ -62,6 +62,7 @@ class Trainer:
         depth: decoder layers of the whole model, where `model` is a part of it.
         checkpointing: see `ForwardPasses`.
         replica: start a hair from the model's weights, and go on as without; see `TrainableParameters.perturb`.
+        start: what says which weights the model has, where they are not its own.
 
     Attributes:
         steps: optimiser steps: `training.steps`, or `training.epochs` over the texts of all forget topics; the most
@@ -89,6 +90,7 @@ class Trainer:
         depth: int | None = None,
         checkpointing: bool = False,
         replica: bool = False,
+        start: str | None = None,
     ) -> None:
         self.method, self.training, self.seed = method, training, seed
         place = torch.device(device)
@@ -97,7 +99,7 @@ class Trainer:
         self.cut = {CUT: batches.cut} if batches.cut else {}
         self.context = ModelContext(model, batches, seed, place, depth)
         self.context.passes.checkpointing = checkpointing
-        self.context.arithmetic = training.precision, training.keep_prefix
+        self.context.arithmetic = training.precision, training.keep_prefix, start
         self.steps, self.step = batches.steps, 0
         self._restored = False
         self._moved: list[RemovableHandle] = []

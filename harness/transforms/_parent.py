@@ -1,4 +1,4 @@
-"""The finished checkpoint that a stress starts from, as the tensors in which it differs from the base."""
+"""The finished checkpoint that a cell starts from, as the tensors in which it differs from the base."""
 
 from __future__ import annotations
 
@@ -7,19 +7,39 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UserError
 from ..models.content import check_model, digests_of
 from ..models.load import load_model
+from ..models.patch import apply_delta, put_tensors
 from ..store.delta import load_delta
 from ..store.entries import Store
 from ..store.identity import BASE
 from .base import BuildJob
 
 
+@contextmanager
+def start(job: BuildJob, model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Let a loaded base have the weights of the cell's parent for a while; give those that differ from the base's.
+
+    Without a parent, or where that is the base itself, nothing differs.
+
+    Raises:
+        UserError: as `parent_delta`.
+    """
+    delta = parent_delta(job, dict(model.named_parameters())) if "parent" in job.cell.settings else {}
+    originals = apply_delta(model, job.model.name, delta)
+    try:
+        yield delta
+    finally:
+        put_tensors(model.state_dict(), originals)
+
+
 def parent_delta(job: BuildJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors in which the parent of a derived cell differs from the base, on the CPU; {} for the base.
+    """Return the tensors in which the parent of a cell differs from the base, on the CPU; {} for the base.
+
+    The parent is the last of `parents`: a replica names the checkpoint beside which it stands first.
 
     Raises:
         UserError: the parent is not the one that the cell's identity speaks of, or has other tensors than the base.
@@ -27,7 +47,7 @@ def parent_delta(job: BuildJob, base: Mapping[str, Tensor]) -> dict[str, Tensor]
     wanted = job.cell.settings["parent"]
     if wanted == BASE:
         return {}
-    entry = Store.open(job.config.store).entry("cells", job.cell.parents[0])
+    entry = Store.open(job.config.store).entry("cells", job.cell.parents[-1])
     manifest = entry.manifest() or {}
     if manifest.get("delta") != wanted:
         raise UserError(f"The checkpoint that {job.cell.label} is made from changed while it was planned; run again.")

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from ..models.load import ModelSpec
     from ..runtime import OnEvent, RunConfig
     from ..store.identity import CellSpec
-    from ..suite import CorporaSpec
+    from ..suite import CorporaSpec, SourceSpec
 
 
 @dataclass(frozen=True)
 class BuildJob:
-    """Make one checkpoint from its cell; with `wait`, after another process that is at it."""
+    """Make one checkpoint from its cell; with `wait`, after another process that is at it.
+
+    Its text: `corpora` is its track's, `text` the sources that plain fine-tuning trains on.
+    """
 
     config: RunConfig
     model: ModelSpec
@@ -29,6 +32,7 @@ class BuildJob:
     corpora: CorporaSpec | None = None
     folder: Path | None = None
     wait: bool = False
+    text: tuple[SourceSpec, ...] = ()
 
 
 transforms: Registry[type[Transform]] = Registry(

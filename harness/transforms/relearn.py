@@ -8,24 +8,18 @@ arXiv 2402.16835; Deeb and Roger, arXiv 2410.08827).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from ...methods.base import Batch, Context, LoRA, Method, next_logprobs
+from ...methods.likelihood import LanguageModelling
 from ..data import TrainingText, load_rows, texts
 from ..errors import UserError
-from ..models.cache import base_model
-from ..models.content import digests_of
-from ..models.load import attention_of
-from ..models.patch import apply_delta, put_tensors
-from ..runtime import Event, OnEvent
+from ..runtime import OnEvent
 from ..specs import Spec, identity
-from ..suite import TemplateSpec, TrainingSpec
+from ..suite import TemplateSpec
 from ..training.batches import Corpora
-from ..training.trainer import Trainer, matrix_products
-from ._parent import changed, parent_delta
 from .base import BuildJob, Stress, TransformResult, register
+from .train import plainly_trained
 
 
 class RelearnSettings(Spec):
@@ -37,27 +31,11 @@ class RelearnSettings(Spec):
     training: dict[str, Any] = identity({"steps": 20}, description="what differs from the suite's training settings")
 
 
-class LanguageModelling(Method):
-    """The mean negative log-likelihood (nats a token) of the forget text."""
-
-    version = 1
-    citation = "Bengio et al. (2003), A Neural Probabilistic Language Model"
-    summary = "language modelling"
-    settings: RelearnSettings
-
-    def trained(self, context: Context) -> list[str]:
-        """Return all parameters, or all matrices of the decoder layers."""
-        return context.parameters(matrices=self.settings.rank is not None)
-
-    def lora(self) -> LoRA | None:
-        """Return the low-rank change that the settings ask for."""
-        rank = self.settings.rank
-        return None if rank is None else LoRA(rank, 2.0 * rank)
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss of the batch's forget text."""
-        logprobs = next_logprobs(self.context.logits(batch.forget), batch.forget)
-        return {"forget": -logprobs.sum() / batch.forget.counted.sum().clamp(min=1)}
+def relearning(settings: Mapping[str, Any]) -> LanguageModelling:
+    """Return what relearning with these settings trains by."""
+    rank = RelearnSettings.parse(settings, "relearn").rank
+    lora = {} if rank is None else {"parameters": "lora", "lora_rank": rank, "lora_alpha": 2.0 * rank}
+    return LanguageModelling(LanguageModelling.Settings.parse(lora, "relearn"))
 
 
 @register("relearn")
@@ -71,40 +49,10 @@ class Relearn(Stress):
 
     def make(self, job: BuildJob, report: OnEvent) -> TransformResult:
         """Train and return all tensors that differ from the base's with the log, one row a step."""
-        training = TrainingSpec.parse(job.cell.settings["training"], job.cell.label)
-        method = LanguageModelling(RelearnSettings.parse(job.cell.settings["settings"], job.cell.label))
         text = relearn_text(job)
         passages = [passage for topic in text.values() for passage in topic]
         corpora = Corpora(text, passages, template=job.corpora.template if job.corpora else TemplateSpec())
-        model, tokenizer = base_model(job.model, job.config.device, training.precision, digests=digests_of(job.config))
-        base = dict(model.named_parameters())
-        delta = parent_delta(job, base)
-        originals = apply_delta(model, job.model.name, delta)
-        try:
-            with matrix_products(training.precision):
-                trainer = Trainer(
-                    model,
-                    tokenizer,
-                    method,
-                    corpora,
-                    training,
-                    job.cell.seed or 0,
-                    job.config.device,
-                    checkpointing=job.config.checkpointing,
-                )
-                try:
-                    trainer.run(lambda row: report(Event(job.cell.label, "relearn", row["step"] + 1, trainer.steps)))
-                    delta |= trainer.delta()
-                finally:
-                    trainer.restore()
-        finally:
-            put_tensors(model.state_dict(), originals)
-        return TransformResult(
-            changed(delta, base),
-            trainer.log,
-            {"loss": trainer.log[-1]["forget"], "steps": trainer.steps, **trainer.cut},
-            attention=attention_of(model),
-        )
+        return plainly_trained(job, report, relearning(job.cell.settings["settings"]), corpora)
 
 
 def relearn_text(job: BuildJob) -> dict[str, list[TrainingText]]:

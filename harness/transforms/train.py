@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig
 
 from ...methods.base import Method, build_method, methods
 from ..data import Rows, corpora_digests, forget_texts, load_rows, pool_digests, pool_lines, texts
@@ -16,7 +16,7 @@ from ..models.cache import base_model
 from ..models.content import check_model, digests_of
 from ..models.load import attention_of, load_config
 from ..models.meta import meta_model
-from ..runtime import PEAK, UNIFORM, Event, OnEvent, environment_facts
+from ..runtime import CUT, PEAK, UNIFORM, Event, OnEvent, environment_facts
 from ..specs import LabelledRow, RowSpec
 from ..store.entries import Store
 from ..store.partial import PartialResults
@@ -24,6 +24,7 @@ from ..suite import CorporaSpec, SourceSpec, TrainingSpec
 from ..training.batches import Corpora
 from ..training.trace import trace_method
 from ..training.trainer import Trainer, matrix_products
+from ._parent import changed, start
 from .base import BuildJob, Transform, TransformResult, register
 
 SAVE_EVERY = 300.0
@@ -42,54 +43,79 @@ class Train(Transform):
         Only the layers that the method reads when traced are loaded; if it reads others, all is loaded and training
         starts again.
         """
-        config = load_config(job.model)
+        method, corpora, settings = _method(job), read_corpora(job), job.cell.settings
+        if job.cell.changes == "decoding" and "parent" in settings:
+            raise UserError(
+                f"{job.cell.label} works at decoding time on the base's own weights and cannot start from another"
+                " checkpoint; leave it out, or pass the checkpoint as the model with --models."
+            )
         try:
-            return _train(job, report, config, _read_layers(job, config))
+            made = trained(job, report, method, corpora, _read_layers(job))
         except LayerNotLoaded:
-            return _train(job, report, config, None)
+            made = trained(job, report, _method(job), corpora)
+        at_decoding = {"kind": settings["method"], "settings": settings["settings"]}
+        return replace(made, decoding=at_decoding) if job.cell.changes == "decoding" else made
 
 
 def _method(job: BuildJob) -> Method:
     return build_method(job.cell.settings["method"], job.cell.settings["settings"])
 
 
-def _read_layers(job: BuildJob, config: PretrainedConfig) -> int | None:
-    """Return the number of first layers that the method reads; None: all and the head, or it cannot be traced."""
+def _read_layers(job: BuildJob) -> int | None:
+    """Return the number of first layers that the method reads; None: all and the head, or it cannot be traced.
+
+    A parent has all layers.
+    """
+    if "parent" in job.cell.settings:
+        return None
     topics = tuple(job.corpora.forget) if job.corpora is not None else ()
     try:
-        work = trace_method(_method(job), meta_model(config.to_dict()), topics)
+        work = trace_method(_method(job), meta_model(load_config(job.model).to_dict()), topics)
     except Exception:
         return None
     return None if work.head else work.layers
 
 
-def _train(job: BuildJob, report: OnEvent, config: PretrainedConfig, layers: int | None) -> TransformResult:
+def plainly_trained(job: BuildJob, report: OnEvent, method: Method, corpora: Corpora) -> TransformResult:
+    """Return what language modelling made of the cell's start, with its last loss and its steps as the summary."""
+    made = trained(job, report, method, corpora)
+    cut = {CUT: made.summary[CUT]} if CUT in made.summary else {}
+    return replace(made, summary={"loss": made.log[-1]["forget"], "steps": len(made.log) - 1, **cut})
+
+
+def trained(
+    job: BuildJob, report: OnEvent, method: Method, corpora: Corpora, layers: int | None = None
+) -> TransformResult:
+    """Train a cell's start, its parent or the base, by a method, with at least the first `layers` loaded (None: all).
+
+    The start is the method's frozen model; the tensors are those that differ from the base's.
+    """
     training = TrainingSpec.parse(job.cell.settings["training"], "training")
     model, tokenizer = base_model(job.model, job.config.device, training.precision, layers, digests_of(job.config))
-    depth = config.get_text_config(decoder=True).num_hidden_layers
-    with matrix_products(training.precision):
+    config = load_config(job.model).get_text_config(decoder=True)
+    with start(job, model) as own, matrix_products(training.precision):
         trainer = Trainer(
             model,
             tokenizer,
-            _method(job),
-            read_corpora(job),
+            method,
+            corpora,
             training,
             job.cell.seed or 0,
             job.config.device,
-            depth,
+            config.num_hidden_layers,
             job.config.checkpointing,
             "replica" in job.cell.settings,
+            job.cell.settings.get("parent"),
         )
         try:
             before = _run(job, report, trainer)
             delta = trainer.delta()
         finally:
             trainer.restore()
-    settings = job.cell.settings
-    at_decoding = {"kind": settings["method"], "settings": settings["settings"]}
-    decoding = at_decoding if job.cell.changes == "decoding" else None
-    summary = _summary(trainer.log) | trainer.cut | _ascent(trainer, config.get_text_config(decoder=True).vocab_size)
-    return TransformResult(delta, trainer.log, summary, decoding=decoding, before=before, attention=attention_of(model))
+    if "parent" in job.cell.settings:
+        delta = changed(own | delta, dict(model.named_parameters()))
+    summary = _summary(trainer.log) | trainer.cut | _ascent(trainer, config.vocab_size)
+    return TransformResult(delta, trainer.log, summary, before=before, attention=attention_of(model))
 
 
 def _run(job: BuildJob, report: OnEvent, trainer: Trainer) -> float:
@@ -111,7 +137,7 @@ def _run(job: BuildJob, report: OnEvent, trainer: Trainer) -> float:
 
     def on_step(row: dict[str, Any]) -> None:
         nonlocal saved, pause
-        report(Event(job.cell.label, "train", trainer.step, trainer.step if trainer.done else trainer.steps))
+        report(Event(job.cell.label, job.cell.transform, trainer.step, trainer.step if trainer.done else trainer.steps))
         now = time.monotonic()
         if now - saved >= pause and not trainer.done:
             check_model(job.model, digests_of(job.config))

@@ -69,7 +69,7 @@ def test_only_the_layers_that_a_method_reads_are_loaded(job):
 def test_a_method_that_reads_more_than_when_traced_gets_the_whole_model(job, monkeypatch):
     expected = train.Train().make(job, lambda event: None).delta
     model_cache._base.clear()
-    monkeypatch.setattr(train, "_read_layers", lambda job, config: 6)
+    monkeypatch.setattr(train, "_read_layers", lambda job: 6)
     found = train.Train().make(job, lambda event: None).delta
     assert held() == [None]
     assert found.keys() == expected.keys()
