@@ -19,7 +19,7 @@ from ...leaderboards.stats.arrays import Answers
 from ...tasks.base import Task
 from ...tasks.base import tasks as registered
 from ..errors import UserError
-from ..planning.plan import Plan
+from ..planning.plan import Plan, PlannedCell
 from ..planning.status import CellStatus, statuses
 from ..planning.stress import described
 from ..records import why_missing
@@ -49,9 +49,15 @@ KINDS: dict[str, CheckpointKind] = {
     "noise": "noise",
     "import": "import",
     "train": "method",
+    "finetune": "reference",
     **dict.fromkeys(NULLS, "null"),
 }
 """Where a checkpoint comes from to the board's word for it."""
+
+
+def kind_of(cell: PlannedCell) -> CheckpointKind:
+    """Return the board's word for a planned cell."""
+    return KINDS[cell.spec.origin] if cell.role is None else "reference"
 
 
 @contextmanager
@@ -76,12 +82,12 @@ def board_of(plan: Plan, store: Store, cells: Sequence[CellStatus] | None = None
     spec = board_spec(plan)
     controls = _controls_only(spec)
     bare = unmatched(cells, store)
-    checkpoints = []
+    checkpoints = list(logged_checkpoints(plan))
     for status, values in zip(cells, recorded, strict=True):
         trained = [*diverged(status, store), *cut_answers(status, store)]
         warnings = [*unusual(usual, values), *trained, *bare.get(status.cell.id, ())]
         seen = checkpoint(status, store, controls, warnings)
-        checkpoints.append(replace(seen, texts=_texts(plan, status)))
+        checkpoints += on_tracks(status.cell, replace(seen, texts=_texts(plan, status)))
     facts = {"measured with": usual_words(usual, recorded)} if usual else {}
     facts |= {"batches": BATCHES.format(size=usual["batch_size"])} if "batch_size" in usual else {}
     board = build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)
@@ -121,6 +127,7 @@ def board_spec(plan: Plan) -> BoardSpec:
     if not complete:
         raise UserError("No track has both its tasks; name a forget task and its retain task in --tasks.")
     forget = [role.forget_task for role in complete.values()]
+    originals = {track for cell in plan.cells if cell.role == "original" for track in cell.serves}
     tracks = {
         name: TrackRoles(
             role.forget_task,
@@ -128,6 +135,7 @@ def board_spec(plan: Plan) -> BoardSpec:
             tuple(task for task in forget if task != role.forget_task),
             tuple(task for task in role.controls if task in plan.tasks),
             role.neighbours,
+            "original" if name in originals else "base",
         )
         for name, role in complete.items()
     }
@@ -228,7 +236,7 @@ def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warn
         track=spec.track,
         method=spec.method,
         variant=spec.variant,
-        kind=KINDS[spec.origin],
+        kind=kind_of(status.cell),
         stress=spec.stress,
         seed=spec.seed,
         cell=status.cell.id,
@@ -242,6 +250,38 @@ def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warn
         beside=spec.beside,
         of=spec.parents[0] if spec.beside else None,
     )
+
+
+def on_tracks(cell: PlannedCell, seen: Checkpoint) -> list[Checkpoint]:
+    """Return a checkpoint as it stands on boards: a reference once on each of its tracks, called by its role."""
+    if cell.role is None:
+        return [seen]
+    variant = cell.role if cell.spec.stress is None else f"{cell.role}+{cell.spec.stress}"
+    return [replace(seen, track=track, variant=variant, seed=None, role=cell.role) for track in cell.serves]
+
+
+def logged_checkpoints(plan: Plan) -> Iterator[Checkpoint]:
+    """Give the references of a plan that are stored values, for every model."""
+    for log in plan.logs:
+        lacking = {name: f"a stored log has no item of {name}" for name in plan.tasks if name not in log.records}
+        for model in plan.models:
+            yield Checkpoint(
+                model=model,
+                track=log.track,
+                method="log",
+                variant=log.role,
+                kind="reference",
+                seed=None,
+                cell=log.digest,
+                records={name: Answers.of_rows(rows) for name, rows in log.records.items()},
+                missing=lacking,
+                warnings=(f"stored values of {_listed(log.files)}", *log.notes),
+                role=log.role,
+            )
+
+
+def _listed(files: Mapping[str, str]) -> str:
+    return ", ".join(f"{task} ({file})" for task, file in files.items())
 
 
 def write_board(board: Board, store: Store) -> None:
