@@ -16,6 +16,8 @@ NULLS = ("base", "noise", "null", "reference")
 """Kinds in which nothing was unlearned: shown, never ranked."""
 Role = Literal["original", "retain"]
 """What a checkpoint stands for on its track: the model before unlearning, or one trained without the forget text."""
+LOG = "log"
+"""The method of a reference that is stored values alone."""
 Attached = Literal["noise", "replica"]
 """What a checkpoint may be to another: noise of its norm, or its training once more from weights a hair apart."""
 IntervalKind = Literal["percentile", "bca"]

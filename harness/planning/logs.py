@@ -1,25 +1,35 @@
 """Stored logs: references that are known by the values of their items alone, such as a published evaluation's.
 
-Planning reads them whole, matches their values to the items that a run asks, and keeps what it found in the plan. Rows
-with the items' ids are matched by id. Rows without ids, as logs of other benchmarks have them, are matched by place:
-there must be as many as the task has items, in its order.
+Planning reads them whole, matches their values to a task's items, and keeps what it found in the plan. Values with the
+items' ids are matched by id. A published log has none: its values are matched by place, index 0 to the first item of
+the task's data, and boards say so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...tasks.base import tasks as registered
+from ..data.logs import chosen, placed, read_log
 from ..errors import UserError, suggest
-from ..records import Item, Record, to_row
+from ..records import Record, to_row
 from ..specs import digest
-from ..store.files import file_sha256, read_jsonl
+from ..store.files import file_sha256
 from ..suite import SuiteSpec
 from .plan import PlannedTask, StoredLog, chosen_items
 from .references import ANY_TASK, Reference, found_below
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of a task in a file: where they stand, for messages, and the records as they stand there."""
+
+    task: str
+    where: str
+    file: Path
+    records: Sequence[Record]
 
 
 def stored_logs(
@@ -28,8 +38,7 @@ def stored_logs(
     """Return the references that are stored values, one a track, each matched to the items of its tasks.
 
     Raises:
-        UserError: a file that is not there or holds no values, a task that the run has not, other items than its, or
-            no value of the task's metric.
+        UserError: a file that is not there or holds no values, an unknown task, or values of other items.
     """
     return [
         _stored(reference, track, suite, tasks, places)
@@ -44,81 +53,64 @@ def _stored(
 ) -> StoredLog:
     files, digests, records, notes = {}, {}, {}, []
     for name, file in reference.spec.records.items():
-        path = found_below(file, places, f"The {reference.name} values of suite {suite.name}")
-        rows = read_values(path)
-        task = _task_of(path, rows, tasks) if name == ANY_TASK else name
-        if task not in suite.tasks:
-            raise UserError(f"{reference.name}: unknown task {task!r}.{suggest(task, suite.tasks)}")
-        if task not in tasks:
-            continue
-        records[task], note = _matched(path, rows, tasks[task])
-        notes += [note] if note else []
-        files[task], digests[task] = path.name, file_sha256(path)
+        if name not in (ANY_TASK, *suite.tasks):
+            raise UserError(f"{reference.name}: unknown task {name!r}.{suggest(name, suite.tasks)}")
+        path, _, part = file.partition("#")
+        found = found_below(path, places, f"The {reference.name} values of suite {suite.name}")
+        for values in _values(found, part, name, suite, track, tasks):
+            if values.task in tasks:
+                records[values.task], said = _matched(values, tasks[values.task])
+                notes += said
+                files[values.task], digests[values.task] = values.where, file_sha256(values.file)
+    if not records:
+        raise UserError(f"The {reference.name} values are of none of the tasks of this run: {', '.join(tasks)}.")
     return StoredLog(
         role=reference.role, track=track, digest=digest(digests), files=files, records=records, notes=tuple(notes)
     )
 
 
-def read_values(path: Path) -> list[Record]:
-    """Return the records of a file: `records.jsonl` of a store, a row an item.
-
-    Raises:
-        UserError: it holds something else.
-    """
-    try:
-        rows = read_jsonl(path)
-        return [Record(**row) for row in rows]
-    except (TypeError, UnicodeDecodeError) as error:
+def _values(
+    file: Path, part: str, task: str, suite: SuiteSpec, track: str, tasks: Mapping[str, PlannedTask]
+) -> Iterator[Values]:
+    """Give the values of a file by task: of the named one, else of those whose items or names its sets have."""
+    sets = read_log(file)
+    if task != ANY_TASK:
+        where = f"{file.name}#{part}" if part else file.name
+        yield Values(task, where, file, chosen(sets, part or task, str(file)))
+        return
+    roles = suite.tracks[track]
+    named = {"forget": roles.forget_task, "retain": roles.retain_task}
+    known = {name: _task_of(records, named.get(name, name), tasks) for name, records in sets.items()}
+    if not any(known.values()):
         raise UserError(
-            f"{path} holds no records: {error}; pass a records.jsonl of a store (records/ID/), a row an item."
-        ) from None
-
-
-def _task_of(path: Path, rows: Sequence[Record], tasks: Mapping[str, PlannedTask]) -> str:
-    """Return the task whose items a file has; raise a `UserError` where none has them, or several."""
-    ids = {row.item for row in rows}
-    having = [name for name, task in tasks.items() if ids.issuperset(item.id for item in task.build()[1])]
-    if len(having) != 1:
-        what = f"of {len(having)} tasks ({', '.join(having)})" if having else "of no task of this run"
-        raise UserError(
-            f"{path} holds the items {what}; say which task it is of, in a suite: `references: {{retain: {{records:"
-            f" {{TASK: {path.name}}}}}}}`."
+            f"{file} holds the items of no task of this run; say in a suite which task each set of values is of:"
+            f" `references: {{retain: {{records: {{TASK: {file.name}#SET}}}}}}`. Its sets: {', '.join(sets)}."
         )
-    return having[0]
+    for name, of in known.items():
+        if of is not None:
+            yield Values(of, f"{file.name}#{name}" if len(sets) > 1 else file.name, file, sets[name])
 
 
-def _matched(path: Path, rows: Sequence[Record], task: PlannedTask) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the rows of the items that are asked, in their order, and how they were matched where not by id."""
+def _task_of(records: Sequence[Record], name: str, tasks: Mapping[str, PlannedTask]) -> str | None:
+    """Return the task that has these items, else the one of this name if it has as many, None: neither."""
+    ids = {record.item for record in records}
+    for task, planned in tasks.items():
+        if not ids.isdisjoint(item.id for item in planned.build()[1]):
+            return task
+    return name if name in tasks and tasks[name].count == len(ids) else None
+
+
+def _matched(values: Values, task: PlannedTask) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the rows of the items that are asked, in their order, and what is to be said of them."""
     kind, items = task.build()
-    by_place = all(row.item.isdecimal() for row in rows)
     every = chosen_items(kind, task.spec, Path(task.folder) if task.folder else None, None)
-    note = None
-    if by_place and {row.item for row in rows}.isdisjoint(item.id for item in every):
-        rows = _placed(path, rows, every, task)
-        note = f"values of {task.name} in {path.name} have no ids of ours: matched to its {len(every)} items by place"
-    known = {row.item: row for row in rows}
-    lacking = [item.id for item in items if item.id not in known]
-    if lacking:
-        raise UserError(
-            f"{path} lacks {len(lacking)} of the {len(items)} items of {task.name} ({', '.join(lacking[:3])}, …): it is"
-            " of other items. Make it from the same data."
-        )
-    metric = registered.get(task.spec.task).metrics[0].score
-    if not any(metric in (known[item.id].scores or {}) for item in items):
-        raise UserError(f"{path} has no value of {metric}, the metric of {task.name}; pass a log that holds it.")
-    return [to_row(row) for row in _as_items(items, known)], note
-
-
-def _placed(path: Path, rows: Sequence[Record], every: Sequence[Item], task: PlannedTask) -> list[Record]:
-    if len(rows) != len(every):
-        raise UserError(
-            f"{path} holds {len(rows)} values, {task.name} has {len(every)} items: without ids they are matched by"
-            " place, so there must be as many."
-        )
-    return [replace(row, item=every[int(row.item)].id) for row in rows]
-
-
-def _as_items(items: Sequence[Item], known: Mapping[str, Record]) -> Iterator[Record]:
-    """Give the records of items with the clusters and strata that these have."""
-    for item in items:
-        yield replace(known[item.id], item=item.id, cluster=item.cluster, stratum=item.stratum)
+    rows = {record.item: record for record in placed(values.records, every, f"{values.where} for {task.name}")}
+    known = [rows[item.id] for item in items if item.id in rows]
+    if not known:
+        raise UserError(f"{values.where} has no value of the {len(items)} items of {task.name} that are asked.")
+    notes = []
+    if {record.item for record in values.records}.isdisjoint(item.id for item in every):
+        notes.append(f"{values.where} has no ids: matched to the items of {task.name} by place, from the first")
+    if len(known) < len(items):
+        notes.append(f"{values.where} has values of {len(known)} of the {len(items)} items of {task.name}")
+    return [to_row(record) for record in known], notes

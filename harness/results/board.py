@@ -14,7 +14,7 @@ from typing import Any
 
 from ...leaderboards.board import Board, build_board, load_board
 from ...leaderboards.rows.audit import audit_texts
-from ...leaderboards.spec import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
+from ...leaderboards.spec import LOG, BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
 from ...leaderboards.stats.arrays import Answers
 from ...tasks.base import Task
 from ...tasks.base import tasks as registered
@@ -263,12 +263,12 @@ def on_tracks(cell: PlannedCell, seen: Checkpoint) -> list[Checkpoint]:
 def logged_checkpoints(plan: Plan) -> Iterator[Checkpoint]:
     """Give the references of a plan that are stored values, for every model."""
     for log in plan.logs:
-        lacking = {name: f"a stored log has no item of {name}" for name in plan.tasks if name not in log.records}
+        lacking = {name: cause for name in plan.tasks if (cause := _not_stored(plan, name, log.records.get(name)))}
         for model in plan.models:
             yield Checkpoint(
                 model=model,
                 track=log.track,
-                method="log",
+                method=LOG,
                 variant=log.role,
                 kind="reference",
                 seed=None,
@@ -278,6 +278,15 @@ def logged_checkpoints(plan: Plan) -> Iterator[Checkpoint]:
                 warnings=(f"stored values of {_listed(log.files)}", *log.notes),
                 role=log.role,
             )
+
+
+def _not_stored(plan: Plan, task: str, rows: Sequence[Mapping[str, Any]] | None) -> str | None:
+    """Return why stored values give a task no value, None where they do."""
+    metric = registered.get(plan.tasks[task].spec.task).metrics[0].score
+    if rows is None:
+        return "a stored log has no items of it"
+    has = any(metric in (row["scores"] or {}) for row in rows)
+    return None if has else f"a stored log has no {metric} of it"
 
 
 def _listed(files: Mapping[str, str]) -> str:

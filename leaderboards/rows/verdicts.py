@@ -197,8 +197,8 @@ def _baseless(spec: BoardSpec, base: Row) -> str | None:
             below = part["high"] is not None and part["high"] < chance
             lost.append(what)
             causes.append(
-                f"{base['variant']} scores {part['value']:.3f} [{part['low']:.3f}, {part['high']:.3f}] on {part['task']},"
-                f" {'below' if below else 'not separable from'} {f'chance ({chance:g})' if chance else 'zero'}, so {so}"
+                f"{base['variant']} scores {part['value']:.3f} [{part['low']:.3f}, {part['high']:.3f}] on"
+                f" {part['task']}, {'below' if below else 'not separable from'} {f'chance ({chance:g})' if chance else 'zero'}, so {so}"
             )
     if not causes:
         return None
