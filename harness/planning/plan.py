@@ -121,6 +121,12 @@ class StoredLog(Spec):
     def _list_from_json(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        files = ", ".join(f"{task} ({file})" for task, file in self.files.items())
+        return "; ".join((f"{self.role} of {self.track} is stored values of {files}", *self.notes))
+
 
 PLAN_SCHEMA = 3
 

@@ -196,6 +196,7 @@ def _facts(plan: Plan) -> dict[str, str]:
             scorers.setdefault(_scorer(planned.scorer), []).append(task)
     for scorer, tasks in scorers.items():
         facts["scorer" if len(scorers) == 1 else f"scorer of {', '.join(tasks)}"] = scorer
+    facts |= _reference_facts(plan)
     for track in plan.tracks:
         data = next(
             (c.spec.settings["data"] for c in plan.cells if (c.spec.track, c.spec.origin) == (track, "train")), None
@@ -213,6 +214,20 @@ def _templated(data: Mapping[str, Any]) -> str:
     """Return what questions and answers are made texts of by, where some text is questions."""
     template = data.get("template")
     return "" if template is None else "; template " + ", ".join(f"{k} {v!r}" for k, v in template.items() if v)
+
+
+def _reference_facts(plan: Plan) -> dict[str, str]:
+    """Return what stands in which role on which tracks, with what pins it."""
+    facts: dict[str, str] = {}
+    for cell in (cell for cell in plan.cells if cell.role is not None and cell.spec.stress is None):
+        settings = cell.spec.settings
+        if cell.spec.transform == "finetune":
+            what = f"trained from base with seed {cell.spec.seed} on text {', '.join(settings['data']['text'])}"
+            what += _templated(settings["data"])
+        else:
+            what = f"a model made elsewhere, {settings.get('digest') or settings.get('adapter')}"
+        facts[f"{cell.role} of {', '.join(cell.serves)}"] = what
+    return facts | {f"{log.role} of {log.track}": f"{log.words}, {log.digest}" for log in plan.logs}
 
 
 def _scorer(scorer: ScorerSpec) -> str:
@@ -275,7 +290,7 @@ def logged_checkpoints(plan: Plan) -> Iterator[Checkpoint]:
                 cell=log.digest,
                 records={name: Answers.of_rows(rows) for name, rows in log.records.items()},
                 missing=lacking,
-                warnings=(f"stored values of {_listed(log.files)}", *log.notes),
+                warnings=(log.words,),
                 role=log.role,
             )
 
@@ -287,10 +302,6 @@ def _not_stored(plan: Plan, task: str, rows: Sequence[Mapping[str, Any]] | None)
         return "a stored log has no items of it"
     has = any(metric in (row["scores"] or {}) for row in rows)
     return None if has else f"a stored log has no {metric} of it"
-
-
-def _listed(files: Mapping[str, str]) -> str:
-    return ", ".join(f"{task} ({file})" for task, file in files.items())
 
 
 def write_board(board: Board, store: Store) -> None:

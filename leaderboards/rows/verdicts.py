@@ -195,10 +195,11 @@ def _baseless(spec: BoardSpec, base: Row) -> str | None:
         if part is not None and at_chance(spec, part):
             chance = spec.tasks[part["task"]].chance
             below = part["high"] is not None and part["high"] < chance
+            value = f"{part['value']:.3f} [{part['low']:.3f}, {part['high']:.3f}]"
             lost.append(what)
             causes.append(
-                f"{base['variant']} scores {part['value']:.3f} [{part['low']:.3f}, {part['high']:.3f}] on"
-                f" {part['task']}, {'below' if below else 'not separable from'} {f'chance ({chance:g})' if chance else 'zero'}, so {so}"
+                f"{base['variant']} scores {value} on {part['task']}, "
+                f"{'below' if below else 'not separable from'} {f'chance ({chance:g})' if chance else 'zero'}, so {so}"
             )
     if not causes:
         return None
