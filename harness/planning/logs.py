@@ -40,17 +40,18 @@ def stored_logs(
     Raises:
         UserError: a file that is not there or holds no values, an unknown task, or values of other items.
     """
-    return [
-        _stored(reference, track, suite, tasks, places)
-        for reference in references
-        if reference.spec.records
-        for track in reference.tracks
-    ]
+    stored = [reference for reference in references if reference.spec.records]
+    logs = [log for of in stored for track in of.tracks if (log := _stored(of, track, suite, tasks, places))]
+    for reference in stored:
+        if not any(log.role == reference.role and log.track in reference.tracks for log in logs):
+            raise UserError(f"The {reference.name} values are of no task of {', '.join(reference.tracks)} in this run.")
+    return logs
 
 
 def _stored(
     reference: Reference, track: str, suite: SuiteSpec, tasks: Mapping[str, PlannedTask], places: Sequence[Path]
-) -> StoredLog:
+) -> StoredLog | None:
+    """Return what stands on a track; None where it holds nothing that the track is measured by."""
     files, digests, records, notes = {}, {}, {}, []
     for name, file in reference.spec.records.items():
         if name not in (ANY_TASK, *suite.tasks):
@@ -62,8 +63,9 @@ def _stored(
                 records[values.task], said = _matched(values, tasks[values.task])
                 notes += said
                 files[values.task], digests[values.task] = values.where, file_sha256(values.file)
-    if not records:
-        raise UserError(f"The {reference.name} values are of none of the tasks of this run: {', '.join(tasks)}.")
+    roles = suite.tracks[track]
+    if records.keys().isdisjoint((roles.forget_task, roles.retain_task, *roles.controls)):
+        return None
     return StoredLog(
         role=reference.role, track=track, digest=digest(digests), files=files, records=records, notes=tuple(notes)
     )

@@ -151,7 +151,7 @@ def found_below(path: str, places: Sequence[Path], what: str) -> Path:
     for place in tried:
         if place.exists():
             return place.resolve()
-    raise UserError(f"{what} is not there: looked for {', '.join(map(str, tried))}.")
+    raise UserError(f"{what}: {path!r} is not there; looked for {', '.join(map(str, tried))}.")
 
 
 def _check_original(reference: Reference, own: ImportedFolder, base: ModelSpec) -> None:
