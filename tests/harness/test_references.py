@@ -215,14 +215,15 @@ def test_a_stored_log_lacks_what_it_lacks_and_says_so(by_folder: Result, tmp_pat
 
 
 def test_values_without_ids_are_matched_by_place(tmp_path: Path) -> None:
-    values = {"avg_gt_loss": {str(place): place / 648 for place in range(648)}}
+    count = len(make_plan(Request(methods=("none",), **{**QUICK, "limit": None}), None).tasks["wmdp"].build()[1])
+    values = {"avg_gt_loss": {str(place): place / count for place in range(count)}}
     (tmp_path / "log.json").write_text(json.dumps({"eval_log_forget.json": values}))
     asked = Request(methods=("none",), references={"retain": tmp_path / "log.json"}, **{**QUICK, "limit": None})
     plan = make_plan(asked, None)
     (log,) = plan.logs
     items = plan.tasks["wmdp"].build()[1]
     assert [row["item"] for row in log.records["wmdp"]] == [item.id for item in items]
-    assert [row["scores"]["avg_gt_loss"] for row in log.records["wmdp"]][:2] == [0.0, 1 / 648]
+    assert [row["scores"]["avg_gt_loss"] for row in log.records["wmdp"]][:2] == [0.0, 1 / count]
     assert "has no ids: matched to the items of wmdp by place" in log.words
 
 
