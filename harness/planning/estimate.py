@@ -192,7 +192,7 @@ def _making(
         return training_cost(sizes, work, training, corpora[spec.track or ""], dtype, profile)
     if spec.transform == "finetune":
         training = TrainingSpec.parse(spec.settings["training"], "training")
-        work = _relearned(model, json.dumps(RelearnSettings().identity()), ("text",))
+        work = _relearned(model, "{}", ("text",))
         return training_cost(sizes, work, training, corpora[cell.id], dtype, profile)
     if spec.transform == "quantise":
         rounded = sum(sizes.parameters[name] for name, _ in linear_weights(model))

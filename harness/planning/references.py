@@ -21,7 +21,6 @@ from ..specs import RowSpec, TextRow, canonical
 from ..store.entries import Store
 from ..store.identity import CellSpec
 from ..suite import FinetuneSpec, ReferenceSpec, Role, SourceSpec, SuiteSpec, TrainingSpec
-from ..transforms.base import transforms
 from .imports import ImportedFolder, imported
 from .plan import PlannedCell
 from .request import Request
@@ -208,13 +207,15 @@ def _trained(
     suite: SuiteSpec,
     digest_of: Callable[[SourceSpec, type[RowSpec]], str],
 ) -> CellSpec:
+    from ..transforms.finetune import Finetune
+
     training = TrainingSpec.parse({**suite.training.identity(), **finetune.training}, f"Reference {name}: training")
     return CellSpec(
         model=model.digest,
         transform="finetune",
         seed=finetune.seed,
         settings={
-            "version": getattr(transforms.get("finetune"), "version", 1),
+            "version": Finetune.version,
             "training": training.identity(),
             "data": {"text": [digest_of(source, TextRow) for source in finetune.text]},
             "dtype": model.dtype,
