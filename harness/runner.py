@@ -33,6 +33,7 @@ from .executors.base import Executor
 from .jobs.job import EvalJob, Job
 from .planning.nulls import text_of
 from .planning.plan import Plan, PlannedCell
+from .planning.references import fine_tuned_on
 from .planning.status import CellStatus, status_of
 from .runtime import Event, RunConfig
 from .store.entries import Store
@@ -92,7 +93,7 @@ class Runner:
         if spec.beside is not None and not status.made and not self._made(spec.parents[0]):
             self._settled.add(cell.id)
             self.on_cell(spec.label)
-        elif spec.stress is not None and "parent" not in spec.settings:
+        elif spec.start is not None and "parent" not in spec.settings:
             cause = f"{self._parent(cell)}, so there is nothing to {spec.transform}; {MEND}"
             self._fail(cell, spec, UserError(cause))
         elif not status.made:
@@ -131,8 +132,8 @@ class Runner:
         return self.store.entry("cells", parent).manifest() is not None
 
     def _parent(self, cell: PlannedCell) -> str:
-        """Return which parent of a derived cell failed, and why."""
-        parent = self.plan.by_id[cell.spec.parents[0]]
+        """Return that the cell failed which a cell starts from, and why."""
+        parent = self.plan.by_id[cell.spec.parents[-1]]
         return f"{parent.spec.label} failed ({self.failures[parent.id].rstrip('.')})"
 
     def _build_job(self, cell: PlannedCell) -> BuildJob:
@@ -144,6 +145,7 @@ class Runner:
             cell.spec,
             text_of(cell.spec, track.corpora) if track else None,
             Path(folder) if folder else None,
+            text=fine_tuned_on(self.plan.suite, cell),
         )
 
     def _eval_job(self, status: CellStatus) -> EvalJob:

@@ -156,6 +156,43 @@ class ScorerSpec(Spec):
     train: SourceSpec | None = runtime(None, description="labelled text to train one on where no folder is given")
 
 
+class FinetuneSpec(Spec):
+    """A model that is trained from the base on text, as plain language modelling: no unlearning."""
+
+    text: list[SourceSpec] = runtime(min_length=1, description="a source, or several")
+    training: dict[str, Any] = identity({}, description="what differs from the suite's training settings")
+    seed: int = identity(0, ge=0, description="training seed; that of methods has no say")
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return value if isinstance(value, list) else [value]
+
+
+class ReferenceSpec(Spec):
+    """A checkpoint that stands for something on a track: a folder or hub id, a training, or stored values of items."""
+
+    path: str | None = runtime(None, description="model folder, relative to the suite's folder or --data-root")
+    hub: str | None = runtime(None, description="hub id of a model")
+    revision: str | None = runtime(None, description="hub revision (commit)")
+    finetune: FinetuneSpec | None = runtime(None, description="made from the base by plain training")
+    records: dict[str, str] = runtime({}, description="task to the file of its items' stored values; `retain` alone")
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> ReferenceSpec:
+        given = [name for name in ("path", "hub", "finetune", "records") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                f"a reference is one of path, hub, finetune and records, here {' and '.join(given) or 'none'} is given"
+                + ("; take one out (a null does, in a file that extends another)" if given else "")
+            )
+        return self
+
+
+Role = Literal["original", "retain"]
+"""What a reference is to a track: the model before unlearning, which knows the forget text; one trained without it."""
+
+
 class TrackSpec(Spec):
     """An unlearning goal: what is to be forgotten, and the tasks that measure forgetting and utility."""
 
@@ -166,6 +203,18 @@ class TrackSpec(Spec):
         (), description="subjects of the retain task next to the forget topic; boards show them against the others"
     )
     corpora: CorporaSpec = runtime()
+    references: dict[Role, ReferenceSpec] = runtime(
+        {}, description="by role, `original` or `retain`: what methods start from, and what they are measured against"
+    )
+
+    @field_validator("references")
+    @classmethod
+    def _methods_start_from_weights(cls, value: dict[Role, ReferenceSpec]) -> dict[Role, ReferenceSpec]:
+        if "original" in value and value["original"].records:
+            raise ValueError(
+                "`original` needs weights that methods start from; stored records stand for `retain` alone"
+            )
+        return value
 
 
 class TaskSpec(Spec):

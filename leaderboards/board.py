@@ -45,7 +45,7 @@ class Board(BoardData):
                     "margin": rounded(spec.margin),
                 },
                 "tasks": {name: rounded(info.to_json()) for name, info in spec.tasks.items()},
-                "tracks": {name: rounded(asdict(roles)) for name, roles in spec.tracks.items()},
+                "tracks": {name: rounded(roles.to_json()) for name, roles in spec.tracks.items()},
                 "stress": dict(spec.stress),
                 "published": None if spec.published is None else rounded(asdict(spec.published)),
                 "verdicts": self.verdicts,
@@ -75,12 +75,12 @@ class Board(BoardData):
         sentences = self.sentences()
         for (model, track), rows in self.tables():
             where, label = f"{model}, {track}", f"{spec.suite}-{model}-{track}"
-            verdict = sentences.get((model, track), "")
+            verdict, compared = sentences.get((model, track), ""), spec.tracks[track].compared
             lead = (
-                f"{where}: S-unlearning and its differences from base and from noise of the row's own norm with "
+                f"{where}: S-unlearning and its differences from {compared} and from noise of the row's own norm with "
                 f"{spec.confidence:.0%} intervals; base is not ranked. {' '.join([*broken_rows(rows), verdict])}"
             )
-            blocks.append(replace(main_table(rows), caption=lead.strip()).to_latex(label))
+            blocks.append(replace(main_table(rows, compared=compared), caption=lead.strip()).to_latex(label))
             parts = f"{where}: the two metrics behind S. {components_line(spec, track)}"
             blocks.append(replace(component_table(spec, rows), caption=parts).to_latex(f"{label}-metrics"))
             for table in self.composites:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ..harness.errors import UserError, suggest
@@ -17,6 +17,8 @@ NULLS = ("base", "noise", "null", "reference")
 """Kinds in which nothing was unlearned: shown, never ranked."""
 Role = Literal["original", "retain"]
 """What a checkpoint stands for on its track: the model before unlearning, or one trained without the forget text."""
+LOG = "log"
+"""The method of a reference that is stored values alone."""
 Attached = Literal["noise", "replica"]
 """What a checkpoint may be to another: noise of its norm, or its training once more from weights a hair apart."""
 IntervalKind = Literal["percentile", "bca"]
@@ -65,6 +67,7 @@ class TrackRoles:
         cross_tasks: the forget tasks of other tracks.
         controls: further tasks, such as a topic without forget text or the same questions in another form.
         neighbours: strata of the retain task that are next to the forget topic.
+        compared: the row that all others are compared with: `base`, or `original` where methods start from that.
     """
 
     forget_task: str
@@ -72,6 +75,11 @@ class TrackRoles:
     cross_tasks: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
     neighbours: tuple[str, ...] = ()
+    compared: Literal["base", "original"] = "base"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a board's JSON holds of it, as plain JSON types; `compared` where it is not base."""
+        return {name: value for name, value in asdict(self).items() if name != "compared" or value != "base"}
 
     @property
     def tasks(self) -> tuple[str, ...]:

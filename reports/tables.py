@@ -72,7 +72,8 @@ def failures(run: Run) -> Table:
 
 def board(spec: BoardSpec, rows: Sequence[Row], cells: Sequence[Cell]) -> Table:
     """Return the board of a model and track, its two tables as one; a row that failed says why."""
-    main = boards.main_table(rows, {cell.id: cell.cause for cell in cells if cell.cause})
+    causes = {cell.id: cell.cause for cell in cells if cell.cause}
+    main = boards.main_table(rows, causes, spec.tracks[rows[0]["track"]].compared)
     parts = boards.component_table(spec, rows)
     caption = (
         f"{rows[0]['model']}, {rows[0]['track']}: S-unlearning with {spec.confidence:.0%} intervals, less that of base "

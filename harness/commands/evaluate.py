@@ -55,6 +55,15 @@ if TYPE_CHECKING:
     metavar="NAME=FOLDER",
     help="Score a checkpoint made elsewhere as a row of its own (repeatable).",
 )
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    callback=pairs,
+    metavar="[TRACK/]ROLE=FOLDER_OR_FILE",
+    help="What stands on the tracks as `original` (methods start from it) or `retain` (trained without the forget"
+    " text): a model's folder, or for retain a file of stored values of items; goes before the suite's (repeatable).",
+)
 @option("--tracks", "Tracks, separated by commas.", callback=names)
 @option("--tasks", "Tasks, separated by commas.", callback=names)
 @option(
@@ -216,8 +225,8 @@ def _command(ctx: click.Context) -> str:
         if param.name not in shown or ctx.get_parameter_source(param.name) == ParameterSource.DEFAULT:
             continue
         value, flag = ctx.params[param.name], param.opts[0]
-        if param.name == "checkpoints":
-            parts += [f"{flag} {name}=FOLDER" for name in value]
+        if param.name in ("checkpoints", "references"):
+            parts += [f"{flag} {name}={'FILE' if Path(path).is_file() else 'FOLDER'}" for name, path in value.items()]
         elif value is True:
             parts.append(flag)
         elif param.name == "scorer":

@@ -155,7 +155,16 @@ def join(a: Plan, b: Plan) -> Plan | None:
 def _shared(plan: Plan) -> Any:
     """Return what plans of one board have in common."""
     suite = plan.suite.model_dump(exclude={"folder", "models"})
-    return suite, plan.tracks, plan.limit, plan.engine, plan.stress, [task.identity() for task in plan.tasks.values()]
+    logs = [log.identity() for log in plan.logs]
+    return (
+        suite,
+        logs,
+        plan.tracks,
+        plan.limit,
+        plan.engine,
+        plan.stress,
+        [task.identity() for task in plan.tasks.values()],
+    )
 
 
 def _names(plan: Plan) -> dict[tuple[str, str], str]:

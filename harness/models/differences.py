@@ -77,6 +77,12 @@ def file_differences(base: ModelSpec, checkpoint: ModelSpec) -> list[str]:
     ]
 
 
+def other_architecture(base: ModelSpec, checkpoint: ModelSpec) -> list[str]:
+    """Return in what a checkpoint is computed otherwise than its base, a sentence's end each; empty: in nothing."""
+    folders = model_folder(base, weights=False), Path(checkpoint.path or "")
+    return list(_config_differences(base, checkpoint, *(config_of(folder) for folder in folders)))
+
+
 def _config_differences(
     base: ModelSpec, checkpoint: ModelSpec, base_config: Mapping[str, Any], config: Mapping[str, Any]
 ) -> Iterator[str]:

@@ -34,14 +34,16 @@ from ..suite import CorporaSpec, SourceSpec, StressSpec, SuiteSpec, TrainingSpec
 from .attached import attached_cells
 from .classes import source_of
 from .imports import ImportedFolder, import_notes, resolve_imports, same_files
+from .logs import stored_logs
 from .names import check_checkpoints, check_once, check_rows
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
-from .plan import Plan, PlannedCell, PlannedTask, base_cell
+from .plan import Plan, PlannedCell, PlannedTask, StoredLog, base_cell
+from .references import Reference, choose_references, original_on, reference_cells, resolve_folders, taken_names
 from .request import Request
 from .sources import SourceReader
 from .stress import choose_stresses, derived_cells
 from .tasks import choose, resolve_tasks
-from .variants import choose_variants, overrides, runnable
+from .variants import choose_variants, overrides, runnable, startable
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,8 @@ class Inputs:
         variants: by track and name.
         nulls: names of null rows.
         imports: by name the checkpoints made elsewhere.
+        references: what stands in a role on which tracks.
+        logs: those references that are stored values.
         notes: what a board says of what was left out.
     """
 
@@ -72,6 +76,8 @@ class Inputs:
     models: Mapping[str, ModelSpec]
     tasks: Mapping[str, PlannedTask]
     imports: Mapping[str, ImportedFolder]
+    references: Sequence[Reference]
+    logs: Sequence[StoredLog]
     engine: str
     notes: Sequence[str]
 
@@ -105,6 +111,8 @@ class Inputs:
         for text in (self.suite.tracks[track].corpora for track in self.tracks):
             yield from filter(None, (*text.forget.values(), text.retain, text.probe, *text.relearn.values()))
             yield from text.pools.values()
+        for reference in self.references:
+            yield from reference.spec.finetune.text if reference.spec.finetune else ()
         for task in self.tasks.values():
             yield task.spec.data
 
@@ -129,6 +137,7 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
         tracks=tuple(inputs.tracks),
         tasks=dict(inputs.tasks),
         cells=tuple(cells),
+        logs=tuple(inputs.logs),
         stress=dict(inputs.stress),
         seeds=request.training_seeds,
         limit=request.limit,
@@ -147,7 +156,10 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     folder = _data_folder(request, suite)
     tracks = choose("track", request.tracks, suite.tracks)
     chosen = choose_variants(request.method_names, request.settings, suite, tracks, request.grid)
+    references = choose_references(request, suite, tracks, taken_names(request.checkpoints, chosen))
+    originals = {track for reference in references if reference.role == "original" for track in reference.tracks}
     variants, left_out = runnable(chosen, request.method_names, _engine_name(request.engine))
+    variants, unstarted = startable(variants, request.method_names, originals)
     check_checkpoints(request.checkpoints, suite, chosen)
     nulls = check_nulls(request.nulls or ())
     if UNRELATED in nulls and not all(variants.values()):
@@ -163,6 +175,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     tasks = resolve_tasks(request, suite, tracks, folder, store, reader)
     engine = resolve_engine(request.engine, request.engine_options)
     check_traced(tasks.values(), engine)
+    places = [Path(suite.folder), *([folder] if folder else []), Path()]
     return Inputs(
         request=request,
         suite=suite,
@@ -175,8 +188,10 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         models=models,
         tasks=tasks,
         imports=imports,
+        references=resolve_folders(references, models, suite, store, reader, places),
+        logs=stored_logs(references, suite, tasks, places),
         engine=engine,
-        notes=[*left_out, *same_files(imports), *(own.note for own in imports.values() if own.note)],
+        notes=[*left_out, *unstarted, *same_files(imports), *(own.note for own in imports.values() if own.note)],
     )
 
 
@@ -195,17 +210,20 @@ def plan_cells(inputs: Inputs) -> Iterator[PlannedCell]:
             yield attached
     yield from derived_cells(cells, inputs.stress, inputs.suite, inputs.tracks, inputs.digest_of)
     for name, model in inputs.models.items():
-        unrelated = _unrelated_cells(inputs, model) if UNRELATED in inputs.nulls else []
+        unrelated = _unrelated_cells(inputs, name, model) if UNRELATED in inputs.nulls else []
         yield from (PlannedCell(model=name, spec=spec) for spec in [*unmade_nulls(model, inputs.nulls), *unrelated])
 
 
 def _cells_of(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCell]:
     """Give the cells of a model that are made from nothing but the base."""
     yield PlannedCell(model=name, spec=base_cell(model))
+    references = list(_reference_cells(inputs, name, model))
+    yield from references
     yield from _import_cells(inputs, name, model)
     for track, text in inputs.text.items():
+        start = original_on(track, references, inputs.tracks)
         for seed in inputs.request.training_seeds:
-            trained = [_train_cell(inputs, model, track, label, seed, text) for label in inputs.variants[track]]
+            trained = [_train_cell(inputs, model, track, label, seed, text, start) for label in inputs.variants[track]]
             yield from (PlannedCell(model=name, spec=spec) for spec in trained)
 
 
@@ -213,7 +231,20 @@ def _attached_cells(inputs: Inputs, cell: PlannedCell) -> Iterator[PlannedCell]:
     request = inputs.request
     first = next(iter(request.training_seeds), BOARD_SEED)
     dtype = inputs.models[cell.model].dtype
-    return attached_cells(cell, dtype, first, noise=request.noise, replicate=request.replicate)
+    start = cell.spec.start
+    if cell.spec.transform == "import" and cell.role is None:
+        original = original_on(
+            None, list(_reference_cells(inputs, cell.model, inputs.models[cell.model])), inputs.tracks
+        )
+        start = original.id if original else None
+    return attached_cells(cell, start, dtype, first, noise=request.noise, replicate=request.replicate)
+
+
+def _reference_cells(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCell]:
+    def notes(label: str, own: ImportedFolder) -> tuple[str, ...]:
+        return _notes(inputs, label, own, model)
+
+    return reference_cells(inputs.references, name, model, inputs.suite, inputs.digest_of, notes)
 
 
 def _import_cells(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCell]:
@@ -234,8 +265,10 @@ def _notes(inputs: Inputs, label: str, own: ImportedFolder, model: ModelSpec) ->
     return import_notes(model, model.model_copy(update=changed), tuple(inputs.tasks.values()))
 
 
-def _train_cell(inputs: Inputs, model: ModelSpec, track: str, label: str, seed: int, text: Any) -> CellSpec:
-    """Return the cell of a variant, trained on text with these digests."""
+def _train_cell(
+    inputs: Inputs, model: ModelSpec, track: str, label: str, seed: int, text: Any, start: PlannedCell | None
+) -> CellSpec:
+    """Return the cell of a variant, trained on text with these digests from a cell, None: from the base."""
     variant, suite = inputs.variants[track][label], inputs.suite
     kind = methods.get(variant.method)
     settings = kind.Settings.parse(variant.settings, variant.method)
@@ -244,6 +277,7 @@ def _train_cell(inputs: Inputs, model: ModelSpec, track: str, label: str, seed: 
     return CellSpec(
         model=model.digest,
         transform="train",
+        parents=() if start is None else (start.id,),
         track=track,
         seed=seed,
         settings={
@@ -261,10 +295,14 @@ def _train_cell(inputs: Inputs, model: ModelSpec, track: str, label: str, seed: 
     )
 
 
-def _unrelated_cells(inputs: Inputs, model: ModelSpec) -> list[CellSpec]:
+def _unrelated_cells(inputs: Inputs, name: str, model: ModelSpec) -> list[CellSpec]:
     """Return the first method of each track, trained on text that has nothing to do with its topics."""
+    references = list(_reference_cells(inputs, name, model))
+    start = {track: original_on(track, references, inputs.tracks) for track in inputs.tracks}
     return [
-        as_unrelated(_train_cell(inputs, model, track, next(iter(variants)), seed, inputs.unrelated[track]))
+        as_unrelated(
+            _train_cell(inputs, model, track, next(iter(variants)), seed, inputs.unrelated[track], start[track])
+        )
         for track, variants in inputs.variants.items()
         for seed in inputs.request.training_seeds
     ]

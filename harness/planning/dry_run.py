@@ -79,6 +79,7 @@ class DryRun(Printable):
         cells: in the plan's order.
         total, assumptions: of the estimates; None for an embedded suite.
         unreached: what could not be reached and what to do.
+        stored: references that are stored values, of which nothing is made or measured.
     """
 
     suite: str
@@ -86,6 +87,7 @@ class DryRun(Printable):
     total: RoundedCost | None
     assumptions: str | None
     unreached: list[str]
+    stored: list[str]
 
     def facts(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
@@ -108,6 +110,7 @@ class DryRun(Printable):
         lines += [f"Too large for {A100.name}: {', '.join(dict.fromkeys(large))}."] if large else []
         noted = [cell for cell in self.cells if cell.notes]
         lines += ["", *(f"{cell.name}: {'; '.join(cell.notes)}." for cell in noted)] if noted else []
+        lines += [f"Nothing to make: {log}." for log in self.stored]
         lines += ["", *(f"Not reached: {cause}" for cause in self.unreached)] if self.unreached else []
         return "\n".join(lines) + "\n"
 
@@ -133,6 +136,7 @@ def dry_run(request: Request, output: Path, batch_size: int) -> DryRun:
         total=RoundedCost.of(costs.total) if costs else None,
         assumptions=costs.assumptions if costs else None,
         unreached=list(plan.unreached),
+        stored=[log.words for log in plan.logs],
     )
 
 

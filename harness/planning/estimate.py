@@ -35,6 +35,7 @@ from .cost import (
     width_of,
 )
 from .plan import Plan, PlannedCell
+from .references import fine_tuned_on
 
 CHARACTERS = 4
 """Characters of text a token."""
@@ -114,7 +115,7 @@ def estimate_plan(
     Args:
         plan: what is to run; its models are neither loaded nor looked up.
         architectures: facts by the plan's model name; a model without is read from its folder's config.json.
-        corpora: text by track, for all tracks that train.
+        corpora: text by track, for all tracks that train; by cell id of references that are fine-tuned.
         profile: the device.
         batch_size: sequences that are evaluated together.
     """
@@ -189,6 +190,10 @@ def _making(
         training = TrainingSpec.parse(spec.settings["training"], "training")
         work = _relearned(model, json.dumps(spec.settings["settings"]), tuple(spec.settings["data"]["relearn"]))
         return training_cost(sizes, work, training, corpora[spec.track or ""], dtype, profile)
+    if spec.transform == "finetune":
+        training = TrainingSpec.parse(spec.settings["training"], "training")
+        work = _relearned(model, "{}", ("text",))
+        return training_cost(sizes, work, training, corpora[cell.id], dtype, profile)
     if spec.transform == "quantise":
         rounded = sum(sizes.parameters[name] for name, _ in linear_weights(model))
         return CostEstimate(width_of(dtype) * sizes.total + OVERHEAD, 0.0, width_of(dtype) * rounded)
@@ -242,6 +247,11 @@ def estimates(
         track: corpus_of(plan.suite.tracks[track].corpora, folder, plan.suite.training, rows_of)
         for track in plan.tracks
     }
+    for cell in plan.cells:
+        sources = fine_tuned_on(plan.suite, cell) if cell.spec.stress is None else ()
+        if sources:
+            text = CorporaSpec(forget={str(place): source for place, source in enumerate(sources)}, retain=sources[0])
+            corpora[cell.id] = corpus_of(text, folder, plan.suite.training, rows_of)
     facts = {name: plan.suite.models[name].architecture for name in plan.models if name in plan.suite.models}
     return estimate_plan(plan, facts, corpora, A100, batch_size)
 

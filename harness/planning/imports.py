@@ -21,7 +21,7 @@ from ..models.load import MODEL_FILES, ModelSpec, load_tokenizer, model_folder
 from ..registry import check_name
 from ..specs import digest
 from ..store.entries import Store
-from ..store.files import FileDigests, folder_digest
+from ..store.files import folder_digest
 from .plan import PlannedTask
 from .request import Request
 
@@ -49,16 +49,17 @@ def resolve_imports(
     """Return the checkpoints that a request names, each held against its own files; refuse one that does not fit."""
     if request.checkpoints and len(models) > 1:
         raise UserError("--checkpoint belongs to one model; choose it with --models.")
+    for label in request.checkpoints:
+        check_name("checkpoint", label)
     return {
-        label: _imported(label, Path(folder), next(iter(models.values())), store.digests if store else None)
+        label: imported(f"Checkpoint {label}: {folder}", Path(folder), next(iter(models.values())), store)
         for label, folder in request.checkpoints.items()
     }
 
 
-def _imported(label: str, folder: Path, base: ModelSpec, digests: FileDigests | None) -> ImportedFolder:
+def imported(what: str, folder: Path, base: ModelSpec, store: Store | None) -> ImportedFolder:
     """Return a checkpoint made elsewhere: a whole model, or an adapter of the base; refuse one that does not fit."""
-    check_name("checkpoint", label)
-    what = f"Checkpoint {label}: {folder}"
+    digests = store.digests if store else None
     if not is_adapter(folder):
         check_weights(what, folder)
         return ImportedFolder(folder, {"digest": folder_digest(folder, MODEL_FILES, digests)})

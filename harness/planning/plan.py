@@ -17,7 +17,7 @@ from ..specs import Spec, digest, identity, recorded, runtime
 from ..store.entries import Store
 from ..store.files import read_json, read_sealed, write_sealed
 from ..store.identity import BASE, SHUFFLED, CellSpec, OutcomeSpec, RecordSpec
-from ..suite import ScorerSpec, StressSpec, SuiteSpec, TaskSpec
+from ..suite import Role, ScorerSpec, StressSpec, SuiteSpec, TaskSpec
 
 
 class PlannedTask(Spec):
@@ -89,8 +89,10 @@ class PlannedCell(Spec):
     spec: CellSpec = identity()
     folder: str | None = runtime(None, description="folder of an imported checkpoint")
     notes: tuple[str, ...] = recorded((), description="in what an imported checkpoint differs from its base")
+    role: Role | None = recorded(None, description="what it, or its parent, stands for on the tracks that it serves")
+    serves: tuple[str, ...] = recorded((), description="the tracks of its role")
 
-    @field_validator("notes", mode="before")
+    @field_validator("notes", "serves", mode="before")
     @classmethod
     def _list_from_json(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -99,6 +101,31 @@ class PlannedCell(Spec):
     def id(self) -> str:
         """The cell id."""
         return self.spec.id
+
+
+class StoredLog(Spec):
+    """A reference of a track that is known by stored values of items alone; no cell, as nothing is made or measured.
+
+    Its records stand in the plan, so that boards need the files no more.
+    """
+
+    role: Role = identity()
+    track: str = identity()
+    digest: str = identity(description="digest of the files, by task")
+    files: dict[str, str] = recorded({}, description="task to the name of its file")
+    records: dict[str, list[dict[str, Any]]] = recorded(description="by task, of the items that are asked")
+    notes: tuple[str, ...] = recorded((), description="how its values were matched to items")
+
+    @field_validator("notes", mode="before")
+    @classmethod
+    def _list_from_json(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        files = ", ".join(f"{task} ({file})" for task, file in self.files.items())
+        return "; ".join((f"{self.role} of {self.track} is stored values of {files}", *self.notes))
 
 
 PLAN_SCHEMA = 3
@@ -113,6 +140,7 @@ class Plan(Spec):
     tracks: tuple[str, ...] = identity()
     tasks: dict[str, PlannedTask] = identity()
     cells: tuple[PlannedCell, ...] = identity()
+    logs: tuple[StoredLog, ...] = identity((), late=True, description="references that are stored values")
     stress: dict[str, StressSpec] = identity({}, description="what every cell is put through too")
     seeds: tuple[int, ...] = identity()
     limit: int | None = identity(None)
@@ -123,7 +151,7 @@ class Plan(Spec):
     unreached: tuple[str, ...] = runtime((), description="in a sketch: what could not be reached, with what to do")
     _by_id: tuple[tuple[PlannedCell, ...], dict[str, PlannedCell]] | None = PrivateAttr(None)
 
-    @field_validator("tracks", "cells", "seeds", "notes", "unreached", mode="before")
+    @field_validator("tracks", "cells", "logs", "seeds", "notes", "unreached", mode="before")
     @classmethod
     def _lists_from_json(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -132,7 +160,8 @@ class Plan(Spec):
         """Return what is asked of a cell: all tasks; what S is made of, of one derived from or beside another."""
         if cell.spec.stress is None and cell.spec.beside is None:
             return {name: task.asked_of(cell.spec) for name, task in self.tasks.items()}
-        tracks = [self.suite.tracks[name] for name in self.tracks if cell.spec.track in (None, name)]
+        on = cell.serves or ((cell.spec.track,) if cell.spec.track else self.tracks)
+        tracks = [self.suite.tracks[name] for name in self.tracks if name in on]
         wanted = {name for track in tracks for name in (track.forget_task, track.retain_task)}
         return {name: task for name, task in self.tasks.items() if name in wanted}
 

@@ -57,6 +57,8 @@ def _rows(plan: Plan) -> dict[str, set[str]]:
         if len(plan.models) > 1:
             name = f"{cell.model} {name}"
         rows.setdefault(name, set()).add(f"{cell.model} {cell.id}")
+    for log in plan.logs:
+        rows.setdefault(log.role, set()).add(log.digest)
     return rows
 
 

@@ -24,6 +24,8 @@ class Request:
             names, or for this process by those of `Registry.name_of`.
         models: names of the suite's, folders, hub ids, or specs.
         checkpoints: name to folder of checkpoints made elsewhere.
+        references: ROLE or TRACK/ROLE (`original`, `retain`) to a model's folder, or to a file of stored values; goes
+            before the suite's.
         tasks: names of the tracks' tasks, and specs of further ones: controls, called like the task that they name.
             Their files are below `data_root`, else the folder of work.
         seeds: of training; None: `BOARD_SEED`, in a study `TUNING_SEED` (of `runtime`).
@@ -43,6 +45,7 @@ class Request:
     methods: Sequence[str | type[Method]] = ("all",)
     models: Sequence[str | Path | ModelSpec] | None = None
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    references: Mapping[str, Path] = field(default_factory=dict)
     tracks: Sequence[str] | None = None
     tasks: Sequence[str | TaskSpec] | None = None
     seeds: Sequence[int] | None = None

@@ -79,7 +79,7 @@ def statuses(plan: Plan, store: Store) -> list[CellStatus]:
 
 def status_of(plan: Plan, cell: PlannedCell, store: Store) -> CellStatus:
     """Look a cell up in the store; a cell that is not finished has failed where a failure is kept."""
-    cell = settle(plan, cell, store)
+    planned, cell = cell, settle(plan, cell, store)
     delta = delta_of(cell.spec, store)
     wanted = _entries(plan, cell, delta, store)
     outcomes = {name: outcome for name, (outcome, _) in wanted.items()}
@@ -89,16 +89,16 @@ def status_of(plan: Plan, cell: PlannedCell, store: Store) -> CellStatus:
         if record.manifest() is not None and outcome.manifest() is not None
     }
     missing = tuple(name for name in plan.tasks_of(cell) if name not in records)
-    failure = _failure(plan, cell, delta is not None, store) if missing else None
+    failure = _failure(plan, planned, cell, store) if missing else None
     return CellStatus(cell, delta, outcomes, records, missing, failure)
 
 
-def _failure(plan: Plan, cell: PlannedCell, made: bool, store: Store) -> str | None:
+def _failure(plan: Plan, planned: PlannedCell, settled: PlannedCell, store: Store) -> str | None:
     """Return why a cell failed: its own cause, or that the checkpoint failed which it would stand beside."""
-    own = store.entry("cells", cell.id).failure()
-    if own is not None or cell.spec.beside is None or made:
+    own = store.entry("cells", settled.id).failure()
+    if own is not None or planned.spec.beside is None or delta_of(settled.spec, store) is not None:
         return own
-    parent = plan.by_id[cell.spec.parents[0]]
+    parent = settle(plan, plan.by_id[planned.spec.parents[0]], store)
     failed = delta_of(parent.spec, store) is None and store.entry("cells", parent.id).failure() is not None
     return f"{parent.spec.label} failed" if failed else None
 
@@ -106,27 +106,28 @@ def _failure(plan: Plan, cell: PlannedCell, made: bool, store: Store) -> str | N
 def settle(plan: Plan, cell: PlannedCell, store: Store) -> PlannedCell:
     """Return a cell as far as what it is made from is known; one that is settled already, as it is.
 
-    A derived cell names the delta of its parent, once that is made. The noise of older runs was matched to those of its
-    planned parents that did not fail.
+    What starts from another cell names the delta of that one, once it is made. The noise of older runs was matched to
+    those of its planned parents that did not fail.
     """
-    if cell.spec.stress is not None:
-        return _settle_derived(plan, cell, store)
-    if cell.spec.transform != "noise" or cell.spec.beside is not None:
+    spec = cell.spec
+    if spec.transform == "noise" and spec.beside is None and spec.stress is None:
+        return _settle_shared_noise(cell, store)
+    planned = [plan.by_id[parent] for parent in spec.parents if parent in plan.by_id]
+    if not planned or len(planned) < len(spec.parents):
         return cell
+    parents = [settle(plan, parent, store) for parent in planned]
+    if spec.start is None and all(now is before for now, before in zip(parents, planned, strict=True)):
+        return cell
+    delta = None if spec.start is None else delta_of(parents[-1].spec, store)
+    known = {} if delta is None else {"parent": delta}
+    changed = {"parents": tuple(parent.id for parent in parents), "settings": {**spec.settings, **known}}
+    return cell.model_copy(update={"spec": spec.model_copy(update=changed)})
+
+
+def _settle_shared_noise(cell: PlannedCell, store: Store) -> PlannedCell:
     entries = {parent: store.entry("cells", parent) for parent in cell.spec.parents}
     parents = tuple(name for name, entry in entries.items() if entry.failure() is None or entry.manifest() is not None)
     return cell.model_copy(update={"spec": cell.spec.model_copy(update={"parents": parents})})
-
-
-def _settle_derived(plan: Plan, cell: PlannedCell, store: Store) -> PlannedCell:
-    planned = plan.by_id.get(cell.spec.parents[0])
-    if planned is None:
-        return cell
-    parent = settle(plan, planned, store)
-    delta = delta_of(parent.spec, store)
-    known = {} if delta is None else {"parent": delta}
-    changed = {"parents": (parent.id,), "settings": {**cell.spec.settings, **known}}
-    return cell.model_copy(update={"spec": cell.spec.model_copy(update=changed)})
 
 
 def delta_of(cell: CellSpec, store: Store) -> str | None:

@@ -77,8 +77,13 @@ def derived_cells(
     }
     for cell in (cell for cell in cells if cell.spec.changes == "weights"):
         for name, stress in stresses.items():
-            on = tracks if stress_kind(stress).needs_text and cell.spec.track is None else [cell.spec.track]
-            yield from (PlannedCell(model=cell.model, spec=_derived(cell, name, stress, suite, t, text)) for t in on)
+            on = (
+                (cell.serves or tracks) if stress_kind(stress).needs_text and not cell.spec.track else [cell.spec.track]
+            )
+            for track in on:
+                serves = (track,) if track and cell.role else cell.serves
+                spec = _derived(cell, name, stress, suite, track, text)
+                yield PlannedCell(model=cell.model, spec=spec, role=cell.role, serves=serves)
 
 
 def relearn_data(corpora: CorporaSpec, digest_of: Callable[[SourceSpec, type[RowSpec]], str]) -> dict[str, Any]:

@@ -197,3 +197,32 @@ def runnable(variants: Variants, asked: Collection[str], engine: str) -> tuple[V
         for name in sorted(at_decoding)
     ]
     return left, notes
+
+
+def startable(variants: Variants, asked: Collection[str], originals: Collection[str]) -> tuple[Variants, list[str]]:
+    """Return the variants that can start from their track's original, and a note for each method that `all` leaves out.
+
+    What works at decoding time changes the logits of the base itself.
+
+    Raises:
+        UserError: a method that was asked for by name cannot.
+    """
+    kept = {
+        track: {
+            label: variant
+            for label, variant in group.items()
+            if track not in originals or methods.get(variant.method).changes == "weights"
+        }
+        for track, group in variants.items()
+    }
+    left = {
+        (variant.method, track)
+        for track, group in variants.items()
+        for label, variant in group.items()
+        if label not in kept[track]
+    }
+    why = "works at decoding time on the base's logits, and cannot start from the original of {}"
+    for name, track in sorted(left):
+        if "all" not in asked or name in asked:
+            raise UserError(f"Method {name} {why.format(track)}: leave it out of --methods.")
+    return kept, [f"{name} is left out: it {why.format(track)}" for name, track in sorted(left)]

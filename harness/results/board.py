@@ -14,12 +14,12 @@ from typing import Any
 
 from ...leaderboards.board import Board, build_board, load_board
 from ...leaderboards.rows.audit import audit_texts
-from ...leaderboards.spec import BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
+from ...leaderboards.spec import LOG, BoardSpec, Checkpoint, CheckpointKind, Published, TaskInfo, TrackRoles
 from ...leaderboards.stats.arrays import Answers
 from ...tasks.base import Task
 from ...tasks.base import tasks as registered
 from ..errors import UserError
-from ..planning.plan import Plan
+from ..planning.plan import Plan, PlannedCell
 from ..planning.status import CellStatus, statuses
 from ..planning.stress import described
 from ..records import why_missing
@@ -50,9 +50,15 @@ KINDS: dict[str, CheckpointKind] = {
     "noise": "noise",
     "import": "import",
     "train": "method",
+    "finetune": "reference",
     **dict.fromkeys(NULLS, "null"),
 }
 """Where a checkpoint comes from to the board's word for it."""
+
+
+def kind_of(cell: PlannedCell) -> CheckpointKind:
+    """Return the board's word for a planned cell."""
+    return KINDS[cell.spec.origin] if cell.role is None else "reference"
 
 
 @contextmanager
@@ -77,12 +83,12 @@ def board_of(plan: Plan, store: Store, cells: Sequence[CellStatus] | None = None
     spec = board_spec(plan)
     controls = _controls_only(spec)
     bare = unmatched(cells, store)
-    checkpoints = []
+    checkpoints = list(logged_checkpoints(plan))
     for status, values in zip(cells, recorded, strict=True):
         trained = [*diverged(status, store), *cut_answers(status, store)]
         warnings = [*unusual(usual, values), *trained, *bare.get(status.cell.id, ())]
         seen = checkpoint(status, store, controls, warnings)
-        checkpoints.append(replace(seen, texts=_texts(plan, status)))
+        checkpoints += on_tracks(status.cell, replace(seen, texts=_texts(plan, status)))
     facts = {"measured with": usual_words(usual, recorded)} if usual else {}
     facts |= {"batches": BATCHES.format(size=usual["batch_size"])} if "batch_size" in usual else {}
     board = build_board(replace(spec, facts={**spec.facts, **facts}), checkpoints)
@@ -122,6 +128,7 @@ def board_spec(plan: Plan) -> BoardSpec:
     if not complete:
         raise UserError("No track has both its tasks; name a forget task and its retain task in --tasks.")
     forget = [role.forget_task for role in complete.values()]
+    originals = {track for cell in plan.cells if cell.role == "original" for track in cell.serves}
     tracks = {
         name: TrackRoles(
             role.forget_task,
@@ -129,6 +136,7 @@ def board_spec(plan: Plan) -> BoardSpec:
             tuple(task for task in forget if task != role.forget_task),
             tuple(task for task in role.controls if task in plan.tasks),
             role.neighbours,
+            "original" if name in originals else "base",
         )
         for name, role in complete.items()
     }
@@ -190,6 +198,7 @@ def _facts(plan: Plan) -> dict[str, str]:
             scorers.setdefault(_scorer(planned.scorer), []).append(task)
     for scorer, tasks in scorers.items():
         facts["scorer" if len(scorers) == 1 else f"scorer of {', '.join(tasks)}"] = scorer
+    facts |= _reference_facts(plan)
     for track in plan.tracks:
         data = next(
             (c.spec.settings["data"] for c in plan.cells if (c.spec.track, c.spec.origin) == (track, "train")), None
@@ -207,6 +216,20 @@ def _templated(data: Mapping[str, Any]) -> str:
     """Return what questions and answers are made texts of by, where some text is questions."""
     template = data.get("template")
     return "" if template is None else "; template " + ", ".join(f"{k} {v!r}" for k, v in template.items() if v)
+
+
+def _reference_facts(plan: Plan) -> dict[str, str]:
+    """Return what stands in which role on which tracks, with what pins it."""
+    facts: dict[str, str] = {}
+    for cell in (cell for cell in plan.cells if cell.role is not None and cell.spec.stress is None):
+        settings = cell.spec.settings
+        if cell.spec.transform == "finetune":
+            what = f"trained from base with seed {cell.spec.seed} on text {', '.join(settings['data']['text'])}"
+            what += _templated(settings["data"])
+        else:
+            what = f"a model made elsewhere, {settings.get('digest') or settings.get('adapter')}"
+        facts[f"{cell.role} of {', '.join(cell.serves)}"] = what
+    return facts | {f"{log.role} of {log.track}": f"{log.words}, {log.digest}" for log in plan.logs}
 
 
 def _scorer(scorer: ScorerSpec) -> str:
@@ -230,7 +253,7 @@ def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warn
         track=spec.track,
         method=spec.method,
         variant=spec.variant,
-        kind=KINDS[spec.origin],
+        kind=kind_of(status.cell),
         stress=spec.stress,
         seed=spec.seed,
         cell=status.cell.id,
@@ -244,6 +267,43 @@ def checkpoint(status: CellStatus, store: Store, controls: Collection[str], warn
         beside=spec.beside,
         of=spec.parents[0] if spec.beside else None,
     )
+
+
+def on_tracks(cell: PlannedCell, seen: Checkpoint) -> list[Checkpoint]:
+    """Return a checkpoint as it stands on boards: a reference once on each of its tracks, called by its role."""
+    if cell.role is None:
+        return [seen]
+    variant = cell.role if cell.spec.stress is None else f"{cell.role}+{cell.spec.stress}"
+    return [replace(seen, track=track, variant=variant, seed=None, role=cell.role) for track in cell.serves]
+
+
+def logged_checkpoints(plan: Plan) -> Iterator[Checkpoint]:
+    """Give the references of a plan that are stored values, for every model."""
+    for log in plan.logs:
+        lacking = {name: cause for name in plan.tasks if (cause := _not_stored(plan, name, log.records.get(name)))}
+        for model in plan.models:
+            yield Checkpoint(
+                model=model,
+                track=log.track,
+                method=LOG,
+                variant=log.role,
+                kind="reference",
+                seed=None,
+                cell=log.digest,
+                records={name: Answers.of_rows(rows) for name, rows in log.records.items()},
+                missing=lacking,
+                warnings=(log.words,),
+                role=log.role,
+            )
+
+
+def _not_stored(plan: Plan, task: str, rows: Sequence[Mapping[str, Any]] | None) -> str | None:
+    """Return why stored values give a task no value, None where they do."""
+    metric = registered.get(plan.tasks[task].spec.task).metrics[0].score
+    if rows is None:
+        return "a stored log has no items of it"
+    has = any(metric in (row["scores"] or {}) for row in rows)
+    return None if has else f"a stored log has no {metric} of it"
 
 
 def write_board(board: Board, store: Store) -> None:

@@ -23,7 +23,7 @@ from ..runtime import COSTS
 from ..store.entries import Store
 from ..store.files import read_jsonl
 from ..store.identity import BASE, SHUFFLED
-from .board import KINDS, board_of
+from .board import board_of, kind_of
 from .made import inputs_of, is_made, note_made
 from .provenance import log_schema, recorded_values
 
@@ -131,7 +131,7 @@ def _cell(state: CellStatus, store: Store) -> Cell:
         seed=spec.seed,
         id=state.cell.id,
         label=spec.label,
-        kind=KINDS[spec.origin],
+        kind=kind_of(state.cell),
         state=_state(state),
         cause="; ".join(filter(None, (state.failure, state.without_value))) or None,
         delta=state.delta,

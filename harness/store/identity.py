@@ -17,14 +17,15 @@ UNMADE = {BASE: BASE, SHUFFLED: BASE, CONSTANT: CONSTANT}
 class CellSpec(Spec):
     """An intended checkpoint: a model and the transform that makes it. Fields a transform does not use are None.
 
-    A derived cell is its parent after a stress. Its own id stands once the parent is made: `Plan.settle` puts the
-    sha256 of the parent's delta into `settings["parent"]`, so that a parent that comes out otherwise has others.
+    A derived cell is its parent after a stress; a training may start from another cell, its track's original. The id of
+    what starts from a cell stands once that one is made: `status.settle` puts the sha256 of its delta into
+    `settings["parent"]`, so that a parent that comes out otherwise has others.
     """
 
     schema_version: int = identity(1)
     model: str = identity(description="digest of the base model")
     transform: str = identity(
-        description="base, constant, shuffled, or registered: train, noise, import, quantise, relearn"
+        description="base, constant, shuffled, or registered: train, finetune, noise, import, quantise, relearn"
     )
     parents: tuple[str, ...] = identity((), description="cells that it is made from or matched to")
     track: str | None = identity(None)
@@ -46,7 +47,7 @@ class CellSpec(Spec):
             return self.method
         if self.stress is None:
             return self.transform
-        return self.method if self.method in (BASE, "noise", "import") else "train"
+        return self.method if self.method in (BASE, "noise", "import", "finetune") else "train"
 
     @property
     def elsewhere(self) -> bool:
@@ -69,6 +70,17 @@ class CellSpec(Spec):
         if "replica" in self.settings:
             return "replica"
         return "noise" if self.transform == "noise" and self.variant != "noise" else None
+
+    @property
+    def start(self) -> str | None:
+        """The cell whose weights it is made from, always the last of its parents; None: those of the base.
+
+        What stands beside a checkpoint starts from where that one started.
+        """
+        if self.beside is not None:
+            return self.parents[1] if len(self.parents) > 1 else None
+        derived = self.stress is not None or self.transform == "train"
+        return self.parents[-1] if derived and self.parents else None
 
     @property
     def label(self) -> str:

@@ -76,7 +76,7 @@ def build_rows(
 
 
 def _track_rows(resamples: Resamples, model: str, track: str, groups: Sequence[Group]) -> list[Row]:
-    base = base_of(groups)
+    base = base_of(resamples, track, groups)
     ranked = [group for group in groups if group.ranked]
     freedom = resamples.freedom(resamples.s(track))
     draws = [resamples.s_unbounded(track, group.columns) for group in ranked]
@@ -135,7 +135,7 @@ def _row(
 ) -> Row:
     members = [resamples.checkpoints[index] for index in group.members]
     finished = [resamples.checkpoints[index] for index in group.columns]
-    base = None if group.first.kind == "base" else base
+    base = None if group == base else base
     row: Row = {
         "model": model,
         "track": track,
@@ -213,7 +213,7 @@ def _fill(resamples: Resamples, row: Row, track: str, group: Group, base: Group 
     row["forget"] = component(resamples, roles.forget_task, group, base, strata=True)
     row["retain"] = component(resamples, roles.retain_task, group, base)
     row["selectivity"] = selectivity(resamples, track, group, base)
-    if group.first.kind == "base":
+    if group.variant == roles.compared:
         row["uniform_gain"] = uniform_gain(resamples, track, group)
     if group.ranked:
         _fill_ranked(resamples, row, track, group, base)

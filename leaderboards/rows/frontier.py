@@ -107,7 +107,7 @@ def build_frontiers(resamples: Resamples, model: str, groups: Mapping[str, Seque
     """
     frontiers = []
     for track, rows in groups.items():
-        base = base_of(rows)
+        base = base_of(resamples, track, rows)
         by_method: dict[str, list[Group]] = {}
         for group in rows:
             if group.first.kind == "method" and group.ranked:

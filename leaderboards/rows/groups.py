@@ -56,14 +56,19 @@ def groups_of(resamples: Resamples, track: str) -> list[Group]:
             members.setdefault(checkpoint.variant, []).append(index)
     beside = _beside(resamples, track)
     groups = [_group(resamples, track, name, indices, beside) for name, indices in sorted(members.items())]
-    base = base_of(groups)
+    base = base_of(resamples, track, groups)
     usual = broken_share(resamples, track, base.columns) if base else 0.0
     return [replace(group, broken=_broken(resamples, track, group, usual)) for group in groups]
 
 
-def base_of(groups: Sequence[Group]) -> Group | None:
-    """Return the measured base."""
-    return next((group for group in groups if group.first.kind == "base" and group.columns), None)
+def base_of(resamples: Resamples, track: str, groups: Sequence[Group]) -> Group | None:
+    """Return the measured row that others are compared with: base, or the track's original where it has one."""
+    original = resamples.spec.tracks[track].compared == "original"
+    return next((group for group in groups if group.columns and _is_compared(group.first, original)), None)
+
+
+def _is_compared(checkpoint: Checkpoint, original: bool) -> bool:
+    return checkpoint.role == "original" if original else checkpoint.kind == "base"
 
 
 def broken_share(resamples: Resamples, track: str, columns: Sequence[int]) -> float:

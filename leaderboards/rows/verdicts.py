@@ -69,37 +69,38 @@ def shortfall(spec: BoardSpec, row: Row, base: Row | None = None) -> str | None:
     if row["s_unlearning"] is None:
         return "failed" if row["status"] == "failed" else "not measured"
     if row["delta_base"] is None:
-        return "has no base to compare with"
+        return f"has no {base_name(spec, row)} to compare with"
     claims: Claims = row["claims"] or {"base": row["delta_base"], "noise": row["delta_noise"]}
     if not above_zero(row["delta_base"]):
         return _not_above(spec, row)
+    above = f"above {base_name(spec, row)}"
     if not above_zero(claims["base"]):
-        return f"above base {ALONE}"
-    kept = _utility(row)
+        return f"{above} {ALONE}"
+    kept = _utility(spec, row)
     if kept is not None:
-        return f"above base, {kept}"
+        return f"{above}, {kept}"
     if row["delta_noise"] is None:
         decoding = " (it works at decoding time)" if row["changes"] == "decoding" else ""
-        return f"above base with utility kept, has no noise of its own to compare with{decoding}"
+        return f"{above} with utility kept, has no noise of its own to compare with{decoding}"
     if not above_zero(row["delta_noise"]):
         where = "below" if below_zero(row["delta_noise"]) else f"not above{_power(spec, row['delta_noise'])}"
-        return f"above base with utility kept, {where} noise of its own norm"
+        return f"{above} with utility kept, {where} noise of its own norm"
     if not above_zero(claims["noise"]):
-        return f"above base with utility kept, above its noise {ALONE}"
+        return f"{above} with utility kept, above its noise {ALONE}"
     alike = one_form(row)
     if alike - (one_form(base) if base else 0.0) > MANY:
-        return f"above base and its noise with utility kept, but {alike:.0%} of its answers are alike"
+        return f"{above} and its noise with utility kept, but {alike:.0%} of its answers are alike"
     if row["unstable"] is not None:
-        return f"above base and its noise with utility kept, but unstable: {row['unstable']}"
+        return f"{above} and its noise with utility kept, but unstable: {row['unstable']}"
     return None
 
 
 def _not_above(spec: BoardSpec, row: Row) -> str:
     if below_zero(row["delta_base"]):
-        return "falls below base"
+        return f"falls below {base_name(spec, row)}"
     if row["equivalent"]:
-        return f"equivalent to base (S within ±{spec.margin:g})"
-    return f"not separable from base{_power(spec, row['delta_base'])}"
+        return f"equivalent to {base_name(spec, row)} (S within ±{spec.margin:g})"
+    return f"not separable from {base_name(spec, row)}{_power(spec, row['delta_base'])}"
 
 
 def _power(spec: BoardSpec, difference: Interval | None) -> str:
@@ -107,23 +108,23 @@ def _power(spec: BoardSpec, difference: Interval | None) -> str:
     return "" if found is None else f" (could have found {found:.3f})"
 
 
-def _utility(row: Row) -> str | None:
+def _utility(spec: BoardSpec, row: Row) -> str | None:
     """Return what is to be said against a row's utility, None where it is kept."""
     kept = row["utility"]
     if kept is None:
-        return "utility cannot be compared with base"
+        return f"utility cannot be compared with {base_name(spec, row)}"
     if kept["kept"]:
         return None
     if kept["lost"]:
         return f"utility lost (more than {kept['margin']:g})"
     return (
-        f"utility not shown to be kept (may have lost up to {-kept['low']:.3f}; a row equal to base would pass in"
-        f" {kept['power']:.0%} of cases)"
+        f"utility not shown to be kept (may have lost up to {-kept['low']:.3f}; a row equal to"
+        f" {base_name(spec, row)} would pass in {kept['power']:.0%} of cases)"
     )
 
 
 def _verdict(spec: BoardSpec, model: str, track: str, table: Sequence[Row], ranked: Sequence[Row]) -> Verdict:
-    base = next((row for row in table if row["kind"] == "base"), None)
+    base = next((row for row in table if row["variant"] == spec.tracks[track].compared), None)
     baseless = _baseless(spec, base) if base else None
     reasons = {
         row["variant"]: NOT_JUDGED if baseless and row["s_unlearning"] else shortfall(spec, row, base) for row in ranked
@@ -138,12 +139,13 @@ def _verdict(spec: BoardSpec, model: str, track: str, table: Sequence[Row], rank
         "winners": winners,
         "leads": leads,
         "others": others,
-        "sentence": _sentence(spec, table, ranked, baseless, winners, leads, others),
+        "sentence": _sentence(spec, spec.tracks[track].compared, table, ranked, baseless, winners, leads, others),
     }
 
 
 def _sentence(
     spec: BoardSpec,
+    base: str,
     table: Sequence[Row],
     ranked: Sequence[Row],
     baseless: str | None,
@@ -151,23 +153,23 @@ def _sentence(
     leads: Sequence[str],
     others: Mapping[str, str],
 ) -> str:
-    kept = f"utility kept (within {spec.margin:g} of base)"
+    kept = f"utility kept (within {spec.margin:g} of {base})"
     sentences = [baseless] if baseless else []
     if not baseless and winners:
         beat, stand = ("beats", "stands") if len(winners) == 1 else ("beat", "stand")
-        sentences.append(f"{names(winners)} {beat} base and {stand} above noise of the same norm, with {kept}.")
+        sentences.append(f"{names(winners)} {beat} {base} and {stand} above noise of the same norm, with {kept}.")
     elif not baseless and any(row["speaks_of"] == "method" for row in ranked):
-        sentences.append(f"No method beats base and stands above noise of the same norm, with {kept}.")
+        sentences.append(f"No method beats {base} and stands above noise of the same norm, with {kept}.")
     if leads:
         lie, this = ("lies", "This checkpoint") if len(leads) == 1 else ("lie", "These checkpoints")
         sentences.append(
-            f"{this} {lie} above base and noise of the same norm, with {kept}: {names(leads)}; {NOT_REPLICATED}: a"
+            f"{this} {lie} above {base} and noise of the same norm, with {kept}: {names(leads)}; {NOT_REPLICATED}: a"
             f" claim about a method needs {SEEDS_FOR_METHOD} seeds."
         )
     elif not baseless and not any(row["speaks_of"] == "method" for row in ranked):
-        sentences.append(f"No checkpoint lies above base and noise of the same norm, with {kept}.")
-    if not any(row["kind"] == "base" and row["s_unlearning"] for row in table):
-        sentences.append("The board has no measured base, so nothing can be said against it.")
+        sentences.append(f"No checkpoint lies above {base} and noise of the same norm, with {kept}.")
+    if not any(row["variant"] == base and row["s_unlearning"] for row in table):
+        sentences.append(f"The board has no measured {base}, so nothing can be said against it.")
     rest: dict[str, list[str]] = {}
     for variant, reason in others.items():
         if reason != NOT_JUDGED:
@@ -176,6 +178,11 @@ def _sentence(
         listed = (f"{names(variants)}: {merged([others[name] for name in variants])}" for variants in rest.values())
         sentences.append("; ".join(listed) + ".")
     return " ".join(sentences)
+
+
+def base_name(spec: BoardSpec, row: Row) -> str:
+    """Return what the row is called that a row is compared with."""
+    return spec.tracks[row["track"]].compared
 
 
 def _baseless(spec: BoardSpec, base: Row) -> str | None:
@@ -188,9 +195,10 @@ def _baseless(spec: BoardSpec, base: Row) -> str | None:
         if part is not None and at_chance(spec, part):
             chance = spec.tasks[part["task"]].chance
             below = part["high"] is not None and part["high"] < chance
+            value = f"{part['value']:.3f} [{part['low']:.3f}, {part['high']:.3f}]"
             lost.append(what)
             causes.append(
-                f"base scores {part['value']:.3f} [{part['low']:.3f}, {part['high']:.3f}] on {part['task']}, "
+                f"{base['variant']} scores {value} on {part['task']}, "
                 f"{'below' if below else 'not separable from'} {f'chance ({chance:g})' if chance else 'zero'}, so {so}"
             )
     if not causes:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable
 
 from ..schema import Component, Interval, RankInterval, Row
-from ..spec import NULLS
+from ..spec import LOG, NULLS
 
 WIDTH = 120
 NAME = 22
@@ -55,6 +55,8 @@ def outcome(row: Row) -> str:
     """Return what stands in place of a value."""
     if row["broken"] is not None:
         return "broken"
+    if row["method"] == LOG:
+        return "not stored"
     return "failed" if row["status"] == "failed" else "not run yet"
 
 

@@ -55,6 +55,7 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
         f"**Rank** gives the ranks that a row can hold: rows whose simultaneous {percent} intervals for pairwise "
         "differences (max-t) exclude zero are apart, all others share ranks. Base is not ranked, nor is a row whose "
         "answers are broken. A setting is a point: methods are ranked at equal utility, with `--grid`.",
+        *_about_originals(spec),
         *_about_nulls(rows),
         "**n** counts items (prompts or questions, not continuations) with a score in every finished seed, as forget / "
         "retain; missing ones are left out of a mean, never counted as a value.",
@@ -79,6 +80,17 @@ def points_only(rows: Sequence[Row]) -> bool:
     """Tell whether a table ranks checkpoints, and no method with seeds enough to speak of it."""
     ranked = [row for row in rows if row["rank"]]
     return bool(ranked) and not any(row["speaks_of"] == "method" for row in ranked)
+
+
+def _about_originals(spec: BoardSpec) -> list[str]:
+    tracks = [track for track, roles in spec.tracks.items() if roles.compared == "original"]
+    if not tracks:
+        return []
+    return [
+        f"**Base is `original`** on {', '.join(tracks)}: methods start from that model, which knows the forget text. "
+        "Wherever a difference from base, its utility or its share is spoken of there, `original` is meant, and noise "
+        "is added to it. The row `base` shows the model that it was made from."
+    ]
 
 
 def _about_nulls(rows: Sequence[Row]) -> list[str]:

@@ -30,7 +30,7 @@ def to_markdown(board: BoardData) -> str:
         measured = any(row["forget"] and row["retain"] for row in rows)
         points = " (points, not methods)" if measured and points_only(rows) else ""
         blocks.append(f"## {model} · {track}{points}")
-        blocks.append(tables.main_table(rows).to_markdown())
+        blocks.append(tables.main_table(rows, compared=spec.tracks[track].compared).to_markdown())
         blocks.append(tables.component_table(spec, rows).to_markdown() if measured else "_No row has been measured._")
         blocks.append(bullets(tables.broken_rows(rows, numbered=True)))
         if (model, track) in sentences:

@@ -14,10 +14,10 @@ HEADER = 18
 NARROW = 12
 
 
-def main_table(rows: Sequence[Row], causes: Mapping[str, str] | None = None) -> Table:
+def main_table(rows: Sequence[Row], causes: Mapping[str, str] | None = None, compared: str = "base") -> Table:
     """Return rank, S, its differences from base and own noise, and utility; broken rows have no place in it.
 
-    `causes` say why cells failed, by their ids.
+    `causes` say why cells failed, by their ids; `compared` is what the row is called that stands for base.
     """
     numbers = note_numbers(rows)
     rows = [row for row in rows if row["broken"] is None]
@@ -27,7 +27,7 @@ def main_table(rows: Sequence[Row], causes: Mapping[str, str] | None = None) -> 
         differences = (number(row[key], sign=True) for key in ("delta_base", "delta_noise"))
         kept = Value(utility(row), row["utility"]["low"] if row["utility"] else None, numeric=True)
         body.append((_rank(row["rank"]), method(row, numbers.get(row["variant"])), score(row, why), *differences, kept))
-    return Table.of("", ("rank", "method", "S", "Δ base", "Δ noise", "utility"), body, nulls(rows))
+    return Table.of("", ("rank", "method", "S", f"Δ {compared}", "Δ noise", "utility"), body, nulls(rows))
 
 
 def broken_rows(rows: Sequence[Row], *, numbered: bool = False) -> list[str]:
