@@ -65,7 +65,7 @@ class Composites:
         self, resamples: Resamples, track: str, groups: Sequence[Group], known: Mapping[str, Definition]
     ) -> None:
         self.resamples, self.known = resamples, known
-        base = base_of(groups)
+        base = base_of(resamples, track, groups)
         columns = {role: self._of_role(role, track) for role in ("original", "retain")}
         columns["base"] = list(base.columns) if base else []
         columns["original"] = columns["original"] or columns["base"]
