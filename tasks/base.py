@@ -78,6 +78,7 @@ class GenerationRequest:
         system: the start of the prompt that is the system's message where prompts are put into a chat.
         prefill: the start of the answer, which stands behind the prompt and is no part of a continuation.
         raw: whether the prompt stands as it is where others are put into a chat.
+        date: of a chat whose template writes today's, in its place (`date_string`).
     """
 
     item: str
@@ -85,6 +86,7 @@ class GenerationRequest:
     system: str = ""
     prefill: str = ""
     raw: bool = False
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class TraceRequest:
     Attributes:
         end: whether the end token behind each text is asked for too.
         moments: whether mean and variance over the vocabulary are asked for, which costs time; see `Task.moments`.
-        system, prefill, raw: as in `GenerationRequest`.
+        system, prefill, raw, date: as in `GenerationRequest`.
         delimiter: the start of each text that joins it to the context, and that a chat has not.
     """
 
@@ -107,6 +109,7 @@ class TraceRequest:
     delimiter: str = ""
     prefill: str = ""
     raw: bool = False
+    date: str = ""
 
 
 ModelRequest = ChoiceRequest | GenerationRequest | TraceRequest
