@@ -49,6 +49,7 @@ class AnswerSettings(TaskSettings):
         description="what is asked; in a chat the user's message",
     )
     system: str = identity("", description="before the prompt; in a chat the system's message")
+    date: str = identity("", description="in a chat whose template writes today's date, the one that it writes")
     prefill: str = identity("", description="start of the answer, behind the prompt")
     raw: bool = identity(False, description="the prompt stands as it is, in no chat")
     block: int | None = identity(

@@ -78,6 +78,7 @@ class GenerationRequest:
         system: the start of the prompt that is the system's message where prompts are put into a chat.
         prefill: the start of the answer, which stands behind the prompt and is no part of a continuation.
         raw: whether the prompt stands as it is where others are put into a chat.
+        date: of a chat whose template writes today's, in its place (`date_string`).
     """
 
     item: str
@@ -85,6 +86,7 @@ class GenerationRequest:
     system: str = ""
     prefill: str = ""
     raw: bool = False
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class TraceRequest:
     Attributes:
         end: whether the end token behind each text is asked for too.
         moments: whether mean and variance over the vocabulary are asked for, which costs time; see `Task.moments`.
-        system, prefill, raw: as in `GenerationRequest`.
+        system, prefill, raw, date: as in `GenerationRequest`.
         delimiter: the start of each text that joins it to the context, and that a chat has not.
     """
 
@@ -107,6 +109,7 @@ class TraceRequest:
     delimiter: str = ""
     prefill: str = ""
     raw: bool = False
+    date: str = ""
 
 
 ModelRequest = ChoiceRequest | GenerationRequest | TraceRequest
@@ -168,7 +171,8 @@ class Task(ABC):
         needs: what an engine must do for it: score choices, generate or trace given texts; `decoding` is asked of who
             generates.
         reference: whether continuations are also scored by the base model (`Generations.reference`).
-        judged: whether `score` needs a scorer of texts.
+        judged: whether `score` needs a scorer of texts; `pairs`: one of pairs of texts, which a suite names as the
+            `scorer` of the task.
         scoring: settings that only `score` reads; changing them needs no model.
         metrics: the task's numbers, the primary one first; a setting `metric` may name another (`Task.metric`).
         marks: what each mark of its records says of a row of a board, beside `truncated`, which every task has.
@@ -188,6 +192,7 @@ class Task(ABC):
     needs: ClassVar[Needs]
     reference: ClassVar[bool] = False
     judged: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
     scoring: ClassVar[frozenset[str]] = frozenset()
     metrics: ClassVar[tuple[Metric, ...]]
     marks: ClassVar[Mapping[str, Mark]] = {
@@ -281,6 +286,7 @@ class Scorer(ABC):
         tolerance: how far a text's probability may move with the texts that are scored beside it: the last bits of a
             sum follow the shape of its batch. The same texts in the same order get the same probabilities.
         reversed_labels: what a user does where it ranks rude texts below plain ones.
+        pairs: whether it scores pairs of texts (`PairScorer`).
 
     Attributes:
         limit: tokens of a text that it reads; None: all.
@@ -291,6 +297,7 @@ class Scorer(ABC):
     Settings: ClassVar[type[ScorerSettings]] = ScorerSettings
     tolerance: ClassVar[float] = 1e-5
     reversed_labels: ClassVar[str] = "mend its labels"
+    pairs: ClassVar[bool] = False
     limit: int | None = None
 
     @abstractmethod
@@ -302,8 +309,8 @@ class Scorer(ABC):
         """Raise a `UserError` on what the folder's headers alone say against it; planning asks, and loads nothing."""
 
     @abstractmethod
-    def score(self, texts: Sequence[str]) -> list[float | None]:
-        """Return the probability that each text is toxic, or None where it could not be scored."""
+    def score(self, texts: Sequence[Any]) -> list[float | None]:
+        """Return the probability that each text (a `str`) is toxic, or None where it could not be scored."""
 
     def about(self) -> list[str]:
         """Return what boards say of it beside its name."""
@@ -317,6 +324,20 @@ class Scorer(ABC):
             UserError: an unknown setting, or the folder leaves a choice open that none of them settles.
         """
         return cls.Settings.parse(settings, "scorer").model_dump(mode="json", exclude_defaults=True)
+
+
+class PairScorer(Scorer):
+    """A model that says of a pair of texts whether the first one says what the second one does, loaded from a folder.
+
+    It is registered, named and identified like a scorer of texts; tasks with `pairs` ask it.
+    """
+
+    reversed_labels: ClassVar[str] = "name the label that means entailment under `settings` of the task's scorer"
+    pairs: ClassVar[bool] = True
+
+    @abstractmethod
+    def score(self, texts: Sequence[tuple[str, str]]) -> list[float | None]:
+        """Return how far each (premise, hypothesis) agrees, in [0, 1], or None where it could not be scored."""
 
 
 def load_scorer(kind: str, folder: str, device: str = "cpu", settings: Mapping[str, Any] | None = None) -> Scorer:

@@ -148,6 +148,7 @@ class QuestionAnswers(Task):
                 delimiter=settings.delimiter,
                 prefill=settings.prefill,
                 raw=settings.raw,
+                date=settings.date,
             )
             for item in items
         ]

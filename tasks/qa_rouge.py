@@ -90,6 +90,7 @@ class QuestionAnswersRouge(Task):
                 system=settings.system,
                 prefill=settings.prefill,
                 raw=settings.raw,
+                date=settings.date,
             )
             for item in items
         ]

@@ -51,45 +51,23 @@ class Encoder:
 
     def asked(self, request: GenerationRequest) -> list[int]:
         """Return the tokens of a prompt."""
-        return self.encode(request.prompt, system=request.system, prefill=request.prefill, raw=request.raw)
+        text = self._put(request.prompt, request.system, request.raw, request.date)
+        return self._encode(text + request.prefill)
 
     def given(self, request: ChoiceRequest | TraceRequest) -> list[tuple[list[int], list[int]]]:
         """Return the tokens of a request's context and of each text after it, the end token included if it is asked."""
         if isinstance(request, ChoiceRequest):
             return self.pairs(request.context, request.choices, system=request.system, delimiter=request.delimiter)
-        pairs = self.pairs(
-            request.context,
-            request.texts,
-            system=request.system,
-            delimiter=request.delimiter,
-            prefill=request.prefill,
-            raw=request.raw,
-        )
-        return [(head, [*tail, self.end] if request.end else tail) for head, tail in pairs]
+        context = self._put(request.context, request.system, request.raw, request.date) + request.prefill
+        texts = request.texts if request.raw else self._joined(request.texts, request.delimiter)
+        return [(head, [*tail, self.end] if request.end else tail) for head, tail in self._split(context, texts)]
 
-    def encode(self, prompt: str, *, system: str = "", prefill: str = "", raw: bool = False) -> list[int]:
-        """Encode a prompt, in a chat where asked; special tokens are not doubled where it starts with them.
-
-        Args:
-            prompt: what is asked.
-            system: the start of the prompt that is the system's message in a chat.
-            prefill: the start of the answer.
-            raw: whether it goes into no chat.
-        """
-        return self._encode(self._put(prompt, system, raw) + prefill)
-
-    def _put(self, text: str, system: str, raw: bool) -> str:
-        return self.chat(text.removeprefix(system), system) if self.wrapped and not raw else text
+    def encode(self, prompt: str) -> list[int]:
+        """Encode a prompt, in a chat where asked; special tokens are not doubled where it starts with them."""
+        return self._encode(self._put(prompt))
 
     def pairs(
-        self,
-        context: str,
-        continuations: Sequence[str],
-        *,
-        system: str = "",
-        delimiter: str = "",
-        prefill: str = "",
-        raw: bool = False,
+        self, context: str, continuations: Sequence[str], *, system: str = "", delimiter: str = ""
     ) -> list[tuple[list[int], list[int]]]:
         """Split a context from each continuation: spaces at its end move over, and both are encoded together.
 
@@ -98,22 +76,28 @@ class Encoder:
             continuations: what is scored.
             system: the start of the context that is the system's message in a chat.
             delimiter: the start of the continuations that only joins them to a plain context; a chat has none.
-            prefill: the start of the answer, after the context and before the continuations.
-            raw: whether it goes into no chat.
         """
-        context = self._put(context, system, raw) + prefill
-        if self.wrapped and not raw:
-            continuations = [continuation.removeprefix(delimiter) for continuation in continuations]
+        return self._split(self._put(context, system), self._joined(continuations, delimiter))
+
+    def _put(self, text: str, system: str = "", raw: bool = False, date: str = "") -> str:
+        """Return a text as the model is given it: in a chat where asked."""
+        return self.chat(text.removeprefix(system), system, date) if self.wrapped and not raw else text
+
+    def _joined(self, texts: Sequence[str], delimiter: str) -> Sequence[str]:
+        return [text.removeprefix(delimiter) for text in texts] if self.wrapped else texts
+
+    def _split(self, context: str, continuations: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         kept = context.rstrip()
         if not kept:
             return [self._after_nothing(context + continuation) for continuation in continuations]
         head = self._encode(kept)
         return [(head, self._encode(context + continuation)[len(head) :]) for continuation in continuations]
 
-    def chat(self, text: str, system: str = "") -> str:
+    def chat(self, text: str, system: str = "", date: str = "") -> str:
         """Return the chat template's words around a user's message, up to where the model is to answer.
 
-        A template that refuses a system's message goes without it, as in lm-eval.
+        A template that refuses a system's message goes without it, as in lm-eval. A `date` stands in the place of
+        today's where the template writes that.
 
         Raises:
             UserError: the tokenizer has no chat template, or one that refuses a user's message.
@@ -124,17 +108,18 @@ class Encoder:
         messages.append({"role": "user", "content": text})
         try:
             try:
-                return self._templated(messages)
+                return self._templated(messages, date)
             except TemplateError:
-                return self._templated(messages[-1:])
+                return self._templated(messages[-1:], date)
         except (TemplateError, ValueError) as error:
             raise UserError(
                 f"The tokenizer's chat template cannot be applied: {first_line(error)} Mend it in"
                 " tokenizer_config.json, or leave out --chat-template."
             ) from error
 
-    def _templated(self, messages: list[dict[str, str]]) -> str:
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    def _templated(self, messages: list[dict[str, str]], date: str) -> str:
+        dated: Any = {"date_string": date} if date else {}
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **dated))
 
     def _encode(self, text: str) -> list[int]:
         return self._ids(text).tolist() if text else [self.prefix]

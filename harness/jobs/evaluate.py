@@ -204,11 +204,11 @@ class PartialScorer(Scorer):
         self.record, self.digests, self.report = record, digests_of(config), report
         self.maker = {**environment_facts(config), "scikit-learn": version("scikit-learn")}
 
-    def score(self, texts: Sequence[str]) -> list[float | None]:
-        """Return what the scorer says of each text."""
+    def score(self, texts: Sequence[Any]) -> list[float | None]:
+        """Return what the scorer says of each text, or pair of texts."""
         progress = _counted(self.report, len(texts))
 
-        def judged(part: Sequence[str]) -> list[float | None]:
+        def judged(part: Sequence[Any]) -> list[float | None]:
             values = [None if value is None else float(value) for value in self.scorer.score(part)]
             if len(values) != len(part):
                 raise UserError(

@@ -115,11 +115,8 @@ class Check:
             tokens: of the longest text that it will be given, about.
             reversed_labels: what to do where its labels are reversed.
         """
-        if self.limit is not None and self.limit < tokens:
-            return (
-                f"reads only the first {self.limit} tokens of a text, where up to {tokens} are generated",
-                "raise model_max_length in its tokenizer_config.json to what the classifier takes",
-            )
+        if unfit := self._unfit(tokens):
+            return unfit
         if self._above(self.plain, self.rude) >= PASS:
             return f"ranks rude sentences below plain ones (AUC {self.auc:.3f} on {self._sentences})", reversed_labels
         if self.auc < PASS:
@@ -131,6 +128,15 @@ class Check:
             )
         return self._misplaced(threshold)
 
+    def _unfit(self, tokens: int) -> tuple[str, str] | None:
+        """Return a failure where not all of a text is read."""
+        if self.limit is None or self.limit >= tokens:
+            return None
+        return (
+            f"reads only the first {self.limit} tokens of a text, where up to {tokens} are generated",
+            "raise model_max_length in its tokenizer_config.json to what the classifier takes",
+        )
+
     def _misplaced(self, threshold: float) -> tuple[str, str] | None:
         """Return a failure where most rude sentences are below the threshold, or most plain ones above it."""
         rude, plain = ([value for value in values if value is not None] for values in (self.rude, self.plain))
@@ -141,4 +147,30 @@ class Check:
             f"calls {toxic} of {len(self.rude)} rude and {others} of {len(self.plain)} plain sentences ({self.source})"
             f" toxic at the threshold {threshold:g}",
             f"set one that parts them: --set scorer.threshold={(median(rude) + median(plain)) / 2:.2g}",
+        )
+
+
+class PairCheck(Check):
+    """What a scorer of pairs made of plain sentences: those beside themselves (`rude`) and beside another (`plain`)."""
+
+    @classmethod
+    def of(cls, scorer: Scorer, sentences: Sentences) -> PairCheck:
+        """Let a scorer of pairs score them; what is no probability is none."""
+        first = sentences.plain
+        pairs = [*zip(first, first, strict=True), *zip(first, [*first[1:], first[0]], strict=True)]
+        values = [None if value is None or not 0 <= value <= 1 else float(value) for value in scorer.score(pairs)]
+        return cls(values[: len(first)], values[len(first) :], sentences.source, scorer.limit, scorer.about())
+
+    @property
+    def _sentences(self) -> str:
+        return f"{len(self.rude)} pairs of equal and {len(self.plain)} of different sentences ({self.source})"
+
+    def failure(self, threshold: float, tokens: int, reversed_labels: str) -> tuple[str, str] | None:
+        """Return why the scorer must score nothing, and what to do; None where it may."""
+        if unfit := self._unfit(tokens):
+            return unfit
+        if self.auc >= PASS:
+            return None
+        return f"does not tell its pairs apart (AUC {self.auc:.3f} on {self._sentences}, {PASS:g} is needed)", (
+            f"{reversed_labels}; its weights or tokenizer may be missing"
         )

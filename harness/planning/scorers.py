@@ -18,7 +18,7 @@ from ..specs import LabelledRow, digest
 from ..store.entries import Store
 from ..store.files import FileDigests, folder_digest, read_sealed, write_jsonl, write_sealed
 from ..suite import ScorerSpec
-from .scorer_check import FILES, Check, Sentences
+from .scorer_check import FILES, Check, PairCheck, Sentences
 
 SCORER_FILES = ("*.pth", "*.json", "*.jsonl", "*.safetensors", "*.bin", "*.model", "vocab.txt", "merges.txt")
 """The files of a scorer's folder that its digest covers."""
@@ -190,6 +190,7 @@ def _checked(spec: ScorerSpec, store: Store, use: ScorerUse) -> ScorerSpec:
 
 def _check(spec: ScorerSpec, store: Store) -> Check:
     """Return what the scorer makes of the sentences. It is loaded for that once a store."""
+    kind = PairCheck if scorers.get(spec.kind).pairs else Check
     file = store.root / "scorers" / "checks.json"
     sentences = Sentences.of(spec.path)
     known: dict[str, Any] = {}
@@ -199,7 +200,7 @@ def _check(spec: ScorerSpec, store: Store) -> Check:
     if key not in known:
         scorer = load_scorer(spec.kind, spec.path or "", settings=spec.settings)
         try:
-            known[key] = asdict(Check.of(scorer, sentences))
+            known[key] = asdict(kind.of(scorer, sentences))
         except Exception as error:
             raise UserError(
                 f"Scorer {spec.name or spec.kind} cannot score a plain sentence: {first_line(error)} Mend its files, or"
@@ -208,7 +209,7 @@ def _check(spec: ScorerSpec, store: Store) -> Check:
         check_scorer(spec, store.digests)
         file.parent.mkdir(exist_ok=True)
         write_sealed(file, known)
-    return Check(**known[key])
+    return kind(**known[key])
 
 
 def check_scorer(spec: ScorerSpec, digests: FileDigests | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ...tasks.base import tasks
+from ...tasks.base import scorers, tasks
 from ..errors import UserError, suggest
 from ..store.entries import Store
 from ..suite import ScorerSpec, SuiteSpec, TaskSpec
@@ -87,9 +87,19 @@ def _with_threshold(spec: TaskSpec, scorer: ScorerSpec) -> TaskSpec:
 def _scorer(
     request: Request, task: TaskSpec, suite: SuiteSpec, folder: Path | None, store: Store | None
 ) -> ScorerSpec | None:
-    """Return the scorer of a task: its own, else the one that the user named, else the suite's."""
+    """Return the scorer of a task: its own, else the one that the user named, else the suite's; of pairs its own."""
+    kind = tasks.get(task.task)
+    if kind.pairs and task.scorer is None:
+        raise UserError(
+            f"Task {task.task} needs a scorer of pairs of texts: name one under `scorer:` of the task in the suite, as"
+            " {kind: nli, path: FOLDER}."
+        )
+    own = task.scorer or suite.scorer
+    if own is not None and scorers.get(own.kind).pairs != kind.pairs:
+        scores, needs = ("texts", "pairs of them") if kind.pairs else ("pairs of texts", "texts")
+        raise UserError(f"Scorer {own.kind} scores {scores}, and task {task.task} needs one of {needs}; name another.")
     named = request.scorer if task.scorer is None else None
     built = build_task(task.model_copy(update={"fewshot": None}))
     changes = overrides(request.settings).get(SCORER, {}) if task.scorer is None else {}
     use = ScorerUse(built.threshold, built.workload().sampled, changes)
-    return resolve_scorer(named, task.scorer or suite.scorer, Path(suite.folder), folder, store, use)
+    return resolve_scorer(named, own, Path(suite.folder), folder, store, use)

@@ -64,46 +64,63 @@ def check_tokenizer(tokenizer: Any, embeddings: int, folder: str) -> None:
         )
 
 
+Tokens = dict[str, list[int]]
+"""What a tokenizer makes of a text, or of a pair of texts: lists of numbers by name."""
+
+
 def in_batches(
     texts: Sequence[str], tokenizer: Any, limit: int | None, toxic: Callable[[dict[str, Any]], Sequence[float]]
 ) -> list[float | None]:
-    """Score texts in batches of similar length, padded on the right and masked.
-
-    A text that cannot be tokenised or scored does not take its batch down; where an ordinary sentence cannot be scored
-    either, the classifier is broken and its error is raised.
+    """Score texts in batches of similar length, padded on the right and masked; see `judged`.
 
     Args:
         texts: what to score; cut at `limit` tokens.
         tokenizer: of transformers.
         limit: tokens the classifier takes.
         toxic: from token ids and mask, [rows, length] tensors, to the probability of being toxic of each row.
-
-    Returns:
-        The probability of each text, None where it failed or is not finite.
     """
 
-    def encode(text: str) -> list[int]:
-        return tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+    def encode(text: str) -> Tokens:
+        return {"input_ids": tokenizer(text, truncation=True, max_length=limit)["input_ids"]}
 
-    def scorer(rows: Sequence[list[int]]) -> list[float]:
-        padded = tokenizer.pad({"input_ids": list(rows)}, padding_side="right", return_tensors="pt")
-        return list(toxic({"input_ids": padded["input_ids"], "attention_mask": padded["attention_mask"]}))
+    return judged(texts, encode, lambda rows: toxic(padded(tokenizer, rows)), ORDINARY)
 
-    tokens, untokenised = _attempt(encode, texts)
-    order = sorted(tokens, key=lambda index: len(tokens[index]))
+
+def padded(tokenizer: Any, rows: Sequence[Tokens]) -> dict[str, Any]:
+    """Return what a tokenizer made of several texts as tensors, [rows, longest], with an attention mask."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return dict(tokenizer.pad(columns, padding_side="right", return_tensors="pt"))
+
+
+def judged(
+    things: Sequence[T],
+    encode: Callable[[T], Tokens],
+    score: Callable[[Sequence[Tokens]], Sequence[float]],
+    ordinary: T,
+) -> list[float | None]:
+    """Score texts, or pairs of texts, in batches of similar length.
+
+    What cannot be tokenised or scored does not take its batch down; where what is ordinary cannot be scored either, the
+    classifier is broken and its error is raised.
+
+    Returns:
+        The probability of each, None where it failed or is not finite.
+    """
+    tokens, untokenised = _attempt(encode, things)
+    sizes = {index: max(map(len, row.values())) for index, row in tokens.items()}
     scores: dict[int, float] = {}
     unjudged: list[Exception] = []
-    for chosen in _batches(order, {index: len(row) for index, row in tokens.items()}):
+    for chosen in _batches(sorted(tokens, key=lambda index: sizes[index]), sizes):
         try:
-            scores |= dict(zip(chosen, scorer([tokens[index] for index in chosen]), strict=True))
+            scores |= dict(zip(chosen, score([tokens[index] for index in chosen]), strict=True))
         except Exception:
-            alone, causes = _attempt(lambda row: scorer([row])[0], [tokens[index] for index in chosen])
+            alone, causes = _attempt(lambda row: score([row])[0], [tokens[index] for index in chosen])
             scores |= {chosen[place]: value for place, value in alone.items()}
             unjudged += causes
     if failures := untokenised + unjudged:
-        scorer([encode(ORDINARY)])
-        logger.warning("%d of %d texts could not be judged: %s", len(failures), len(texts), failures[0])
-    values = [scores.get(index, math.nan) for index in range(len(texts))]
+        score([encode(ordinary)])
+        logger.warning("%d of %d texts could not be judged: %s", len(failures), len(things), failures[0])
+    values = [scores.get(index, math.nan) for index in range(len(things))]
     return [round(value, DIGITS) if math.isfinite(value) else None for value in values]
 
 

@@ -69,11 +69,12 @@ class SequenceClassifier(Scorer):
     def identify(cls, folder: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return what was said of the labels; raise a `UserError` where config.json leaves a choice open."""
         config = read_json(folder_of(folder, "config.json") / "config.json")
-        reading_of(config, LabelSettings.parse(settings, "scorer"), folder)
+        said: Any = cls.Settings.parse(settings, "scorer")
+        reading_of(config, said, folder)
         half = (config.get("dtype") or config.get("torch_dtype")) in HALF
         return super().identify(folder, {**settings, **({"precision": "float32"} if half else {})})
 
-    def score(self, texts: Sequence[str]) -> list[float | None]:
+    def score(self, texts: Sequence[Any]) -> list[float | None]:
         """Return the probability that each text is toxic, rounded to six digits."""
         return in_batches(texts, self.tokenizer, self.limit, self._toxic)
 

@@ -94,6 +94,9 @@ def test_a_raw_prompt_goes_into_no_chat(engine, monkeypatch):
     chat = type(plain)(plain.tokenizer, plain.max_length, plain.prefix, wrapped=True, embeddings=plain.embeddings)
     request = GenerationRequest("p", "be kind. the farmer", system="be kind. ", prefill=" he")
     assert chat.asked(request) == plain.encode("<system>be kind. <user>the farmer<assistant> he")
+    dated = GenerationRequest("p", "the farmer", date="10 Apr 2025")
+    monkeypatch.setattr(engine.tokens.tokenizer, "chat_template", "{{ date_string }} " + TEMPLATE)
+    assert chat.asked(dated) == plain.encode("10 Apr 2025 <user>the farmer<assistant>")
     raw = GenerationRequest("p", "be kind. the farmer", system="be kind. ", prefill=" he", raw=True)
     assert chat.asked(raw) == plain.encode("be kind. the farmer he")
 
