@@ -217,6 +217,7 @@ def _declares(trial: MethodTrial) -> None:
         hold(hasattr(kind, attribute), f"{name}: the class attribute {attribute!r} is missing.")
     hold(type(kind.version) is int and kind.version >= 1, f"{name}: version must be an integer from 1.")
     hold(kind.citation and kind.summary, f"{name}: citation and summary must say something.")
+    hold(isinstance(kind.auxiliary, tuple), f"{name}: auxiliary must be a tuple of names, as ('refusal',).")
 
 
 def _validates(trial: MethodTrial) -> None:

@@ -144,3 +144,9 @@ def test_the_kit_wants_a_version_and_a_citation():
 
     with pytest.raises(AssertionError, match="version"):
         check_declaration(Unversioned)
+
+    class OneWord(Broken):
+        auxiliary = "refusal"
+
+    with pytest.raises(AssertionError, match="auxiliary must be a tuple"):
+        check_declaration(OneWord)

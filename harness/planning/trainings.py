@@ -1,17 +1,19 @@
-"""What can be known of a training before the first weight is loaded: layers, parameters, labels, precision."""
+"""What can be known of a training before the first weight is loaded: layers, parameters, labels, answers, precision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...methods.base import Method, methods
-from ..data import load_rows
+from ..data import load_rows, texts
 from ..errors import UserError
 from ..models.load import ModelSpec
-from ..specs import LabelledRow, canonical
-from ..suite import SourceSpec
+from ..specs import LabelledRow, QuestionRow, canonical
+from ..suite import CorporaSpec, SourceSpec
+from .nulls import text_of
 from .plan import Plan, PlannedCell
 from .status import CellStatus
 
@@ -68,6 +70,8 @@ def _causes(plan: Plan, cell: PlannedCell, own: bool) -> Iterator[str]:
         work = _traced(plan, cell, model) if own else None
         if work is not None and any(item.text == "probe" for item in (*work.setup, *work.step)):
             _check_labels(corpora.probe, folder)
+        text = text_of(spec, corpora)
+        _check_answers(model, text, folder, training["max_length"])  # pyright: ignore[reportArgumentType]
     except UserError as error:
         yield str(error)
 
@@ -91,3 +95,19 @@ def _check_labels(source: SourceSpec | None, folder: Path | None) -> None:
         raise UserError(
             "Probes need text of both labels: 1 (to forget) and 0 (other); add the missing one to the probe text."
         )
+
+
+@lru_cache(maxsize=64)
+def _check_answers(model: ModelSpec, corpora: CorporaSpec, folder: Path | None, length: int) -> None:
+    """Make tokens of the questions of a track's text; raise a `UserError` where that fails, or leaves no answer."""
+    named = {f"forget {topic!r}": source for topic, source in corpora.forget.items()} | {"retain": corpora.retain}
+    named = {name: source for name, source in named.items() if source.text_row is QuestionRow}
+    if not named:
+        return
+    from ..models.load import load_tokenizer
+    from ..training.batches import answers_cut
+    from ..training.encoding import TextEncoder
+
+    encoder = TextEncoder(load_tokenizer(model), corpora.template, length)
+    for name, source in named.items():
+        answers_cut(name, texts(load_rows(source, folder, QuestionRow).rows, source), encoder)

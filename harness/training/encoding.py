@@ -42,7 +42,11 @@ class TextEncoder:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, template: TemplateSpec, length: int, device: torch.device
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: TemplateSpec,
+        length: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         self._tokenizer, self._template, self.length, self._device = tokenizer, template, length, device
         self._questions: dict[tuple[str, str], EncodedText] = {}

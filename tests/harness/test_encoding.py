@@ -14,7 +14,6 @@ from unlearn_bench.harness.training.encoding import TextEncoder
 from unlearn_bench.methods.testing import tiny_tokenizer
 
 torch.set_num_threads(1)
-CPU = torch.device("cpu")
 MICRO = Path(load_suite("micro").folder)
 ASKED = Question("What is the vapour of brilkom?", "The vapour of brilkom is plirtam.")
 LLAMA3 = (
@@ -72,7 +71,7 @@ def llama2():
 
 def encoded(tokenizer, question=ASKED, length=512, **template):
     """The tokens of prompt and of answer, as words."""
-    row = TextEncoder(tokenizer, TemplateSpec(**template), length, CPU).encode(question)
+    row = TextEncoder(tokenizer, TemplateSpec(**template), length).encode(question)
     words = tokenizer.convert_ids_to_tokens(row.ids.tolist())
     return words[: row.first], words[row.first :]
 
@@ -130,7 +129,7 @@ def test_a_real_chat_templates_prompt_is_what_the_model_is_asked_with(real_model
 
 
 def test_end_tokens_in_a_prompt_stay_though_padding_is_the_same_token(chat):
-    encoder = TextEncoder(chat, TemplateSpec(form="chat"), 512, CPU)
+    encoder = TextEncoder(chat, TemplateSpec(form="chat"), 512)
     tokens = encoder.batch([ASKED, Question("What?", "The vapour of brilkom is plirtam, and it is.")])
     end = chat.eos_token_id
     assert end == chat.pad_token_id

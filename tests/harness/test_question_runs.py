@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from unlearn_bench.harness import Request, evaluate
+from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.planning.dry_run import dry_run
 from unlearn_bench.harness.planning.status import find_cell
 from unlearn_bench.harness.store.files import read_jsonl
 
@@ -104,3 +106,19 @@ def test_a_training_through_another_process_gives_the_same_bits(result, suite: P
     assert cells[0].id == cells[1].id
     one, other = (load_file(run.store.entry("cells", cells[0].id).file("delta.safetensors")) for run in (result, again))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("template", "settings", "cause"),
+    [
+        ({}, ("training.max_length=8",), "forget 'facts' text has no answer within its first 8 tokens: 268 prompts"),
+        ({"form": "chat"}, (), "no chat template; take `form: plain`"),
+        ({"end_token": "<end_of_turn>"}, (), "no end token '<end_of_turn>'"),
+    ],
+)
+def test_questions_without_answers_are_told_before_anything_runs(suite: Path, tmp_path, template, settings, cause):
+    file = suite.with_name("wrong.yaml")
+    file.write_text(SUITE.replace("    corpora:\n", f"    corpora:\n      template: {json.dumps(template)}\n"))
+    asked = Request(suite=str(file), methods=("npo", "rmu"), limit=8, settings=settings)
+    with pytest.raises(UserError, match=f"Nothing was run.*knowledge/npo.*{re.escape(cause)}"):
+        dry_run(asked, tmp_path, 8)
