@@ -6,7 +6,8 @@
     ours             records.jsonl of a store's entry
 
 Layouts of locuslab/tofu@bdc209e and locuslab/open-unlearning@d3d7cf9. Scores keep the names that the log has: the one
-value of a metric its name, several `METRIC.NAME`, and the k-th of a list `NAME[k]`. Texts are left out.
+value of a metric its name, several `METRIC.NAME`, and the k-th of a list `NAME[k]`. Texts are left out. Beside them
+stands what the task `qa` says of the same answers, by its names and formulas: a log's record compares with one of ours.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...tasks import _memorisation as memorisation
 from ..errors import UserError, first_line, suggest
 from ..records import Item, Record
 
@@ -33,6 +35,20 @@ TOFU_METRIC = "avg_gt_loss"
 SETS = {"ra": "real_authors", "wf": "world_facts"}
 PREFIX = re.compile(r"(?:(?P<of>forget|retain|holdout|ra|wf)(?P<kind>_(?:know|verb)mem)?_)?(?P<metric>.+)")
 ATTACKED = ("forget", "holdout")
+
+LOSS = ("avg_gt_loss", "Q_A_Prob.avg_loss", "mia_loss")
+PARAPHRASED = ("avg_paraphrased_loss", "Q_A_PARA_Prob.avg_loss")
+WRONG = ("average_perturb_loss", "Q_A_PERT_Prob.avg_loss")
+SAME = {
+    "exact_memorization": "exact_memorisation",
+    "mia_zlib": "zlib",
+    "mia_min_k": "min_k",
+    "mia_min_k_plus_plus": "min_k_plus_plus",
+    "Q_A_ROUGE.rougeL_recall": "rougeL_recall",
+    "Q_A_ROUGE.rouge1_recall": "rouge1_recall",
+    "Q_A_ROUGE.rougeL_f1": "rougeL_f1",
+}
+"""A log's names to ours, where the number is the same."""
 
 Values = dict[str, dict[str, dict[str, float | None]]]
 """Set of items to index to score name to value."""
@@ -171,5 +187,31 @@ def _records(items: Mapping[str, Mapping[str, float | None]]) -> list[Record]:
     records = []
     for index, values in sorted(items.items(), key=lambda pair: (len(pair[0]), pair[0])):
         scores = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+        scores = _ours(scores) | scores
         records.append(Record(index, index, "", scores or None, None if scores else "the log has no value of it"))
     return records
+
+
+def _ours(scores: Mapping[str, float]) -> dict[str, float]:
+    """Return what our tasks say of an answer, from a log's mean losses; wrong answers have the geometric mean."""
+    own = {ours: scores[name] for name, ours in SAME.items() if name in scores}
+    loss, paraphrased = (next((scores[n] for n in names if n in scores), None) for names in (LOSS, PARAPHRASED))
+    wrong = [math.exp(-value) for name, value in scores.items() if name.partition("[")[0] in WRONG]
+    if loss is None:
+        return own
+    prob = math.exp(-loss)
+    own |= {"loss": loss, "prob": prob}
+    own |= {} if paraphrased is None else {"paraphrased_prob": math.exp(-paraphrased)}
+    right = own.get("paraphrased_prob", prob)
+    if not wrong:
+        return own
+    against = {
+        "normalised_prob": memorisation.normalised_probability(prob, wrong),
+        "truth_ratio": memorisation.truth_ratio(right, wrong),
+        "prob_mean": memorisation.preference(right, wrong),
+    }
+    own |= {name: value for name, value in against.items() if value is not None}
+    if "truth_ratio" in own:
+        own["forget_truth_ratio"] = memorisation.forget_truth_ratio(own["truth_ratio"])
+        own["retain_truth_ratio"] = memorisation.retain_truth_ratio(own["truth_ratio"])
+    return own

@@ -1,6 +1,6 @@
-"""Statistics of numbers: quotients against a reference, harmonic means, and the aggregates of published benchmarks.
+"""Statistics of means: quotients against a reference, harmonic means, and the aggregates of published benchmarks.
 
-All work elementwise on arrays of one shape, a value a resample. NaN stays NaN.
+They work elementwise on arrays of one shape, a value a resample. NaN stays NaN.
 """
 
 from __future__ import annotations
@@ -8,8 +8,14 @@ from __future__ import annotations
 import numpy as np
 
 from . import metrics
-from .formula import statistic
+from .formula import Sample, statistic
 from .metrics import Floats
+
+
+@statistic("mean")
+def mean(values: Sample) -> Floats:
+    """Return the mean of items [b]: what an argument that is no sample is given anyway; of use with `where`."""
+    return values.mean()
 
 
 @statistic("harmonic_mean", bounds=(0.0, np.inf), better="higher")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,11 @@ def test_a_log_of_tofu_is_records_by_set(tmp_path: Path) -> None:
     log = read_log(written(tmp_path, TOFU))
     assert set(log) == {"forget", "retain"}
     first, second = log["forget"]
-    assert first == Record(
-        "0", "0", "", {"avg_gt_loss": 0.5, "average_perturb_loss[0]": 1.0, "average_perturb_loss[1]": 2.0}
-    )
+    own = {"avg_gt_loss": 0.5, "average_perturb_loss[0]": 1.0, "average_perturb_loss[1]": 2.0}
+    assert first.scores is not None
+    assert first.scores.items() >= {**own, "loss": 0.5, "prob": math.exp(-0.5)}.items()
+    assert first.scores["truth_ratio"] == pytest.approx(math.exp(-1.5 + 0.5))
+    assert first.scores["normalised_prob"] == pytest.approx(1 / (1 + math.exp(-0.5) + math.exp(-1.5)))
     assert second.scores == {"average_perturb_loss[0]": 3.0}
     assert [record.item for record in log["retain"]] == [str(i) for i in range(11)]
     alone = read_log(written(tmp_path, TOFU["eval_log_forget.json"], "eval_log_forget.json"))
@@ -49,9 +52,10 @@ def test_a_log_of_tofu_is_records_by_set(tmp_path: Path) -> None:
 
 def test_a_log_of_openunlearning_is_records_by_set(tmp_path: Path) -> None:
     log = read_log(written(tmp_path, OPEN))
+    forget = {"Q_A_Prob.prob": 0.25, "Q_A_Prob.avg_loss": 1.5, "exact_memorization": 0.75, "mia_loss": 0.0}
     assert {name: records[0].scores for name, records in log.items()} == {
-        "forget": {"Q_A_Prob.prob": 0.25, "Q_A_Prob.avg_loss": 1.5, "exact_memorization": 0.75, "mia_loss": 0.0},
-        "holdout": {"mia_loss": 1.0},
+        "forget": {**forget, "exact_memorisation": 0.75, "loss": 1.5, "prob": math.exp(-1.5)},
+        "holdout": {"mia_loss": 1.0, "loss": 1.0, "prob": math.exp(-1.0)},
         "real_authors": None,
         "retain_knowmem": {"ROUGE": 0.5},
     }

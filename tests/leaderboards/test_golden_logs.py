@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import comb
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ import numpy as np
 import pytest
 from unlearn_bench.harness.data.logs import read_log
 from unlearn_bench.harness.records import Record
-from unlearn_bench.leaderboards.stats import aggregates, truth_ratio
+from unlearn_bench.leaderboards.board import build_board
+from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, TaskInfo, TrackRoles
+from unlearn_bench.leaderboards.stats import aggregates
+from unlearn_bench.leaderboards.stats.composite import Composite
 from unlearn_bench.leaderboards.stats.formula import Sample
 from unlearn_bench.leaderboards.stats.two_sample import auc, ks, ks_p
+from unlearn_bench.tasks import _memorisation as memorisation
 
 TOFU = ("full", "retain90", "retain95", "retain99")
 SETS = ("retain", "real_authors", "world_facts")
@@ -54,30 +59,33 @@ def column(records: list[Record], name: str) -> np.ndarray:
     return np.array([(record.scores or {})[name] for record in records])
 
 
-def columns(records: list[Record], name: str) -> np.ndarray:
-    keys = sorted(key for key in records[0].scores or {} if key.startswith(f"{name}["))
-    return np.stack([column(records, key) for key in keys], axis=1)
+def ratio(records: list[Record], aggregate="arithmetic") -> np.ndarray:
+    """Truth ratios by another mean than that of the reader, which is geometric."""
+    return np.array([_ratio(record.scores or {}, aggregate) for record in records])
 
 
-def ratio(records: list[Record], mean="geometric") -> np.ndarray:
-    wrong = columns(records, "average_perturb_loss")
-    return truth_ratio.truth_ratio(column(records, "avg_paraphrased_loss"), wrong, mean)
+def _ratio(scores: dict[str, float], aggregate) -> float:
+    wrong = [np.exp(-value) for name, value in scores.items() if name.startswith("average_perturb_loss[")]
+    found = memorisation.truth_ratio(np.exp(-scores["avg_paraphrased_loss"]), wrong, aggregate)
+    assert found is not None
+    return found
 
 
 def value(statistic, *samples: np.ndarray) -> float:
     return float(statistic(*map(Sample.of, samples))[0])
 
 
-def parts(log: dict[str, list[Record]], mean="geometric") -> list[float]:
+def parts(log: dict[str, list[Record]], aggregate="geometric") -> list[float]:
     """The nine parts of model utility."""
     numbers = []
     for name in SETS:
         records = log[name]
-        loss = column(records, "avg_gt_loss")
-        wrong = columns(records, "average_perturb_loss")
-        right = np.exp(-loss) if name == "retain" else truth_ratio.among_choices(loss, wrong)
-        numbers += [right.mean(), column(records, "rougeL_recall").mean()]
-        numbers.append(value(truth_ratio.preference, ratio(records, mean)))
+        numbers.append(column(records, "prob" if name == "retain" else "normalised_prob").mean())
+        numbers.append(column(records, "rougeL_recall").mean())
+        truth = column(records, "retain_truth_ratio")
+        if aggregate == "arithmetic":
+            truth = np.array([memorisation.retain_truth_ratio(one) for one in ratio(records)])
+        numbers.append(truth.mean())
     return numbers
 
 
@@ -122,15 +130,16 @@ def test_the_nine_parts_of_tofus_logs(tofu, name: str, geometric, arithmetic) ->
 )
 def test_the_forget_set_of_tofus_logs(tofu, name: str, probability: float, rouge: float, closeness) -> None:
     records = tofu[name]["forget"]
-    assert round(np.exp(-column(records, "avg_gt_loss")).mean(), 4) == probability
+    assert round(column(records, "prob").mean(), 4) == probability
     assert round(column(records, "rougeL_recall").mean(), 4) == rouge
-    ratios = (ratio(records), ratio(records, "arithmetic"))
-    assert tuple(round(value(truth_ratio.closeness, one), 4) for one in ratios) == closeness
+    arithmetic = np.mean([memorisation.forget_truth_ratio(one) for one in ratio(records)])
+    assert (round(column(records, "forget_truth_ratio").mean(), 4), round(arithmetic, 4)) == closeness
 
 
 def test_the_log_holds_the_truth_ratio_that_we_compute(tofu) -> None:
     for log in tofu.values():
-        assert ratio(log["forget"]) == pytest.approx(column(log["forget"], "truth_ratio"), rel=1e-6)
+        found = ratio(log["forget"], "geometric")
+        assert found == pytest.approx(column(log["forget"], "truth_ratio"), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +147,8 @@ def test_the_log_holds_the_truth_ratio_that_we_compute(tofu) -> None:
     [("retain90", 1.83407e-21, 0.3967), ("retain95", 1.42757e-12, 0.37), ("retain99", 0.00301818, 0.40)],
 )
 def test_forget_quality_of_tofus_logs(tofu, name: str, p: float, distance: float) -> None:
-    retain = ratio(tofu[name]["forget"])
-    full = ratio(tofu["full"]["forget"])[: len(retain)]
+    retain = column(tofu[name]["forget"], "truth_ratio")
+    full = column(tofu["full"]["forget"], "truth_ratio")[: len(retain)]
     assert float(f"{ks_p(Sample.of(full), Sample.of(retain)):.6g}") == p
     assert round(value(ks, full, retain), 4) == distance
     assert value(ks, np.log(full), np.log(retain)) == value(ks, full, retain)
@@ -164,11 +173,8 @@ def test_the_nine_parts_and_the_utility_of_openunlearnings_log(evaluated, publis
     numbers = []
     for name, prefix in zip(SETS, ("retain", "ra", "wf"), strict=True):
         records = evaluated[name]
-        loss, wrong = column(records, "Q_A_Prob.avg_loss"), columns(records, "Q_A_PERT_Prob.avg_loss")
-        paraphrase = column(records, "Q_A_PARA_Prob.avg_loss") if name == "retain" else loss
-        right = np.exp(-loss) if name == "retain" else truth_ratio.among_choices(loss, wrong)
-        own = [right.mean(), column(records, "Q_A_ROUGE.rougeL_recall").mean()]
-        own.append(value(truth_ratio.preference, truth_ratio.truth_ratio(paraphrase, wrong)))
+        probability = column(records, "prob" if name == "retain" else "normalised_prob").mean()
+        own = [probability, column(records, "rougeL_recall").mean(), column(records, "retain_truth_ratio").mean()]
         normalised = "" if name == "retain" else "_normalised"
         keys = (f"{prefix}_Q_A_Prob{normalised}", f"{prefix}_Q_A_ROUGE", f"{prefix}_Truth_Ratio")
         assert own == pytest.approx([published[key] for key in keys], abs=5e-8), "its divisor has 1e-10 added"
@@ -184,17 +190,13 @@ def test_the_nine_parts_and_the_utility_of_openunlearnings_log(evaluated, publis
 
 def test_the_forget_set_of_openunlearnings_log(evaluated, published) -> None:
     records = evaluated["forget"]
-    paraphrase, wrong = column(records, "Q_A_PARA_Prob.avg_loss"), columns(records, "Q_A_PERT_Prob.avg_loss")
-    ratios = truth_ratio.truth_ratio(paraphrase, wrong)
-    assert ratios == pytest.approx(column(records, "truth_ratio"), rel=1e-5)
-    assert round(value(truth_ratio.closeness, ratios), 7) == 0.6808417
+    assert round(column(records, "forget_truth_ratio").mean(), 7) == 0.6808417
     means = {
-        "exact_memorization": (column(records, "exact_memorization"), 0.66531),
+        "exact_memorization": (column(records, "exact_memorisation"), 0.66531),
         "extraction_strength": (column(records, "extraction_strength"), 0.06960),
-        "forget_Q_A_Prob": (np.exp(-column(records, "Q_A_Prob.avg_loss")), 0.14785),
-        "forget_Q_A_ROUGE": (column(records, "Q_A_ROUGE.rougeL_recall"), 0.39944),
-        "forget_Q_A_PARA_Prob": (np.exp(-paraphrase), 0.06646),
-        "forget_Q_A_PERT_Prob": (np.exp(-wrong), 0.05481),
+        "forget_Q_A_Prob": (column(records, "prob"), 0.14785),
+        "forget_Q_A_ROUGE": (column(records, "rougeL_recall"), 0.39944),
+        "forget_Q_A_PARA_Prob": (column(records, "paraphrased_prob"), 0.06646),
     }
     for name, (values, printed) in means.items():
         assert round(values.mean(), 5) == printed, name
@@ -202,24 +204,24 @@ def test_the_forget_set_of_openunlearnings_log(evaluated, published) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "printed"),
+    ("name", "ours", "printed"),
     [
-        ("mia_loss", 0.39193125),
-        ("mia_zlib", 0.31765625),
-        ("mia_min_k", 0.38666875),
-        ("mia_min_k_plus_plus", 0.5014875),
-        ("mia_gradnorm", 0.362946875),
+        ("mia_loss", "loss", 0.39193125),
+        ("mia_zlib", "zlib", 0.31765625),
+        ("mia_min_k", "min_k", 0.38666875),
+        ("mia_min_k_plus_plus", "min_k_plus_plus", 0.5014875),
+        ("mia_gradnorm", "mia_gradnorm", 0.362946875),
     ],
 )
-def test_the_attacks_of_openunlearnings_log(evaluated, published, name: str, printed: float) -> None:
-    sides = [column(evaluated[side], name) for side in ("forget", "holdout")]
+def test_the_attacks_of_openunlearnings_log(evaluated, published, name: str, ours: str, printed: float) -> None:
+    sides = [column(evaluated[side], ours) for side in ("forget", "holdout")]
     assert value(auc, *sides) == pytest.approx(printed, abs=1e-12)
     assert value(auc, *sides) == pytest.approx(published[name], abs=1e-12)
     assert value(auc, sides[1], sides[0]) == pytest.approx(1 - printed, abs=1e-12)
 
 
 def test_privleak_of_openunlearnings_log(evaluated, published) -> None:
-    found = value(auc, *(column(evaluated[side], "mia_min_k") for side in ("forget", "holdout")))
+    found = value(auc, *(column(evaluated[side], "min_k") for side in ("forget", "holdout")))
     leak = float(aggregates.privleak(np.array(found), np.array(0.5)))
     assert round(leak, 5) == 22.66625
     assert leak == pytest.approx(published["privleak"], abs=1e-5)
@@ -270,3 +272,89 @@ def test_the_meta_evaluation_of_the_unlearning_depth_board(board) -> None:
     for name, (faithful, robust) in printed.items():
         assert round(meta["faithfulness"][name]["auc_roc"], 3) == faithful
         assert meta["robustness"][name]["agg"] == pytest.approx(robust, abs=6e-4)
+
+
+UTILITY = {
+    f"{part}_{what}": f"{task}.{score}"
+    for part, task in (("retain", "retain"), ("authors", "real_authors"), ("facts", "world_facts"))
+    for what, score in (
+        ("probability", "prob" if part == "retain" else "normalised_prob"),
+        ("rouge", "rougeL_recall"),
+        ("truth", "retain_truth_ratio"),
+    )
+}
+COMPOSITES = {
+    "forget_quality": Composite("ks", {"unlearned": "forget.truth_ratio", "retain": "forget.truth_ratio"}),
+    "model_utility": Composite("model_utility", UTILITY),
+    "memorised": Composite("harmonic_mean", ["1 - forget.prob", "1 - forget.rougeL_recall"]),
+}
+LEAKS = {
+    **{
+        f"auc_{score}": Composite("auc", {"forget": f"forget.{score}", "holdout": f"holdout.{score}"})
+        for score in ("loss", "zlib", "min_k", "min_k_plus_plus")
+    },
+    "privleak": Composite("privleak", {"unlearned": "auc_min_k", "retain": 0.5}),
+    "exact": Composite("mean", ["forget.exact_memorisation"]),
+}
+
+
+def logged(log: dict[str, list[Record]], variant: str, kind, role=None, first: int | None = None) -> Checkpoint:
+    """A log as a row of a board, its forget questions in clusters of an author each."""
+    records = {
+        task: [
+            replace(record, cluster=str(int(record.item) // 20 if task in ("forget", "retain") else record.item))
+            for record in own[: first if task == "forget" else None]
+        ]
+        for task, own in log.items()
+    }
+    return Checkpoint("llama", "tofu", variant, variant, kind, None, variant, records=records, role=role)
+
+
+def board_of(composites: dict[str, Composite], tasks: list[str], *rows: Checkpoint):
+    info = {
+        name: TaskInfo(name, "loss" if name == "holdout" else "prob", 0.0, "higher", 1, largest=None) for name in tasks
+    }
+    roles = TrackRoles("forget", "retain", controls=tuple(tasks[2:]))
+    return build_board(BoardSpec("tofu", 1, "", {"tofu": roles}, info, resamples=500, composites=composites), rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "p", "distance", "utility"),
+    [
+        ("retain90", 1.83407e-21, 0.3967, 0.6137),
+        ("retain95", 1.42757e-12, 0.37, 0.6006),
+        ("retain99", 0.00301818, 0.40, 0.6207),
+    ],
+)
+def test_logs_are_rows_and_references_of_a_board(tofu, name: str, p: float, distance: float, utility: float) -> None:
+    retain, full = tofu[name], tofu["full"]
+    rows = logged(full, "full", "import", first=len(retain["forget"])), logged(retain, name, "reference", "retain")
+    board = board_of(COMPOSITES, ["forget", "retain", "real_authors", "world_facts"], *rows)
+    (table,) = board.composites
+    reference, imported = (row["values"] for row in table["rows"])
+    assert reference["forget_quality"]["p"] == [1.0]
+    assert imported["forget_quality"]["p"] == [p]
+    value = imported["forget_quality"]["value"]
+    assert value is not None
+    assert round(value["value"], 4) == distance
+    assert value["low"] < distance < value["high"]
+    for values, printed in ((reference, utility), (imported, 0.6227)):
+        found = values["model_utility"]["value"]
+        assert found is not None
+        assert round(found["value"], 4) == printed
+        assert found["low"] < printed < found["high"]
+    assert (imported["model_utility"]["n"], imported["forget_quality"]["n"]) == (100, len(retain["forget"]))
+    assert f"p {p:.3g}" in board.to_markdown()
+
+
+def test_openunlearnings_log_is_a_row_of_a_board(evaluated, published) -> None:
+    tasks = ["forget", "retain", "holdout", "real_authors", "world_facts"]
+    board = board_of(LEAKS, tasks, logged(evaluated, "retain90", "import"))
+    values = board.composites[0]["rows"][0]["values"]
+    printed = {"auc_loss": "mia_loss", "auc_zlib": "mia_zlib", "auc_min_k": "mia_min_k", "exact": "exact_memorization"}
+    printed |= {"auc_min_k_plus_plus": "mia_min_k_plus_plus", "privleak": "privleak"}
+    for name, theirs in printed.items():
+        found = values[name]["value"]
+        assert found is not None
+        assert found["value"] == pytest.approx(published[theirs], abs=1e-5)
+        assert found["low"] < found["value"] < found["high"]
