@@ -160,6 +160,7 @@ class FinetuneSpec(Spec):
     """A model that is trained from the base on text, as plain language modelling: no unlearning."""
 
     text: list[SourceSpec] = runtime(min_length=1, description="a source, or several")
+    template: TemplateSpec = runtime(TemplateSpec(), description="what makes texts of questions with answers")
     training: dict[str, Any] = identity({}, description="what differs from the suite's training settings")
     seed: int = identity(0, ge=0, description="training seed; that of methods has no say")
 

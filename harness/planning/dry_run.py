@@ -153,8 +153,8 @@ def _outlook(plan: Plan, cell: PlannedCell, status: CellStatus, estimate: CostEs
 
 
 def _known(plan: Plan, cell: PlannedCell, status: CellStatus) -> bool:
-    """Return whether all that a cell's id stands for was reached; that of a derived cell once its parent is made."""
-    if cell.spec.stress is not None and "parent" not in status.cell.spec.settings:
+    """Return whether all that a cell's id stands for was reached; that of what starts from a cell once that is made."""
+    if cell.spec.start is not None and "parent" not in status.cell.spec.settings:
         return False
     return _reached(plan, cell)
 
@@ -163,5 +163,6 @@ def _reached(plan: Plan, cell: PlannedCell) -> bool:
     data = cell.spec.settings.get("data", {})
     topics = {**data.get("forget", {}), **data.get("relearn", {})}
     texts = {**topics, **data.get("pools", {})}
-    digests = [plan.models[cell.model].digest, *texts.values(), data.get("retain"), data.get("probe")]
+    own = [*data.get("text", ()), cell.spec.settings.get("digest")]
+    digests = [plan.models[cell.model].digest, *texts.values(), data.get("retain"), data.get("probe"), *own]
     return "" not in digests and all(_reached(plan, plan.by_id[parent]) for parent in cell.spec.parents)

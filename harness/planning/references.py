@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from ..data import template_of
 from ..errors import UserError, suggest
 from ..models.differences import other_architecture
 from ..models.load import ModelSpec, model_folder, resolve_models
 from ..registry import folded
-from ..specs import RowSpec, TextRow, canonical
+from ..specs import RowSpec, canonical
 from ..store.entries import Store
 from ..store.identity import CellSpec
 from ..suite import FinetuneSpec, ReferenceSpec, Role, SourceSpec, SuiteSpec, TrainingSpec
@@ -217,7 +218,10 @@ def _trained(
         settings={
             "version": Finetune.version,
             "training": training.identity(),
-            "data": {"text": [digest_of(source, TextRow) for source in finetune.text]},
+            "data": {
+                "text": [digest_of(source, source.text_row) for source in finetune.text],
+                **template_of(finetune.text, finetune.template),
+            },
             "dtype": model.dtype,
         },
         method="finetune",

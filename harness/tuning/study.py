@@ -179,6 +179,7 @@ def validation_suite(suite: SuiteSpec, track: str, variants: Mapping[str, Varian
         UserError: a task has no validation items.
     """
     spec = suite.tracks[track]
+    started = {role: reference for role, reference in spec.references.items() if role == "original"}
     tasks = {}
     for name in (spec.forget_task, spec.retain_task):
         source = suite.tasks[name].validation
@@ -194,7 +195,7 @@ def validation_suite(suite: SuiteSpec, track: str, variants: Mapping[str, Varian
         embedded=suite.embedded,
         models=suite.models,
         tasks=tasks,
-        tracks={track: spec.model_copy(update={"controls": (), "neighbours": ()})},
+        tracks={track: spec.model_copy(update={"controls": (), "neighbours": (), "references": started})},
         training=suite.training,
         variants={track: dict(variants)},
         scorer=suite.scorer,

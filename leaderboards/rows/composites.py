@@ -21,7 +21,7 @@ from ..stats.composite import Definition, Operand, Score, definitions
 from ..stats.intervals import Estimate, estimate
 from ..stats.metrics import Floats
 from .components import interval
-from .groups import Group, base_of
+from .groups import Group, base_of, untouched
 from .operands import MissingValueError, Resampled, Scores
 from .resampling import Resamples
 
@@ -65,7 +65,7 @@ class Composites:
         self, resamples: Resamples, track: str, groups: Sequence[Group], known: Mapping[str, Definition]
     ) -> None:
         self.resamples, self.known = resamples, known
-        base = base_of(resamples, track, groups)
+        base, self.compared = untouched(groups), base_of(resamples, track, groups)
         columns = {role: self._of_role(role, track) for role in ("original", "retain")}
         columns["base"] = list(base.columns) if base else []
         columns["original"] = columns["original"] or columns["base"]
@@ -108,11 +108,11 @@ class Composites:
         }
 
     def _base(self, name: str, group: Group) -> list[Floats]:
-        """Return the draws of base, none where a difference from it says nothing."""
-        if group.first.kind == "base" or not self.known[name].paired:
+        """Return the draws of the row that others are compared with, none where a difference says nothing."""
+        if self.compared is None or group == self.compared or not self.known[name].paired:
             return []
         try:
-            return [self.draws(name, k) for k in self.scores.columns["base"]]
+            return [self.draws(name, k) for k in self.compared.columns]
         except MissingValueError:
             return []
 

@@ -67,6 +67,11 @@ def base_of(resamples: Resamples, track: str, groups: Sequence[Group]) -> Group 
     return next((group for group in groups if group.columns and _is_compared(group.first, original)), None)
 
 
+def untouched(groups: Sequence[Group]) -> Group | None:
+    """Return the measured base, whatever others are compared with."""
+    return next((group for group in groups if group.columns and _is_compared(group.first, False)), None)
+
+
 def _is_compared(checkpoint: Checkpoint, original: bool) -> bool:
     return checkpoint.role == "original" if original else checkpoint.kind == "base"
 
