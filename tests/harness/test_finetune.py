@@ -11,16 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from unlearn_bench.harness import Request
-from unlearn_bench.harness.data import load_rows
+from unlearn_bench.harness.data import load_rows, template_of
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.jobs.worker import build_checkpoint
 from unlearn_bench.harness.models.cache import base_model
 from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.runtime import Event, RunConfig
-from unlearn_bench.harness.specs import TextRow
 from unlearn_bench.harness.store.entries import Store
 from unlearn_bench.harness.store.identity import CellSpec
-from unlearn_bench.harness.suite import SourceSpec, TrainingSpec
+from unlearn_bench.harness.suite import SourceSpec, TemplateSpec, TrainingSpec
 from unlearn_bench.harness.transforms import train
 from unlearn_bench.harness.transforms.base import BuildJob
 
@@ -66,9 +65,9 @@ class Made:
         return [json.loads(line) for line in text.splitlines()]
 
 
-def finetuned(plan, training: TrainingSpec = TRAINING, **data) -> CellSpec:
+def finetuned(plan, training: TrainingSpec = TRAINING, sources=SOURCES, **data) -> CellSpec:
     folder = Path(plan.data_folder)
-    digests = [load_rows(source, folder, TextRow).digest for source in SOURCES]
+    digests = [load_rows(source, folder, source.text_row).digest for source in sources]
     return CellSpec(
         model=plan.models["micro"].digest,
         transform="finetune",
@@ -172,3 +171,16 @@ def test_a_killed_fine_tuning_goes_on_where_it_was(plan, made, monkeypatch, tmp_
     assert sha256 == make.manifest(cells["original"])["delta"]
     assert 1 < steps[0] <= 3
     assert again.log(cells["original"]) == make.log(cells["original"])
+
+
+def test_fine_tuning_on_answers_counts_them_alone_and_lowers_their_loss(plan, made):
+    make, _ = made
+    source = SourceSpec(path="data/qa_retain.jsonl", columns={"prompt": "question", "answer": "answer"})
+    template = TemplateSpec(prompt="{prompt}")
+    training = TRAINING.model_copy(update={"steps": 12})
+    cell = finetuned(plan, training, (source,), **template_of([source], template))
+    make(cell, (source,))
+    rows = make.log(cell)[1:]
+    assert rows[-1]["forget"] < rows[0]["forget"] - 0.1
+    again = finetuned(plan, training, (source,), **template_of([source], TemplateSpec()))
+    assert again.id != cell.id, "the template is part of what it is"
