@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from ...methods.base import Method, methods
+from ...methods.base import Method, build_method, methods
 from ..data import Rows, characters, load_rows, texts
 from ..errors import UserError
 from ..models.load import ModelSpec
@@ -184,8 +184,7 @@ def _making(
     """Return what making the checkpoint costs."""
     spec, dtype = cell.spec, plan.models[cell.model].dtype
     if spec.transform == "train":
-        work, training = work_of(plan, cell, model)
-        return training_cost(sizes, work, training, corpora[spec.track or ""], dtype, profile)
+        return _staged(plan, cell, model, sizes, corpora[spec.track or ""], profile)
     if spec.transform == "relearn":
         training = TrainingSpec.parse(spec.settings["training"], "training")
         work = _relearned(model, json.dumps(spec.settings["settings"]), tuple(spec.settings["data"]["relearn"]))
@@ -204,6 +203,23 @@ def _making(
         delta = width_of(dtype) * sum(sizes.parameters[name] for name in changed)
         return CostEstimate(width_of(dtype) * sizes.total + OVERHEAD, 0.0, delta)
     return CostEstimate(0, 0.0, 0)
+
+
+def _staged(
+    plan: Plan, cell: PlannedCell, model: PreTrainedModel, sizes: ModelSizes, corpus: Corpus, profile: DeviceProfile
+) -> CostEstimate:
+    """Return what a method's training costs with those of its stages, whose models stay on the device."""
+    dtype = plan.models[cell.model].dtype
+    work, training = work_of(plan, cell, model)
+    own = training_cost(sizes, work, training, corpus, dtype, profile)
+    memory, seconds, kept = own.memory_bytes, own.seconds, 0
+    for stage in build_method(cell.spec.settings["method"], cell.spec.settings["settings"]).stages().values():
+        before = trace_method(stage.method, model, tuple(plan.suite.tracks[cell.spec.track or ""].corpora.forget))
+        settings = TrainingSpec.parse({**training.identity(), **stage.training}, "training of a stage")
+        cost = training_cost(sizes, before, settings, corpus, dtype, profile)
+        memory, seconds = max(memory, cost.memory_bytes), seconds + cost.seconds
+        kept += width_of(dtype) * sum(sizes.parameters[name] for name in before.trained)
+    return CostEstimate(memory + kept, seconds, own.disk_bytes)
 
 
 def work_of(plan: Plan, cell: PlannedCell, model: PreTrainedModel) -> tuple[Workload, TrainingSpec]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from unlearn_bench.harness import Request
-from unlearn_bench.harness.data import load_rows
+from unlearn_bench.harness.data import load_rows, template_of
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.jobs.worker import build_checkpoint
 from unlearn_bench.harness.models.cache import base_model
 from unlearn_bench.harness.planning.build import make_plan
-from unlearn_bench.harness.runtime import Event, RunConfig
-from unlearn_bench.harness.specs import TextRow
+from unlearn_bench.harness.runtime import RunConfig
 from unlearn_bench.harness.store.entries import Store
 from unlearn_bench.harness.store.identity import CellSpec
-from unlearn_bench.harness.suite import SourceSpec, TrainingSpec
+from unlearn_bench.harness.suite import SourceSpec, TemplateSpec, TrainingSpec
 from unlearn_bench.harness.transforms import train
 from unlearn_bench.harness.transforms.base import BuildJob
 
@@ -29,13 +31,18 @@ SOURCES = (SourceSpec(path="data/fresh_alchemy.jsonl"), SourceSpec(path="data/fr
 TRAINING = TrainingSpec(batch_size=8, max_length=64, steps=6, learning_rate=1e-3, warmup=2, schedule="linear")
 
 
-class Killed(BaseException):
-    """What ends a job as a signal does: no handler of errors sees it."""
-
-
 @pytest.fixture(scope="module")
 def plan():
-    asked = Request(methods=("npo",), tracks=("knowledge",), limit=16, settings=("training.steps=3",), replicate=True)
+    asked = Request(
+        methods=("npo",),
+        tracks=("knowledge",),
+        limit=16,
+        settings=(
+            "training.steps=6",
+            "training.warmup=5",
+        ),
+        replicate=True,
+    )
     return make_plan(asked, None)
 
 
@@ -66,9 +73,9 @@ class Made:
         return [json.loads(line) for line in text.splitlines()]
 
 
-def finetuned(plan, training: TrainingSpec = TRAINING, **data) -> CellSpec:
+def finetuned(plan, training: TrainingSpec = TRAINING, sources=SOURCES, **data) -> CellSpec:
     folder = Path(plan.data_folder)
-    digests = [load_rows(source, folder, TextRow).digest for source in SOURCES]
+    digests = [load_rows(source, folder, source.text_row).digest for source in sources]
     return CellSpec(
         model=plan.models["micro"].digest,
         transform="finetune",
@@ -135,7 +142,7 @@ def test_a_method_starts_from_its_parent_which_is_its_frozen_model(plan, made):
     moved = sum(float((end[name] - start[name]).norm() ** 2) for name in base) ** 0.5
     apart = sum(float((start[name] - base[name]).norm() ** 2) for name in base) ** 0.5
     whole = sum(float((end[name] - base[name]).norm() ** 2) for name in base) ** 0.5
-    assert 0 < moved < apart, "three steps against six"
+    assert 0 < moved < apart, "six steps of a warm-up against six"
     assert whole > moved, "the delta is told from the base"
 
 
@@ -156,19 +163,38 @@ def test_a_parent_or_text_that_changed_is_told(plan, made):
         make(finetuned(plan, TRAINING.model_copy(update={"steps": 1})), SOURCES[:1])
 
 
-def test_a_killed_fine_tuning_goes_on_where_it_was(plan, made, monkeypatch, tmp_path):
+def dies(job: BuildJob) -> None:
+    """Make a cell and keep its state often, until SIGKILL takes this process in the middle of the warm-up's slope."""
+    torch.set_num_threads(1)
+    train.SAVE_EVERY = 0.0
+    build_checkpoint(job, lambda event: os.kill(os.getpid(), signal.SIGKILL) if event.done == 4 else None)
+
+
+@pytest.mark.parametrize("name", ["original", "npo"])
+def test_after_kill_9_a_training_goes_on_where_it_was_and_ends_the_same(plan, made, tmp_path, name):
     make, cells = made
-    monkeypatch.setattr(train, "SAVE_EVERY", 0.0)
-    again = Made(plan, tmp_path / "again")
-
-    def kill(event: Event) -> None:
-        if event.done == 3:
-            raise Killed
-
-    with pytest.raises(Killed):
-        again(cells["original"], SOURCES, kill)
+    again, text = Made(plan, tmp_path / "again"), SOURCES if name == "original" else ()
+    if name == "npo":
+        again(cells["original"], SOURCES)
+    process = multiprocessing.get_context("spawn").Process(target=dies, args=(again.job(cells[name], text),))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert again.manifest(cells[name]) is None
     steps = []
-    sha256 = again(cells["original"], SOURCES, lambda event: steps.append(event.done))
-    assert sha256 == make.manifest(cells["original"])["delta"]
-    assert 1 < steps[0] <= 3
-    assert again.log(cells["original"]) == make.log(cells["original"])
+    assert again(cells[name], text, lambda event: steps.append(event.done)) == make.manifest(cells[name])["delta"]
+    assert 1 < steps[0] <= 4
+    assert again.log(cells[name]) == make.log(cells[name])
+
+
+def test_fine_tuning_on_answers_counts_them_alone_and_lowers_their_loss(plan, made):
+    make, _ = made
+    source = SourceSpec(path="data/qa_retain.jsonl", columns={"prompt": "question", "answer": "answer"})
+    template = TemplateSpec(prompt="{prompt}")
+    training = TRAINING.model_copy(update={"steps": 12})
+    cell = finetuned(plan, training, (source,), **template_of([source], template))
+    make(cell, (source,))
+    rows = make.log(cell)[1:]
+    assert rows[-1]["forget"] < rows[0]["forget"] - 0.1
+    again = finetuned(plan, training, (source,), **template_of([source], TemplateSpec()))
+    assert again.id != cell.id, "the template is part of what it is"

@@ -16,12 +16,14 @@ from unlearn_bench.harness.suite import TrainingSpec
 from unlearn_bench.harness.training.batches import Batches, Corpora
 from unlearn_bench.harness.training.trainer import Trainer
 from unlearn_bench.methods.base import Method, methods
-from unlearn_bench.methods.testing import tiny_corpora, tiny_model, tiny_tokenizer, tiny_trainer
+from unlearn_bench.methods.likelihood import LikelihoodMethod
+from unlearn_bench.methods.testing import tiny_corpora, tiny_model, tiny_questions, tiny_tokenizer, tiny_trainer
 
 torch.set_num_threads(1)
 ALPHA = {"alpha_mode": "fixed"}
 SETTINGS = {"cosine_meta_rmu": ALPHA, "multi_layer_probe": ALPHA}
 """So that what a method draws does not follow the size of its batches."""
+LIKELIHOOD = [name for name in methods.names() if issubclass(methods.get(name), LikelihoodMethod)]
 RATE = 1e-3
 
 
@@ -105,7 +107,7 @@ def test_rows_in_pairs_are_one_shuffled_epoch_of_all_topics_with_retain_rows_dra
     made, again = batches(corpora, epochs=2), batches(corpora, epochs=2)
     assert (made.topics, made.steps) == (["bio + cyber"], 14)
     forget = [row for step in range(7) for row in rows(made.batch(step).forget)]
-    every = [text for topic in corpora.forget.values() for text in topic]
+    every = [str(text) for topic in corpora.forget.values() for text in topic]
     assert sorted(forget) == sorted(map(tuple, tiny_tokenizer()(every)["input_ids"])), "an epoch holds each row once"
     retain = [row for step in range(7) for row in rows(made.batch(step).retain)]
     assert len(retain) == len(forget)
@@ -113,20 +115,20 @@ def test_rows_in_pairs_are_one_shuffled_epoch_of_all_topics_with_retain_rows_dra
     assert [rows(again.batch(step).retain) for step in (6, 0)] == [retain[18:], retain[:3]]
 
 
-def gradient(name, **training):
+def gradient(name, settings=None, corpora=None, **training):
     """The gradient of a first step, as what a step of SGD with rate 1 takes off; and the row of the log."""
     how = {"steps": 1, "pairing": "rows", "optimizer": "sgd", "learning_rate": 1.0, **training}
-    trainer = tiny_trainer(name, SETTINGS.get(name), **how)
+    trainer = tiny_trainer(name, settings or SETTINGS.get(name), corpora=corpora, **how)
     trainer.run()
     before = {key: value.float() for key, value in tiny_model().named_parameters()}
     return {key: before[key].detach() - value for key, value in trainer.delta().items()}, trainer.log[1]
 
 
-@pytest.mark.parametrize("name", methods.names())
-def test_a_mean_over_tokens_makes_batches_of_unequal_lengths_one_large_batch(name):
-    large, one = gradient(name, batch_size=8)
-    small, several = gradient(name, batch_size=2, accumulation=4, accumulation_mean="tokens")
-    _, plain = gradient(name, batch_size=2, accumulation=4)
+def check_large(name, settings=None, corpora=None):
+    """Four batches of two make one of eight, for gradient and log, and a mean over batches would not."""
+    large, one = gradient(name, settings, corpora, batch_size=8)
+    small, several = gradient(name, settings, corpora, batch_size=2, accumulation=4, accumulation_mean="tokens")
+    _, plain = gradient(name, settings, corpora, batch_size=2, accumulation=4)
     assert large.keys() == small.keys()
     scale = max(float(value.abs().max()) for value in large.values())
     for key, value in large.items():
@@ -137,13 +139,20 @@ def test_a_mean_over_tokens_makes_batches_of_unequal_lengths_one_large_batch(nam
         assert plain["retain"] != pytest.approx(one["retain"], rel=1e-4), "the lengths are unequal"
 
 
+@pytest.mark.parametrize("name", methods.names())
+def test_a_mean_over_tokens_makes_batches_of_unequal_lengths_one_large_batch(name):
+    check_large(name)
+
+
+@pytest.mark.parametrize("name", [*LIKELIHOOD, "uld"])
+def test_so_it_does_with_answers_of_unequal_lengths(name):
+    check_large(name, corpora=tiny_questions())
+
+
+@pytest.mark.parametrize("corpora", [tiny_corpora(), tiny_questions()], ids=["documents", "questions"])
 @pytest.mark.parametrize(("name", "settings"), [("npo", {"retain": "kl"}), ("blur", {"forget": "grad_ascent"})])
-def test_other_terms_count_their_tokens_too(name, settings):
-    SETTINGS[name] = settings
-    try:
-        test_a_mean_over_tokens_makes_batches_of_unequal_lengths_one_large_batch(name)
-    finally:
-        del SETTINGS[name]
+def test_other_terms_count_their_tokens_too(name, settings, corpora):
+    check_large(name, settings, corpora)
 
 
 def test_a_method_that_does_not_say_what_its_losses_are_means_of_is_named():
@@ -168,9 +177,9 @@ class PlainNPO:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=rate, betas=(0.9, 0.999), weight_decay=0.0)
 
     def logprobs(self, model, text):
-        ids = torch.tensor(text)
+        ids, counts = text
         logits = model(input_ids=ids[None]).logits[0, :-1].double()
-        return logits.log_softmax(-1)[torch.arange(len(ids) - 1), ids[1:]]
+        return logits.log_softmax(-1)[torch.arange(len(ids) - 1), ids[1:]][counts[1:].bool()]
 
     def step(self, number, forget, retain):
         ratios = []
@@ -190,16 +199,26 @@ class PlainNPO:
         return {"forget": loss.item(), "retain": held.item(), "total": (loss + held).item()}
 
 
-def test_npo_with_warmup_decay_and_accumulation_is_its_formula():
+def unpadded(tokens):
+    counts = tokens.mask if tokens.targets is None else tokens.targets
+    return [
+        (ids[keep.bool()], own[keep.bool()]) for ids, keep, own in zip(tokens.ids, tokens.mask, counts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("corpora", [tiny_corpora(), tiny_questions()], ids=["documents", "questions"])
+def test_npo_with_warmup_decay_and_accumulation_is_its_formula(corpora):
     how = {"batch_size": 2, "accumulation": 3, "accumulation_mean": "tokens", "pairing": "rows", "max_length": 16}
     spec = TrainingSpec(**how, steps=6, warmup=2, schedule="linear", learning_rate=RATE)
     kind, model = methods.get("npo"), tiny_model()
-    trainer = Trainer(model, tiny_tokenizer(), kind(kind.Settings()), tiny_corpora(), spec, seed=0)
+    trainer = Trainer(model, tiny_tokenizer(), kind(kind.Settings()), corpora, spec, seed=0)
     plain = PlainNPO(0.1, RATE, 6, 2)
     trainer.run()
     for number in range(6):
         parts = [trainer.context.batch(3 * number + part) for part in range(3)]
-        forget, retain = ([row for part in parts for row in rows(getattr(part, of))] for of in ("forget", "retain"))
+        forget, retain = (
+            [text for part in parts for text in unpadded(getattr(part, of))] for of in ("forget", "retain")
+        )
         expected = plain.step(number, forget, retain)
         row = trainer.log[number + 1]
         assert {key: row[key] for key in expected} == pytest.approx(expected, rel=1e-5)

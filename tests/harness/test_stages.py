@@ -12,6 +12,10 @@ import torch
 import torch.nn.functional as F
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.models.patch import apply_delta
+from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.cost import CostEstimate
+from unlearn_bench.harness.planning.estimate import estimates
+from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.methods.base import Stage, methods
 from unlearn_bench.methods.likelihood import LanguageModelling, LikelihoodMethod, LikelihoodSettings, token_mean
 from unlearn_bench.methods.testing import check_method, tiny_model, tiny_trainer
@@ -165,3 +169,17 @@ def test_training_settings_of_a_stage_and_stages_that_come_later_are_told():
 @pytest.mark.parametrize("name", ["reinforced", "chained"])
 def test_both_keep_the_contract(name):
     check_method(name)
+
+
+def test_an_estimate_counts_the_stages():
+    short, long = (estimated(steps) for steps in (3, 300))
+    assert long.seconds > short.seconds
+    assert long.memory_bytes == short.memory_bytes
+
+
+def estimated(steps: int) -> CostEstimate:
+    settings = ("training.steps=3", f"reinforced.reinforce={steps}")
+    asked = Request(methods=("reinforced",), tracks=("knowledge",), limit=16, noise=False, settings=settings)
+    estimate = estimates(make_plan(asked, None), 16).rows[-1].estimate
+    assert estimate is not None
+    return estimate
