@@ -350,6 +350,7 @@ class SuiteModel(Spec):
     hub: str | None = recorded(None)
     revision: str | None = recorded(None)
     dtype: str = identity("float32", pattern="^(float32|bfloat16|float16)$")
+    chat: bool = identity(False, late=True, description="prompts are put into its chat template, as --chat-template")
     architecture: dict[str, Any] = runtime({}, description="its config.json where shapes need it, for estimates")
 
 

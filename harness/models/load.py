@@ -284,7 +284,7 @@ def resolve_models(
         suite: the suite.
         store: where digests of files are kept; None: nowhere.
         dtype: of evaluation; `auto`: the suite's for its own models, else what the model's config.json names.
-        chat: whether prompts are wrapped in the models' chat templates.
+        chat: whether prompts are wrapped in the models' chat templates, those too of which the suite does not say it.
 
     Raises:
         UserError: an unknown name, or a model that cannot be run, with what to do.
@@ -297,8 +297,9 @@ def resolve_models(
                 f"Two models are called {spec.name!r}: {models[spec.name].source} and {spec.source}."
                 " Rename a folder, or run them one after the other."
             )
-        models[spec.name] = spec.model_copy(update={"chat": chat})
-        if chat and not load_tokenizer(spec).chat_template:
+        chatting = chat or (name in suite.models and suite.models[name].chat)
+        models[spec.name] = spec.model_copy(update={"chat": chatting})
+        if chatting and not load_tokenizer(spec).chat_template:
             raise UserError(f"{spec.name} has no chat template; use --chat-template only with instruct models.")
     if not models:
         raise UserError(f"Suite {suite.name} names no model; pass one with --models FOLDER_OR_HUB_ID.")
