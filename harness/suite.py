@@ -287,6 +287,12 @@ class TrainingSpec(Spec):
             raise ValueError("a warm-up is a share of all steps, below 1, or a whole number of steps")
         return value
 
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> TrainingSpec:
+        if self.steps is not None and self.warmup_steps(self.steps) >= self.steps:
+            raise ValueError(f"its warm-up takes all of its {self.steps} steps; lower `warmup`, or raise `steps`")
+        return self
+
     def steps_for(self, forget_rows: int) -> int:
         """Return the optimiser steps: `steps`, or `epochs` of so many rows of forget text."""
         return self.steps or max(1, math.ceil(self.epochs * forget_rows / (self.batch_size * self.accumulation)))

@@ -327,6 +327,11 @@ def _schedule(
     (constant), (N - s) / (N - W) (linear) or (1 + cos(pi (s - W) / (N - W))) / 2 (cosine).
     """
     warmup = training.warmup_steps(steps)
+    if warmup >= steps:
+        raise UserError(
+            f"The warm-up takes all of the {steps} steps of the training; lower training.warmup, or raise"
+            " training.epochs."
+        )
     if training.schedule == "constant" and not warmup:
         return None
     if training.schedule == "constant":

@@ -76,6 +76,13 @@ def test_a_warmup_that_is_neither_is_refused():
         TrainingSpec(warmup=1.5)
 
 
+def test_a_warmup_that_never_ends_is_refused():
+    with pytest.raises(ValidationError, match="takes all of its 4 steps"):
+        TrainingSpec(warmup=4, steps=4)
+    with pytest.raises(UserError, match="takes all of the 7 steps"):
+        tiny_trainer("grad_diff", steps=None, epochs=1, warmup=20)
+
+
 @pytest.mark.parametrize("stop", [2, 5])
 def test_a_run_resumes_within_and_after_its_warmup_bit_for_bit(stop):
     how = {"steps": 8, "warmup": 4, "schedule": "cosine", "accumulation": 2, "accumulation_mean": "tokens"}

@@ -5,17 +5,25 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 import torch.nn.functional as F
 from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.jobs.worker import build_checkpoint
 from unlearn_bench.harness.models.patch import apply_delta
 from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.planning.cost import CostEstimate
 from unlearn_bench.harness.planning.estimate import estimates
+from unlearn_bench.harness.planning.plan import Plan
 from unlearn_bench.harness.planning.request import Request
+from unlearn_bench.harness.runtime import Event, OnEvent, RunConfig
+from unlearn_bench.harness.store.delta import load_delta
+from unlearn_bench.harness.store.entries import Entry, Store
+from unlearn_bench.harness.transforms import train
+from unlearn_bench.harness.transforms.base import BuildJob
 from unlearn_bench.methods.base import Stage, methods
 from unlearn_bench.methods.likelihood import LanguageModelling, LikelihoodMethod, LikelihoodSettings, token_mean
 from unlearn_bench.methods.testing import check_method, tiny_model, tiny_trainer
@@ -171,15 +179,49 @@ def test_both_keep_the_contract(name):
     check_method(name)
 
 
+class Killed(BaseException):
+    """What ends a job as a signal does: no handler of errors sees it."""
+
+
+def test_a_cell_of_stages_is_made_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    plan = planned(2, "training.batch_size=2", "reinforced.layers=[1]")
+    (cell,) = (cell.spec for cell in plan.cells if cell.spec.method == "reinforced")
+
+    def make(name: str, report: OnEvent = lambda event: None) -> Entry:
+        place = RunConfig(store=Store.create(tmp_path / name).root, device="cpu", threads=1)
+        corpora = plan.suite.tracks["knowledge"].corpora
+        job = BuildJob(place, plan.models["micro"], cell, corpora, Path(plan.data_folder or ""))
+        build_checkpoint(job, report)
+        return Store.open(tmp_path / name).entry("cells", cell.id)
+
+    def kill(event: Event) -> None:
+        assert event.total == 5
+        if event.done == 4:
+            raise Killed
+
+    calm = make("calm")
+    monkeypatch.setattr(train, "SAVE_EVERY", 0.0)
+    with pytest.raises(Killed):
+        make("killed", kill)
+    killed = make("killed")
+    for file in ("delta.safetensors", "training.jsonl"):
+        assert killed.file(file).read_bytes() == calm.file(file).read_bytes()
+    assert {name.split(".")[2] for name in load_delta(calm)} == {"1"}, "the stage's own change is thrown away"
+
+
 def test_an_estimate_counts_the_stages():
     short, long = (estimated(steps) for steps in (3, 300))
     assert long.seconds > short.seconds
     assert long.memory_bytes == short.memory_bytes
 
 
-def estimated(steps: int) -> CostEstimate:
-    settings = ("training.steps=3", f"reinforced.reinforce={steps}")
+def planned(reinforce: int, *settings: str) -> Plan:
+    settings = ("training.steps=3", f"reinforced.reinforce={reinforce}", *settings)
     asked = Request(methods=("reinforced",), tracks=("knowledge",), limit=16, noise=False, settings=settings)
-    estimate = estimates(make_plan(asked, None), 16).rows[-1].estimate
+    return make_plan(asked, None)
+
+
+def estimated(steps: int) -> CostEstimate:
+    estimate = estimates(planned(steps), 16).rows[-1].estimate
     assert estimate is not None
     return estimate
