@@ -55,12 +55,25 @@ class Encoder:
         return self._encode(text + request.prefill)
 
     def given(self, request: ChoiceRequest | TraceRequest) -> list[tuple[list[int], list[int]]]:
-        """Return the tokens of a request's context and of each text after it, the end token included if it is asked."""
+        """Return the tokens of a request's context and of each text after it, the end token included if it is asked.
+
+        Choices are split as in lm-eval (`pairs`). A traced text has no token of its context, not even spaces at its
+        end; a token that holds some of both is the text's, as in training.
+        """
         if isinstance(request, ChoiceRequest):
             return self.pairs(request.context, request.choices, system=request.system, delimiter=request.delimiter)
         context = self._put(request.context, request.system, request.raw, request.date) + request.prefill
         texts = request.texts if request.raw else self._joined(request.texts, request.delimiter)
-        return [(head, [*tail, self.end] if request.end else tail) for head, tail in self._split(context, texts)]
+        pairs = [self._shared(context, text) for text in texts]
+        return [(head, [*tail, self.end] if request.end else tail) for head, tail in pairs]
+
+    def _shared(self, context: str, text: str) -> tuple[list[int], list[int]]:
+        """Encode both together and split where the context alone would have gone on otherwise."""
+        whole = self._encode(context + text) if context else []
+        own = zip(self._encode(context), whole, strict=False)
+        count = next((place for place, (one, other) in enumerate(own) if one != other), None)
+        count = min(len(self._encode(context)), len(whole)) if count is None else count
+        return (whole[:count], whole[count:]) if count else self._after_nothing(context + text)
 
     def encode(self, prompt: str) -> list[int]:
         """Encode a prompt, in a chat where asked; special tokens are not doubled where it starts with them."""

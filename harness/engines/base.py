@@ -115,8 +115,9 @@ class Engine(ABC):
     def trace(self, requests: Sequence[TraceRequest], progress: Progress | None = None) -> list[Traces]:
         """Return what the model thinks of each token of each request's texts, in the requests' order.
 
-        Texts are split from their context as `score_choices` does; the end token, where asked for, is the tokenizer's.
-        Contexts that do not fit together with the whole text are cut from the left and counted. A log-probability lies
+        Text and context are encoded together; spaces at the end of a context are no part of the text, and a token that
+        holds some of both is. The end token, where asked for, is the tokenizer's. Contexts that do not fit together
+        with the whole text are cut from the left and counted. A log-probability lies
         within `tolerance` of the reference engine's, a mean or variance within a thousandth; which of two equally
         probable tokens is a hit may differ.
 

@@ -13,7 +13,7 @@ from unlearn_bench.harness.engines.base import engines
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.models.load import ModelSpec
-from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest
+from unlearn_bench.tasks.base import ChoiceRequest, Decoding, GenerationRequest, TraceRequest
 
 WORDS = "the a cat dog sat ran on under mat tree and then it was red blue big small fast slow"
 MAX_LENGTH = 64
@@ -128,6 +128,18 @@ def test_choices_score_as_with_lm_eval(engine):
     found = [value for outcome in outcomes for value in zip(outcome.logprobs, outcome.greedy, strict=True)]
     np.testing.assert_allclose([value for value, _ in found], [value for value, _ in expected], atol=1e-4)
     assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
+
+
+@pytest.mark.parametrize(
+    ("context", "text", "own"),
+    [("the cat\n\n", "sat", "sat"), ("the cat ", "sat", " sat"), ("the cat", " sat", " sat"), ("", "sat", "sat")],
+)
+def test_a_traced_text_has_no_token_of_its_context_alone(engine, context, text, own):
+    [(head, tail)] = engine.tokens.given(TraceRequest("i", context, (text,)))
+    assert engine.tokens.tokenizer.decode(tail) == own
+    assert head[0] == engine.tokens.prefix
+    [outcome] = engine.trace([TraceRequest("i", context, (text,))])
+    assert len(outcome.traces[0].logprobs) == len(tail)
 
 
 def test_greedy_says_what_the_model_would_say(engine):

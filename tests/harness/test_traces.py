@@ -125,10 +125,11 @@ def test_a_text_without_a_token_has_an_empty_trace_and_is_counted_as_done(engine
 def test_long_contexts_are_cut_from_the_left_and_texts_that_do_not_fit_are_told(engine):
     limit = engine.tokens.max_length
     long = "the quick brown fox " * limit
-    [outcome] = engine.trace([TraceRequest("i", long, TEXTS[:1], end=True)])
-    [(head, tail)] = engine.tokens.pairs(long, TEXTS[:1])
-    assert outcome.truncated == len(head) + len(tail) + 1 - limit
-    cut = plainly(engine, head[outcome.truncated :], [*tail, engine.tokens.end])
+    request = TraceRequest("i", long, TEXTS[:1], end=True)
+    [outcome] = engine.trace([request])
+    [(head, tail)] = engine.tokens.given(request)
+    assert outcome.truncated == len(head) + len(tail) - limit
+    cut = plainly(engine, head[outcome.truncated :], tail)
     assert outcome.traces[0].logprobs == pytest.approx(cut.logprobs, abs=1e-4)
     with pytest.raises(UserError, match=r"A text of item i has .* tokens, more than the"):
         engine.trace([TraceRequest("i", "the", (long,))])
