@@ -301,8 +301,9 @@ class Frontier(TypedDict):
 class CompositeValue(TypedDict):
     """A composite of a row, null with what is `missing` where it has none.
 
-    `p` are those of the data, one a checkpoint (and reference), where the statistic has a p; `delta_base` is null where
-    differences of its resamples say nothing. `n` counts the items of its smallest part, `checkpoints` those it is of.
+    `p` are those of the data, one a checkpoint (and reference), where the statistic has a p. `delta_base` (from the
+    original where rows are compared with that) is null where differences of its resamples say nothing. `n` counts the
+    items of its smallest part, `checkpoints` those it is of.
     """
 
     value: Interval | None

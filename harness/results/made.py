@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ...leaderboards.stats.formula import statistics
 from ...methods.base import methods
 from ...tasks.base import tasks
 from ..planning.plan import Plan
@@ -28,7 +29,12 @@ def inputs_of(plan: Plan, store: Store, cells: Sequence[CellStatus], *more: Any)
     None where code beyond this package has a say: nobody knows when that changes.
     """
     kinds = {cell.spec.settings["method"] for cell in plan.cells if "method" in cell.spec.settings}
-    if not all(map(methods.is_own, kinds)) or not all(tasks.is_own(task.spec.task) for task in plan.tasks.values()):
+    own = (
+        *map(methods.is_own, kinds),
+        *(tasks.is_own(task.spec.task) for task in plan.tasks.values()),
+        *(statistics.is_own(spec.statistic) for spec in plan.suite.composites.values()),
+    )
+    if not all(own):
         return None
     return digest([version("unlearn-bench"), _code(), plan.model_dump(mode="json"), _results(store, cells), *more])
 

@@ -43,7 +43,7 @@ def build_composites(
         if not shown:
             continue
         places = [row["variant"] for row in rows if (row["model"], row["track"]) == (model, track)]
-        ordered = sorted(own, key=lambda group: (not _beside(group), places.index(group.variant)))
+        ordered = sorted(own, key=lambda group: (_place(group), places.index(group.variant)))
         composites = Composites(resamples, track, own, known)
         yield {
             "model": model,
@@ -53,9 +53,9 @@ def build_composites(
         }
 
 
-def _beside(group: Group) -> bool:
-    """Tell whether a row is what others are read beside."""
-    return group.first.kind in ("reference", "base")
+def _place(group: Group) -> int:
+    """Return where a row stands: what others are read beside comes first."""
+    return {"reference": 0, "base": 1}.get(group.first.kind, 2)
 
 
 class Composites:
@@ -101,15 +101,15 @@ class Composites:
         return {
             "value": _rounded(self._estimate(name, own)),
             "p": [float(f"{one:.6g}") for one in p],
-            "delta_base": _rounded(self._estimate(name, own, self._base(name, group))),
+            "delta_base": _rounded(self._estimate(name, own, self._others(name, group))),
             "n": min((self._items(name, k) for k in draws), default=0),
             "checkpoints": len(draws),
             "missing": some + lacking[0] if lacking else None,
         }
 
-    def _base(self, name: str, group: Group) -> list[Floats]:
-        """Return the draws of the row that others are compared with, none where a difference says nothing."""
-        if self.compared is None or group == self.compared or not self.known[name].paired:
+    def _others(self, name: str, group: Group) -> list[Floats]:
+        """Return the draws of the row that all are compared with; none where a difference from it says nothing."""
+        if self.compared is None or group.variant == self.compared.variant or not self.known[name].paired:
             return []
         try:
             return [self.draws(name, k) for k in self.compared.columns]
