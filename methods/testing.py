@@ -97,8 +97,8 @@ def tiny_corpora(seed: int = 0) -> Corpora:
 
 def tiny_questions(seed: int = 0) -> Corpora:
     """Return the like as questions, answers of 1 to 5 words; the pad token ends them, the cut takes one away whole."""
+    from ..harness.corpora import TemplateSpec
     from ..harness.data import Question
-    from ..harness.suite import TemplateSpec
     from ..harness.training.batches import Corpora
 
     rng = np.random.default_rng([seed, 8])

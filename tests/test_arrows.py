@@ -14,6 +14,7 @@ import pytest
 HARNESS = (
     ("errors", "records", "runtime", "rng"),
     ("specs", "registry"),
+    ("corpora",),
     ("suite",),
     ("data", "store"),
     ("models",),

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from ..corpora import TemplateSpec
 from ..errors import DataError
 from ..specs import LabelledRow, QuestionRow, RowSpec, TextRow, place_of, shown
-from ..suite import CorporaSpec, SourceSpec, TemplateSpec
+from ..suite import CorporaSpec, SourceSpec
 from .files import DataRow
 from .rows import Rows, source_name
 

@@ -10,10 +10,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ...methods.base import Batch, Tokens
+from ..corpora import TemplateSpec
 from ..data import Question, TrainingText
 from ..errors import UserError
 from ..rng import generator
-from ..suite import TemplateSpec, TrainingSpec
+from ..suite import TrainingSpec
 from .encoding import TextEncoder
 
 

@@ -13,9 +13,9 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ...methods.base import Tokens
+from ..corpora import TemplateSpec
 from ..data import Question, TrainingText
 from ..errors import UserError, first_line
-from ..suite import TemplateSpec
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class TextEncoder:
         if not tokenizer.chat_template:
             raise UserError("The tokenizer has no chat template; take `form: plain` in the track's `template:`.")
         messages: Any = [{"role": "system", "content": template.system}] if template.system else []
-        options: dict[str, Any] = {} if template.date is None else {"date_string": template.date}
+        options: dict[str, Any] = {"date_string": template.date, "strftime_now": lambda _form: template.date}
         try:
             return str(
                 tokenizer.apply_chat_template(

@@ -7,10 +7,10 @@ epoch; of rows with a question the answers count.
 from __future__ import annotations
 
 from ...methods.likelihood import LanguageModelling
+from ..corpora import TemplateSpec
 from ..data import TrainingText, load_rows, texts
 from ..errors import UserError
 from ..runtime import OnEvent
-from ..suite import TemplateSpec
 from ..training.batches import Corpora
 from .base import BuildJob, Transform, TransformResult, register
 from .train import plainly_trained

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...methods.likelihood import LanguageModelling
+from ..corpora import TemplateSpec
 from ..data import TrainingText, load_rows, texts
 from ..errors import UserError
 from ..runtime import OnEvent
 from ..specs import Spec, identity
-from ..suite import TemplateSpec
 from ..training.batches import Corpora
 from .base import BuildJob, Stress, TransformResult, register
 from .train import plainly_trained

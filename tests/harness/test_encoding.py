@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from unlearn_bench.harness.corpora import TemplateSpec
 from unlearn_bench.harness.data import Question
 from unlearn_bench.harness.errors import UserError
-from unlearn_bench.harness.suite import TemplateSpec, load_suite
+from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.harness.training.encoding import TextEncoder
 from unlearn_bench.methods.testing import tiny_tokenizer
 
@@ -116,6 +118,21 @@ def test_a_chat_has_system_text_date_and_one_begin_and_end_token(chat):
     whole = [{"role": "user", "content": ASKED.prompt}, {"role": "assistant", "content": ASKED.answer}]
     own = chat.apply_chat_template(whole, tokenize=True, return_dict=False)
     assert chat.convert_tokens_to_ids([*prompt, *answer]) == own, "the template's own tokens"
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [
+        "{{ strftime_now('%d %b %Y') }}",
+        "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}",
+    ],
+)
+def test_what_a_chat_says_of_today_does_not_depend_on_the_day(chat, clock):
+    dated = copy.deepcopy(chat)
+    dated.chat_template = clock + "{{ messages[-1]['content'] }}"
+    for template, day in (({}, "26 Jul 2024"), ({"date": "10 Apr 2025"}, "10 Apr 2025")):
+        prompt = encoded(dated, form="chat", **template)[0]
+        assert chat.convert_tokens_to_string(prompt) == f"<|begin|>{day}{ASKED.prompt}"
 
 
 def test_a_real_chat_templates_prompt_is_what_the_model_is_asked_with(real_model):

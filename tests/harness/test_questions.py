@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
+from unlearn_bench.harness.corpora import TemplateSpec
 from unlearn_bench.harness.data import Question, load_rows, texts
 from unlearn_bench.harness.errors import DataError, UserError
 from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.store.entries import Store
-from unlearn_bench.harness.suite import CorporaSpec, SourceSpec, SuiteSpec, TemplateSpec, TrainingSpec, load_suite
+from unlearn_bench.harness.suite import CorporaSpec, SourceSpec, SuiteSpec, TrainingSpec, load_suite
 from unlearn_bench.harness.training.batches import Batches, Corpora
 from unlearn_bench.methods.base import methods
 from unlearn_bench.methods.grad_diff import GradDiff
