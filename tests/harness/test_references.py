@@ -167,7 +167,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(retrained: Path, by_fold
     other = suite(tmp_path, retain={"records": {"mmlu": files["wmdp"]}})
     assert "is none of the task's 648 items" in refused(suite=other)
     gone = suite(tmp_path, retain={"records": {"wmdp": "gone.jsonl"}})
-    assert "The retain values of suite mine: 'gone.jsonl' is not there; looked for" in refused(suite=gone)
+    assert "The values of retain: 'gone.jsonl' is not there; looked for" in refused(suite=gone)
     bad = suite(tmp_path, retain={"finetune": {"text": FORGET, "training": {"stepz": 3}}})
     assert "unknown key 'stepz'. Did you mean 'steps'?" in refused(suite=bad)
 
