@@ -24,7 +24,7 @@ from .planning.request import Request
 from .planning.status import CellStatus, statuses
 from .planning.trainings import check_trainings
 from .results.board import written_board
-from .results.composites import check_composites
+from .results.composites import check_composites, check_logs
 from .runner import Display, Runner
 from .runtime import RunConfig, RunOptions
 from .store.entries import Store
@@ -107,6 +107,7 @@ def run(request: Request, output: Path, options: RunOptions, console: Console | 
             kind.prepare()
         plan = make_plan(request, store)
         check_composites(plan.suite)
+        check_logs(plan)
         states = statuses(plan, store)
         check_trainings(plan, states, kind.call)
         classes = {} if kind.in_process else pack(plan)

@@ -289,6 +289,9 @@ class SuiteSpec(Spec):
     )
     stress: dict[str, StressSpec] = runtime({}, description="further ones, or other settings, for `--stress`")
     scorer: ScorerSpec | None = runtime(None)
+    logs: dict[str, dict[str, str]] = runtime(
+        {}, description="rows that are stored values: name to task to the file of its items' values"
+    )
     composites: dict[str, CompositeSpec] = runtime({}, description="further numbers of a row, by name")
     bootstrap: BootstrapSpec = runtime(BootstrapSpec())
     published: PublishedSpec | None = recorded(None)

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     "checkpoints",
     multiple=True,
     callback=pairs,
-    metavar="NAME=FOLDER",
-    help="Score a checkpoint made elsewhere as a row of its own (repeatable).",
+    metavar="NAME=FOLDER_OR_FILE",
+    help="Score a checkpoint made elsewhere as a row of its own, or show stored values of one (repeatable).",
 )
 @click.option(
     "--reference",

@@ -156,11 +156,11 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     folder = _data_folder(request, suite)
     tracks = choose("track", request.tracks, suite.tracks)
     chosen = choose_variants(request.method_names, request.settings, suite, tracks, request.grid)
-    references = choose_references(request, suite, tracks, taken_names(request.checkpoints, chosen))
+    references = choose_references(request, suite, tracks, taken_names([*request.checkpoints, *suite.logs], chosen))
     originals = {track for reference in references if reference.role == "original" for track in reference.tracks}
     variants, left_out = runnable(chosen, request.method_names, _engine_name(request.engine))
     variants, unstarted = startable(variants, request.method_names, originals)
-    check_checkpoints(request.checkpoints, suite, chosen)
+    check_checkpoints([*request.checkpoints, *suite.logs], suite, chosen)
     nulls = check_nulls(request.nulls or ())
     if UNRELATED in nulls and not all(variants.values()):
         raise UserError("The null `unrelated` is a method trained on other text: name one with --methods.")
@@ -189,7 +189,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         tasks=tasks,
         imports=imports,
         references=resolve_folders(references, models, suite, store, reader, places),
-        logs=stored_logs(references, suite, tasks, places),
+        logs=stored_logs(references, request.stored, suite, tracks, tasks, places),
         engine=engine,
         notes=[*left_out, *unstarted, *same_files(imports), *(own.note for own in imports.values() if own.note)],
     )

@@ -47,13 +47,13 @@ def resolve_imports(
     request: Request, models: Mapping[str, ModelSpec], store: Store | None
 ) -> dict[str, ImportedFolder]:
     """Return the checkpoints that a request names, each held against its own files; refuse one that does not fit."""
-    if request.checkpoints and len(models) > 1:
+    if request.folders and len(models) > 1:
         raise UserError("--checkpoint belongs to one model; choose it with --models.")
     for label in request.checkpoints:
         check_name("checkpoint", label)
     return {
-        label: imported(f"Checkpoint {label}: {folder}", Path(folder), next(iter(models.values())), store)
-        for label, folder in request.checkpoints.items()
+        label: imported(f"Checkpoint {label}: {folder}", folder, next(iter(models.values())), store)
+        for label, folder in request.folders.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Stored logs: references that are known by the values of their items alone, such as a published evaluation's.
+"""Stored logs: references and rows that are known by the values of their items, such as a published evaluation's.
 
 Planning reads them whole, matches their values to a task's items, and keeps what it found in the plan. Values with the
 items' ids are matched by id. A published log has none: its values are matched by place, index 0 to the first item of
@@ -17,7 +17,7 @@ from ..errors import UserError, suggest
 from ..records import Record, to_row
 from ..specs import digest
 from ..store.files import file_sha256
-from ..suite import SuiteSpec
+from ..suite import Role, SuiteSpec
 from .plan import PlannedTask, StoredLog, chosen_items
 from .references import ANY_TASK, Reference, found_below
 
@@ -32,32 +32,51 @@ class Values:
     records: Sequence[Record]
 
 
+@dataclass(frozen=True)
+class Log:
+    """What a reference or row is called, its role, and the file of its values by task (`FILE#SET` names one set)."""
+
+    name: str
+    role: Role | None
+    files: Mapping[str, str]
+    tracks: Sequence[str]
+
+
 def stored_logs(
-    references: Sequence[Reference], suite: SuiteSpec, tasks: Mapping[str, PlannedTask], places: Sequence[Path]
+    references: Sequence[Reference],
+    rows: Mapping[str, Path],
+    suite: SuiteSpec,
+    tracks: Sequence[str],
+    tasks: Mapping[str, PlannedTask],
+    places: Sequence[Path],
 ) -> list[StoredLog]:
-    """Return the references that are stored values, one a track, each matched to the items of its tasks.
+    """Return what stands on which track by stored values: references, the suite's logs, and rows of a request's files.
 
     Raises:
         UserError: a file that is not there or holds no values, an unknown task, or values of other items.
     """
-    stored = [reference for reference in references if reference.spec.records]
-    logs = [log for of in stored for track in of.tracks if (log := _stored(of, track, suite, tasks, places))]
-    for reference in stored:
-        if not any(log.role == reference.role and log.track in reference.tracks for log in logs):
-            raise UserError(f"The {reference.name} values are of no task of {', '.join(reference.tracks)} in this run.")
-    return logs
+    named = {**suite.logs, **{name: {ANY_TASK: str(file)} for name, file in rows.items()}}
+    logs = [Log(of.role, of.role, of.spec.records, of.tracks) for of in references if of.spec.records]
+    logs += [Log(name, None, files, tracks) for name, files in named.items()]
+    stored = []
+    for log in logs:
+        own = [found for track in log.tracks if (found := _stored(log, track, suite, tasks, places))]
+        if not own:
+            raise UserError(f"The values of {log.name} are of no task of {', '.join(log.tracks)} in this run.")
+        stored += own
+    return stored
 
 
 def _stored(
-    reference: Reference, track: str, suite: SuiteSpec, tasks: Mapping[str, PlannedTask], places: Sequence[Path]
+    log: Log, track: str, suite: SuiteSpec, tasks: Mapping[str, PlannedTask], places: Sequence[Path]
 ) -> StoredLog | None:
     """Return what stands on a track; None where it holds nothing that the track is measured by."""
     files, digests, records, notes = {}, {}, {}, []
-    for name, file in reference.spec.records.items():
+    for name, file in log.files.items():
         if name not in (ANY_TASK, *suite.tasks):
-            raise UserError(f"{reference.name}: unknown task {name!r}.{suggest(name, suite.tasks)}")
+            raise UserError(f"{log.name}: unknown task {name!r}.{suggest(name, suite.tasks)}")
         path, _, part = file.partition("#")
-        found = found_below(path, places, f"The {reference.name} values of suite {suite.name}")
+        found = found_below(path, places, f"The values of {log.name}")
         for values in _values(found, part, name, suite, track, tasks):
             if values.task in tasks:
                 records[values.task], said = _matched(values, tasks[values.task])
@@ -67,7 +86,13 @@ def _stored(
     if records.keys().isdisjoint((roles.forget_task, roles.retain_task, *roles.controls)):
         return None
     return StoredLog(
-        role=reference.role, track=track, digest=digest(digests), files=files, records=records, notes=tuple(notes)
+        name=log.name,
+        role=log.role,
+        track=track,
+        digest=digest(digests),
+        files=files,
+        records=records,
+        notes=tuple(notes),
     )
 
 

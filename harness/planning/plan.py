@@ -104,12 +104,13 @@ class PlannedCell(Spec):
 
 
 class StoredLog(Spec):
-    """A reference of a track that is known by stored values of items alone; no cell, as nothing is made or measured.
+    """A row of a track that is known by stored values of items alone; no cell, as nothing is made or measured.
 
     Its records stand in the plan, so that boards need the files no more.
     """
 
-    role: Role = identity()
+    name: str = identity(description="of its row: the role, where it has one")
+    role: Role | None = identity(None)
     track: str = identity()
     digest: str = identity(description="digest of the files, by task")
     files: dict[str, str] = recorded({}, description="task to the name of its file")
@@ -122,10 +123,22 @@ class StoredLog(Spec):
         return tuple(value) if isinstance(value, list) else value
 
     @property
+    def scores(self) -> list[str]:
+        """What it has values of: TASK.SCORE."""
+        named = {
+            f"{task}.{name}" for task, rows in self.records.items() for row in rows for name in row["scores"] or {}
+        }
+        return sorted(named)
+
+    def has(self, score: tuple[str, str]) -> bool:
+        """Tell whether it has values of a score (task, name)."""
+        return any(score[1] in (row["scores"] or {}) for row in self.records.get(score[0], ()))
+
+    @property
     def words(self) -> str:
         """What it is, for people."""
         files = ", ".join(f"{task} ({file})" for task, file in self.files.items())
-        return "; ".join((f"{self.role} of {self.track} is stored values of {files}", *self.notes))
+        return "; ".join((f"{self.name} of {self.track} is stored values of {files}", *self.notes))
 
 
 PLAN_SCHEMA = 3
@@ -140,7 +153,7 @@ class Plan(Spec):
     tracks: tuple[str, ...] = identity()
     tasks: dict[str, PlannedTask] = identity()
     cells: tuple[PlannedCell, ...] = identity()
-    logs: tuple[StoredLog, ...] = identity((), late=True, description="references that are stored values")
+    logs: tuple[StoredLog, ...] = identity((), late=True, description="references and rows that are stored values")
     stress: dict[str, StressSpec] = identity({}, description="what every cell is put through too")
     seeds: tuple[int, ...] = identity()
     limit: int | None = identity(None)

@@ -8,7 +8,7 @@ and measured once for all tracks that name the same; stored values of items are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -167,7 +167,7 @@ def _check_original(reference: Reference, own: ImportedFolder, base: ModelSpec) 
         )
 
 
-def taken_names(checkpoints: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def taken_names(checkpoints: Iterable[str], variants: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return what rows of checkpoints and variants are called, folded, with what they are."""
     names = {folded(name): f"the checkpoint {name}" for name in checkpoints}
     return names | {folded(name): f"the variant {name}" for group in variants.values() for name in group}

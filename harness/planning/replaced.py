@@ -58,7 +58,7 @@ def _rows(plan: Plan) -> dict[str, set[str]]:
             name = f"{cell.model} {name}"
         rows.setdefault(name, set()).add(f"{cell.model} {cell.id}")
     for log in plan.logs:
-        rows.setdefault(log.role, set()).add(log.digest)
+        rows.setdefault(log.name, set()).add(log.digest)
     return rows
 
 

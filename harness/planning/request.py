@@ -23,7 +23,7 @@ class Request:
         methods: names of methods or of the suite's variants, or ("all",); classes of methods, by their registered
             names, or for this process by those of `Registry.name_of`.
         models: names of the suite's, folders, hub ids, or specs.
-        checkpoints: name to folder of checkpoints made elsewhere.
+        checkpoints: name to folder of checkpoints made elsewhere, or to a file of stored values of one.
         references: ROLE or TRACK/ROLE (`original`, `retain`) to a model's folder, or to a file of stored values; goes
             before the suite's.
         tasks: names of the tracks' tasks, and specs of further ones: controls, called like the task that they name.
@@ -87,6 +87,16 @@ class Request:
     def task_names(self) -> tuple[str, ...] | None:
         """The names of the tasks; None: all of the tracks."""
         return tuple(given.task if isinstance(given, TaskSpec) else given for given in self.tasks or ()) or None
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The checkpoints that are folders, by name."""
+        return {name: Path(path) for name, path in self.checkpoints.items() if not Path(path).is_file()}
+
+    @property
+    def stored(self) -> dict[str, Path]:
+        """The checkpoints that are files of stored values, by name."""
+        return {name: Path(path).resolve() for name, path in self.checkpoints.items() if Path(path).is_file()}
 
     def task_folder(self, name: str) -> Path | None:
         """Return the folder of the data of a task that is given as a spec, None for one of the suite."""

@@ -229,7 +229,7 @@ def _reference_facts(plan: Plan) -> dict[str, str]:
         else:
             what = f"a model made elsewhere, {settings.get('digest') or settings.get('adapter')}"
         facts[f"{cell.role} of {', '.join(cell.serves)}"] = what
-    return facts | {f"{log.role} of {log.track}": f"{log.words}, {log.digest}" for log in plan.logs}
+    return facts | {f"{log.name} of {log.track}": f"{log.words}, {log.digest}" for log in plan.logs}
 
 
 def _scorer(scorer: ScorerSpec) -> str:
@@ -278,7 +278,7 @@ def on_tracks(cell: PlannedCell, seen: Checkpoint) -> list[Checkpoint]:
 
 
 def logged_checkpoints(plan: Plan) -> Iterator[Checkpoint]:
-    """Give the references of a plan that are stored values, for every model."""
+    """Give the references and rows of a plan that are stored values, for every model."""
     for log in plan.logs:
         lacking = {name: cause for name in plan.tasks if (cause := _not_stored(plan, name, log.records.get(name)))}
         for model in plan.models:
@@ -286,8 +286,8 @@ def logged_checkpoints(plan: Plan) -> Iterator[Checkpoint]:
                 model=model,
                 track=log.track,
                 method=LOG,
-                variant=log.role,
-                kind="reference",
+                variant=log.name,
+                kind="import" if log.role is None else "reference",
                 seed=None,
                 cell=log.digest,
                 records={name: Answers.of_rows(rows) for name, rows in log.records.items()},

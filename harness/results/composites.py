@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...leaderboards.spec import TrackRoles
-from ...leaderboards.stats.composite import Composite, Definition, definitions
+from ...leaderboards.stats.composite import Composite, Definition, Score, definitions
+from ..errors import UserError
 from ..planning.plan import Plan
 from ..suite import SuiteSpec
 
@@ -14,6 +15,37 @@ from ..suite import SuiteSpec
 def check_composites(suite: SuiteSpec) -> None:
     """Raise a `UserError` where a composite cannot be computed of the suite's tasks."""
     _definitions(suite)
+
+
+def check_logs(plan: Plan) -> None:
+    """Raise a `UserError` where the composites of a track need scores of a stored log, and it serves none of them."""
+    known = _definitions(plan.suite)
+    for log in (log for log in plan.logs if log.role is not None):
+        wanted = {
+            name: scores
+            for name, definition in known.items()
+            if log.track in definition.tracks and (scores := _scores_of(definition, log.role, known))
+        }
+        if wanted and not any(all(map(log.has, scores)) for scores in wanted.values()):
+            name, scores = next(iter(wanted.items()))
+            lacking = next(score for score in scores if not log.has(score))
+            raise UserError(
+                f"The stored values of {log.role} on {log.track} serve no composite ({', '.join(wanted)}): {name} needs"
+                f" {lacking[0]}.{lacking[1]} of them, and they have {', '.join(log.scores)}."
+            )
+
+
+def _scores_of(definition: Definition, role: str | None, known: Mapping[str, Definition]) -> list[tuple[str, str]]:
+    """Return the scores (task, name) that a composite needs of the checkpoint of a role."""
+    scores: list[Score] = []
+    for _, operand in definition.arguments:
+        if operand.role == role and isinstance(operand.of, Score):
+            scores.append(operand.of)
+        elif isinstance(operand.of, str):
+            inner = known[operand.of]
+            scores += inner.scores if operand.role == role else []
+    scores += [condition.score for condition in definition.conditions if condition.role == role]
+    return list(dict.fromkeys((score.task, score.name) for score in scores))
 
 
 def composites_of(plan: Plan, tracks: Mapping[str, TrackRoles]) -> dict[str, Composite]:

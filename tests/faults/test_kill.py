@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 COMMAND = str(Path(sys.executable).with_name("unlearn-bench"))
 QUICK = ("--methods", "rmu,adap_rmu", "--tracks", "knowledge", "--limit", "48", "--set", "training.steps=60")
@@ -44,23 +45,34 @@ def kill_in_the_middle(arguments: tuple[str, ...], store: Path, finished: int) -
     return len(listed.stdout.split()), len(manifests(store))
 
 
-def check(cli, arguments: tuple[str, ...], tmp_path: Path, finished: int) -> None:
+def check(cli, arguments: tuple[str, ...], tmp_path: Path, finished: int, suite: str = "micro") -> None:
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     assert cli("evaluate", *arguments, "--output", calm).returncode == 0
     alive, kept = kill_in_the_middle(arguments, killed, finished)
     assert alive >= 2, "the parent and at least one worker were running"
     assert finished <= kept < len(manifests(calm)), "work was in progress"
-    assert not (killed / "leaderboards" / "micro.json").exists()
+    assert not (killed / "leaderboards" / f"{suite}.json").exists()
     before = {path: path.stat().st_mtime_ns for path in manifests(killed)}
     assert cli("evaluate", *arguments, "--output", killed).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before, "finished work was not done again"
-    for name in ("micro.json", "micro.md"):
+    for name in (f"{suite}.json", f"{suite}.md"):
         assert (killed / "leaderboards" / name).read_bytes() == (calm / "leaderboards" / name).read_bytes()
     print(f"{alive} processes killed with {kept} of {len(manifests(calm))} entries finished; the board as undisturbed")
 
 
 def test_a_killed_run_is_finished_by_the_next_with_the_same_board(cli, tmp_path: Path) -> None:
     check(cli, QUICK, tmp_path, finished=5)
+
+
+@pytest.mark.slow
+def test_a_run_from_an_original_is_finished_by_the_next_with_the_same_board(cli, tmp_path: Path) -> None:
+    text = {"path": "data/forget_alchemy.jsonl"}
+    references = {"original": {"finetune": {"text": text, "training": {"steps": 20}}}, "retain": {"path": "reference"}}
+    tracks = {"knowledge": {"references": references}}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({"extends": "micro", "name": "mine", "tracks": tracks}))
+    arguments = ("--suite", str(file), "--methods", "rmu", "--tracks", "knowledge", "--limit", "24")
+    check(cli, (*arguments, "--set", "training.steps=40"), tmp_path, finished=3, suite="mine")
 
 
 @pytest.mark.slow

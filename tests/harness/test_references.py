@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,17 @@ def retrained(root: Path) -> Path:
     return root / "harness" / "suites" / "micro" / "reference"
 
 
-def suite(folder: Path, **references: Any) -> str:
-    """Write a suite that extends micro with references of its track `knowledge`; return its file."""
+COMPOSITES = {
+    "quality": {"statistic": "ks", "of": {"unlearned": "wmdp.probability", "retain": "wmdp.probability"}},
+    "kept": {"statistic": "quotient", "of": ["mmlu.acc", "mmlu.acc@retain"]},
+}
+
+
+def suite(folder: Path, more: Mapping[str, Any] | None = None, **references: Any) -> str:
+    """Write a suite that extends micro with references of its track `knowledge`, and `more`; return its file."""
     file = folder / "mine.yaml"
     tracks = {"knowledge": {"references": references}}
-    file.write_text(yaml.safe_dump({"extends": "micro", "name": "mine", "tracks": tracks}))
+    file.write_text(yaml.safe_dump({"extends": "micro", "name": "mine", "tracks": tracks, **(more or {})}))
     return str(file)
 
 
@@ -73,9 +80,11 @@ def deltas(result: Result) -> dict[str, dict[str, torch.Tensor]]:
 
 @pytest.fixture(scope="module")
 def by_folder(retrained: Path, tmp_path_factory) -> Result:
-    """A finished run beside a folder as `retain`; never written to."""
-    asked = Request(methods=("rmu",), references={"retain": retrained}, **QUICK)
-    return evaluate(asked, output=tmp_path_factory.mktemp("folder") / "store", executor="inline")
+    """A finished run beside a folder as `retain`, with composites that need it; never written to."""
+    folder = tmp_path_factory.mktemp("folder")
+    file = suite(folder, {"composites": COMPOSITES})
+    asked = Request(suite=file, methods=("rmu",), references={"retain": retrained}, **QUICK)
+    return evaluate(asked, output=folder / "store", executor="inline")
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +167,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(retrained: Path, by_fold
     other = suite(tmp_path, retain={"records": {"mmlu": files["wmdp"]}})
     assert "is none of the task's 648 items" in refused(suite=other)
     gone = suite(tmp_path, retain={"records": {"wmdp": "gone.jsonl"}})
-    assert "The retain values of suite mine: 'gone.jsonl' is not there; looked for" in refused(suite=gone)
+    assert "The values of retain: 'gone.jsonl' is not there; looked for" in refused(suite=gone)
     bad = suite(tmp_path, retain={"finetune": {"text": FORGET, "training": {"stepz": 3}}})
     assert "unknown key 'stepz'. Did you mean 'steps'?" in refused(suite=bad)
 
@@ -179,7 +188,8 @@ def test_an_original_of_another_architecture_is_refused_with_what_to_do(folder: 
 
 def test_a_folder_and_its_own_stored_log_give_the_same_numbers(by_folder: Result, tmp_path: Path) -> None:
     files = log_of(by_folder, "retain", tmp_path)
-    asked = Request(suite=suite(tmp_path, retain={"records": files}), methods=("rmu",), **QUICK)
+    file = suite(tmp_path, {"composites": COMPOSITES}, retain={"records": files})
+    asked = Request(suite=file, methods=("rmu",), **QUICK)
     stored = evaluate(asked, output=tmp_path / "store", executor="inline")
     assert not stored.failures
     assert not any(cell.role for cell in stored.plan.cells), "nothing is made or measured"
@@ -189,6 +199,8 @@ def test_a_folder_and_its_own_stored_log_give_the_same_numbers(by_folder: Result
     assert (ours["kind"], ours["rank"], ours["claims"]) == ("reference", None, None)
     assert stored.board.verdicts == by_folder.board.verdicts
     assert row_of(stored, "rmu") == row_of(by_folder, "rmu")
+    assert stored.board.composites == by_folder.board.composites
+    assert all(value["value"] for row in stored.board.composites[0]["rows"] for value in row["values"].values())
     said = dry_run(asked, tmp_path / "store", 8)
     assert "Nothing to make: retain of knowledge is stored values of mmlu (mmlu.jsonl), wmdp" in said.to_text()
     for file in files.values():
@@ -212,6 +224,34 @@ def test_a_stored_log_lacks_what_it_lacks_and_says_so(by_folder: Result, tmp_pat
     assert "wmdp.jsonl has values of 5 of the 8 items of wmdp" in said
     assert "not stored" in result.board.to_markdown()
     assert not result.failures
+
+
+def test_a_log_that_serves_no_composite_is_refused(by_folder: Result, tmp_path: Path) -> None:
+    files = log_of(by_folder, "retain", tmp_path)
+    more = {"composites": {"quality": COMPOSITES["quality"]}}
+    asked = Request(suite=suite(tmp_path, more, retain={"records": {"mmlu": files["mmlu"]}}), **QUICK)
+    with pytest.raises(UserError, match=r"serve no composite \(quality\): quality needs wmdp.probability of them"):
+        evaluate(asked, output=tmp_path / "store", executor="inline")
+    assert not list((tmp_path / "store" / "cells").iterdir()), "nothing ran"
+
+
+def test_stored_values_stand_as_rows(by_folder: Result, tmp_path: Path) -> None:
+    files = log_of(by_folder, "knowledge/rmu#0", tmp_path)
+    asked = Request(
+        suite=suite(tmp_path, {"logs": {"theirs": files}}),
+        methods=("none",),
+        checkpoints={"some": Path(files["wmdp"])},
+        **QUICK,
+    )
+    result = evaluate(asked, output=tmp_path / "store", executor="inline")
+    row, rmu = row_of(result, "theirs"), row_of(by_folder, "rmu")
+    assert (row["kind"], row["method"], row["rank"]["low"]) == ("import", "log", 1)
+    assert row["s_unlearning"] == rmu["s_unlearning"]
+    assert row["delta_base"] == rmu["delta_base"]
+    assert row_of(result, "some")["s_unlearning"] is None
+    assert "has no score of mmlu: a stored log has no items of it" in row_of(result, "some")["warnings"]
+    assert [state.cell.spec.label for state in result.cells] == ["base"]
+    assert "The checkpoint 'rmu' is called like" in refused(checkpoints={"rmu": Path(files["wmdp"])})
 
 
 def test_values_without_ids_are_matched_by_place(tmp_path: Path) -> None:
@@ -293,6 +333,21 @@ def test_the_store_is_whole_and_nothing_is_done_again(from_original: Result, tmp
     assert all(row.estimate and row.estimate.memory_bytes for row in rows)
 
 
+def test_a_folder_is_an_original_that_methods_start_from(retrained: Path, tmp_path: Path) -> None:
+    asked = Request(methods=("rmu",), references={"original": retrained}, **QUICK)
+    result = evaluate(asked, output=tmp_path / "store", executor="inline")
+    alone = evaluate(
+        Request(methods=("rmu",), models=(retrained,), **QUICK), output=tmp_path / "alone", executor="inline"
+    )
+    export_cell("knowledge/rmu", tmp_path / "from", result.store.root)
+    export_cell("knowledge/rmu", tmp_path / "on", alone.store.root)
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("from", "on"))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    assert row_of(result, "rmu")["s_unlearning"] == row_of(alone, "rmu")["s_unlearning"]
+    assert row_of(result, "rmu")["delta_base"] == row_of(alone, "rmu")["delta_base"], "against the original"
+    assert row_of(result, "rmu")["noise"] == row_of(alone, "rmu")["noise"]
+
+
 def test_what_starts_from_an_original_that_failed_is_not_begun(tmp_path: Path) -> None:
     broken = {"finetune": {"text": FORGET, "training": {"steps": 2, "learning_rate": 1e30}}}
     file = suite(tmp_path, original=broken)
@@ -318,5 +373,8 @@ def test_the_command_line_does_the_same(cli, retrained: Path, by_folder: Result,
     assert done.returncode == 0, done.stderr
     board = json.loads((tmp_path / "leaderboards" / "micro.json").read_text())
     assert "--reference knowledge/retain=FOLDER" in board["command"]
-    assert next(row for row in board["rows"] if row["variant"] == "retain") == row_of(by_folder, "retain")
+    assert (
+        next(row for row in board["rows"] if row["variant"] == "retain")["cells"]
+        == row_of(by_folder, "retain")["cells"]
+    )
     assert cli(*line[:-2], "--reference", "toxicity/retain=x", "--output", tmp_path).returncode == 2
