@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from unlearn_bench.harness import Request, evaluate
+from unlearn_bench.harness.data import Question
 from unlearn_bench.harness.engines.base import Engine, engines
 from unlearn_bench.harness.engines.transformers import TransformersEngine
 from unlearn_bench.harness.errors import UserError
@@ -18,9 +19,11 @@ from unlearn_bench.harness.planning.build import make_plan
 from unlearn_bench.harness.planning.nulls import constant_answers
 from unlearn_bench.harness.records import Trace, outcome_of, to_row
 from unlearn_bench.harness.store.files import read_jsonl
-from unlearn_bench.harness.suite import load_suite
+from unlearn_bench.harness.suite import TemplateSpec, load_suite
+from unlearn_bench.harness.training.encoding import TextEncoder
 from unlearn_bench.methods.uld import ULD
 from unlearn_bench.tasks.base import ChoiceRequest, TraceRequest
+from unlearn_bench.tasks.qa import QASettings, QuestionAnswers
 
 TEXTS = (" the dog", " a farmer likes bread and the quick brown fox", " it")
 CONTEXTS = ("the farmer", "the doctor likes", "the quick brown fox jumps over the lazy", "")
@@ -111,6 +114,22 @@ def test_what_it_is_batched_with_changes_nothing(engine):
 def test_a_row_of_the_store_is_the_same_traces(engine):
     for outcome in [*engine.trace(requests(moments=True)), *engine.trace(requests(end=True))]:
         assert outcome_of(json.loads(json.dumps(to_row(outcome)))) == outcome
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_tokens_of_an_answer_are_those_that_training_counts(engine, monkeypatch, chat):
+    template = "{% for m in messages %}{{ m.role }} : {{ m.content }} {% endfor %} assistant : "
+    monkeypatch.setattr(engine.tokens.tokenizer, "chat_template", template)
+    encoder = replace(engine.tokens, wrapped=chat)
+    task = QuestionAnswers(QASettings(prompt="{question}" if chat else "Question: {question}\nAnswer:"))
+    items = task.items([{"question": "who likes the farmer?", "answer": "the doctor."}])
+    [request] = task.requests(items)
+    [(head, tail)] = encoder.given(request)  # pyright: ignore[reportArgumentType]
+    settings = {"form": "chat", "prompt": "{prompt}", "answer": "{answer}"} if chat else {}
+    trained = TextEncoder(encoder.tokenizer, TemplateSpec(**settings), 64).encode(
+        Question("who likes the farmer?", "the doctor.")
+    )
+    assert (trained.ids.tolist(), trained.first) == (head + tail, len(head))
 
 
 def test_a_text_without_a_token_has_an_empty_trace_and_is_counted_as_done(engine):
