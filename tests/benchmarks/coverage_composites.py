@@ -29,7 +29,8 @@ COMPOSITES = {
     "harmonic mean": Composite("harmonic_mean", ["forget.p", "holdout.p", "AUC"]),
 }
 SLACK = {"likeness": 0.01}
-"""How far beside an interval the truth still counts: resamples of 1 - |difference| never reach a truth of 1."""
+"""How far beside an interval the truth still counts. Resamples of 1 - |difference| never reach a truth of 1: counted
+without slack, intervals of models that are alike hold it in no world."""
 TASKS = {name: TaskInfo(name, "x", 0.0, "higher", 1, largest=None) for name in ("forget", "holdout")}
 
 
