@@ -85,7 +85,8 @@ class Board(BoardData):
             blocks.append(replace(component_table(spec, rows), caption=parts).to_latex(f"{label}-metrics"))
             for table in self.composites:
                 if (table["model"], table["track"]) == (model, track):
-                    blocks.append(composite_table(spec, rows, table).to_latex(f"{label}-composites"))
+                    found = composite_table(spec, rows, table)
+                    blocks.append(replace(found, caption=f"{where}. {found.caption}").to_latex(f"{label}-composites"))
         return "\n".join(block.rstrip("\n") + "\n" for block in blocks)
 
     def to_csv(self) -> str:

@@ -73,8 +73,9 @@ def composite_notes(table: CompositeTable) -> list[str]:
     return [f"{name}, {names(variants)}: {reason}." for (name, reason), variants in notes.items()]
 
 
-def composite_details(rows: Sequence[Row], table: CompositeTable) -> Table:
-    """Return each composite less that of base, and the items and checkpoints behind it."""
+def composite_details(spec: BoardSpec, rows: Sequence[Row], table: CompositeTable) -> Table:
+    """Return each composite less that of the row that all are compared with, and what is behind it."""
+    compared = spec.tracks[table["track"]].compared
     own = {row["variant"]: row for row in rows}
     body = [
         (
@@ -90,7 +91,7 @@ def composite_details(rows: Sequence[Row], table: CompositeTable) -> Table:
         if value["value"]
     ]
     caption = (
-        "Composites less those of base (paired; a dash where resamples of two rows say nothing of their difference), "
-        "the items of the smallest part and the checkpoints that they are of."
+        f"Composites less those of {compared} (paired; a dash where resamples of two rows say nothing of their "
+        "difference), the items of the smallest part and the checkpoints that they are of."
     )
-    return Table.of(caption, ("method", "composite", "value", "Δ base", "items", "checkpoints"), body)
+    return Table.of(caption, ("method", "composite", "value", f"Δ {compared}", "items", "checkpoints"), body)

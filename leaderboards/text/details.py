@@ -27,7 +27,7 @@ def to_details(board: BoardData) -> str:
         measured = [row for row in rows if row["s_unlearning"] or row["raw_s"]]
         blocks += filter(None, (part(measured) for part in PARTS))
         composites = [table for table in board.composites if (table["model"], table["track"]) == (model, track)]
-        blocks += [composite_details(rows, table).to_markdown() for table in composites]
+        blocks += [composite_details(board.spec, rows, table).to_markdown() for table in composites]
         blocks.append(_cells(rows))
     for goals in board.goals:
         blocks += [f"## {goals['model']} · behind the goals", _interactions(goals)]
