@@ -37,7 +37,8 @@ def columns(table: CompositeTable) -> int:
 def _caption(spec: BoardSpec, table: CompositeTable) -> str:
     said = "; ".join(f"{name}: {described(spec.composites[name])}" for name in table["better"])
     roles = {row["role"]: f"`{row['variant']}`" for row in table["rows"] if row["role"]}
-    stand = "".join(f" {variant} stands as {role}." for role, variant in sorted(roles.items()))
+    named = {role: variant for role, variant in sorted(roles.items()) if variant != f"`{role}`"}
+    stand = "".join(f" {variant} stands as {role}." for role, variant in named.items())
     return f"**Composites** have no say in S, rank or verdict. {said}.{stand}"
 
 
