@@ -171,7 +171,8 @@ def _board(run: Run, rows: Sequence[Row], key: str) -> Iterator[Block]:
     yield from (table for table in tables.beside(rows) if table.rows)
     for table in run.board.composites:
         if (table["model"], table["track"]) == (model, track):
-            yield composite_table(spec, rows, table)
+            whole = composite_table(spec, rows, table)
+            yield replace(whole, caption=whole.caption.replace("*", ""))
             yield from ([Bullets(notes)] if (notes := composite_notes(table)) else [])
 
 

@@ -157,10 +157,13 @@ def evaluate(ctx: click.Context, output: Path, dry_run: bool, as_json: bool, **v
     request = Request(**values, command=_command(ctx))
     if dry_run:
         from ..planning.dry_run import dry_run as outlook
-        from ..results.composites import check_composites
         from ..suite import chosen_suite
 
-        check_composites(chosen_suite(request.suite, request.data_root))
+        suite = chosen_suite(request.suite, request.data_root)
+        if suite.composites:
+            from ..results.composites import check_composites
+
+            check_composites(suite)
         echo(outlook(request, output, run_options.batch_size), as_json)
         return
     from ..api import run
