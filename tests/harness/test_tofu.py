@@ -11,6 +11,7 @@ import pytest
 import yaml
 from unlearn_bench.harness.api import evaluate
 from unlearn_bench.harness.data import load_rows
+from unlearn_bench.harness.planning.dry_run import dry_run
 from unlearn_bench.harness.planning.plan import build_task
 from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.suite import load_suite
@@ -123,3 +124,10 @@ def test_the_real_rows_are_asked_by_author_with_three_to_five_wrong_answers(spli
             assert {len(item.doc["perturbed_answers"]) for item in items} == {wrong}
             if wrong == 5:
                 assert len({item.cluster for item in items}) == count // 20
+
+
+@pytest.mark.parametrize("split", ["01", "05", "10"])
+def test_a_dry_run_needs_no_hub(split: str, tmp_path: Path) -> None:
+    facts = dry_run(Request(suite=f"tofu{split}", methods=("npo",)), tmp_path / "runs", 64).facts()
+    assert [cell["name"] for cell in facts["cells"]][:3] == ["base", "retain", "tofu/npo#0"]
+    assert all(cell["hours"] > 0 for cell in facts["cells"][:3])
