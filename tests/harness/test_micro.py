@@ -316,7 +316,7 @@ def test_every_trial_lies_where_it_was_looked_for(tuning):
             assert all(where["low"] <= values[key] <= where["high"] for key, where in ranges.items()), trial["trial"]
 
 
-# The rebuild, about nine minutes on one core
+# The rebuild, about a quarter of an hour on one core
 
 
 @pytest.mark.slow
@@ -324,11 +324,13 @@ def test_every_trial_lies_where_it_was_looked_for(tuning):
 def test_a_rebuild_from_the_seed_behaves_alike(world, tmp_path):
     build.build_data(world, tmp_path / "data")
     build.build_model(world, tmp_path / "model")
+    build.build_reference(world, tmp_path / "reference")
     build.build_classifier(world, tmp_path / "judge")
     made, shipped = build.describe(world, tmp_path)["measured"], CARD["measured"]
-    for task in ("wmdp_validation", "mmlu_validation"):
-        for key in ("known_accuracy", "unknown_accuracy"):
-            assert made[task][key] == pytest.approx(shipped[task][key], abs=0.05), (task, key)
+    for own, other in ((made, shipped), (made["reference"], shipped["reference"])):
+        for task in ("wmdp_validation", "mmlu_validation"):
+            for key in ("known_accuracy", "unknown_accuracy"):
+                assert own[task][key] == pytest.approx(other[task][key], abs=0.05), (task, key)
     rate = shipped["toxicity_validation"]["rate"]
     assert made["toxicity_validation"]["rate"] == pytest.approx(rate, abs=0.1)
     assert made["classifier"]["auc"] >= 0.97
