@@ -13,6 +13,11 @@ DATE = "26 Jul 2024"
 """The day that Llama 3's chat template names where it knows no other."""
 
 
+def day(date: str) -> dict[str, Any]:
+    """Return what a chat template is told of the day, so that no text depends on the one it is made on."""
+    return {"date_string": date, "strftime_now": lambda _form: date}
+
+
 class SourceSpec(Spec):
     """Where rows come from: files, a downloaded copy of a hub data set, or the hub; the first that is there.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from ...tasks.base import ChoiceRequest, GenerationRequest, TraceRequest
+from ..corpora import DATE, day
 from ..errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ class Encoder:
     def chat(self, text: str, system: str = "", date: str = "") -> str:
         """Return the chat template's words around a user's message, up to where the model is to answer.
 
-        A template that refuses a system's message goes without it, as in lm-eval. A `date` stands in the place of
-        today's where the template writes that.
+        A template that refuses a system's message goes without it, as in lm-eval. Where the template
+        writes today's date, `date` stands in its place, without one the day of `corpora.DATE`.
 
         Raises:
             UserError: the tokenizer has no chat template, or one that refuses a user's message.
@@ -131,8 +132,8 @@ class Encoder:
             ) from error
 
     def _templated(self, messages: list[dict[str, str]], date: str) -> str:
-        dated: Any = {"date_string": date} if date else {}
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **dated))
+        told: Any = day(date or DATE)
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **told))
 
     def _encode(self, text: str) -> list[int]:
         return self._ids(text).tolist() if text else [self.prefix]

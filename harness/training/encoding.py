@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ...methods.base import Tokens
-from ..corpora import TemplateSpec
+from ..corpora import TemplateSpec, day
 from ..data import Question, TrainingText
 from ..errors import UserError, first_line
 
@@ -104,14 +104,13 @@ class TextEncoder:
         if not tokenizer.chat_template:
             raise UserError("The tokenizer has no chat template; take `form: plain` in the track's `template:`.")
         messages: Any = [{"role": "system", "content": template.system}] if template.system else []
-        options: dict[str, Any] = {"date_string": template.date, "strftime_now": lambda _form: template.date}
         try:
             return str(
                 tokenizer.apply_chat_template(
                     [*messages, {"role": "user", "content": text}],
                     tokenize=False,
                     add_generation_prompt=True,
-                    **options,
+                    **day(template.date),
                 )
             )
         except (TemplateError, ValueError) as error:

@@ -97,6 +97,10 @@ def test_a_raw_prompt_goes_into_no_chat(engine, monkeypatch):
     dated = GenerationRequest("p", "the farmer", date="10 Apr 2025")
     monkeypatch.setattr(engine.tokens.tokenizer, "chat_template", "{{ date_string }} " + TEMPLATE)
     assert chat.asked(dated) == plain.encode("10 Apr 2025 <user>the farmer<assistant>")
+    undated = GenerationRequest("p", "the farmer")
+    for today in ("{{ date_string }} ", "{{ strftime_now('%d %b %Y') }} "):
+        monkeypatch.setattr(engine.tokens.tokenizer, "chat_template", today + TEMPLATE)
+        assert chat.asked(undated) == plain.encode("26 Jul 2024 <user>the farmer<assistant>"), "never today's date"
     raw = GenerationRequest("p", "be kind. the farmer", system="be kind. ", prefill=" he", raw=True)
     assert chat.asked(raw) == plain.encode("be kind. the farmer he")
 
