@@ -198,10 +198,11 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
 def plan_cells(inputs: Inputs) -> Iterator[PlannedCell]:
     """Give the cells of a plan: base, imports and trained ones, each with what stands beside it; attacks and nulls."""
     cells = [cell for name, model in inputs.models.items() for cell in _cells_of(inputs, name, model)]
+    references = {name: [cell for cell in cells if cell.role and cell.model == name] for name in inputs.models}
     variants = {cell.spec.variant for cell in cells}
     for cell in cells:
         yield cell
-        for attached in _attached_cells(inputs, cell):
+        for attached in _attached_cells(inputs, cell, references[cell.model]):
             if attached.spec.variant in variants:
                 raise UserError(
                     f"{attached.spec.variant!r} is the name of what stands beside {cell.spec.variant!r}; rename the"
@@ -210,7 +211,7 @@ def plan_cells(inputs: Inputs) -> Iterator[PlannedCell]:
             yield attached
     yield from derived_cells(cells, inputs.stress, inputs.suite, inputs.tracks, inputs.digest_of)
     for name, model in inputs.models.items():
-        unrelated = _unrelated_cells(inputs, name, model) if UNRELATED in inputs.nulls else []
+        unrelated = _unrelated_cells(inputs, model, references[name]) if UNRELATED in inputs.nulls else []
         yield from (PlannedCell(model=name, spec=spec) for spec in [*unmade_nulls(model, inputs.nulls), *unrelated])
 
 
@@ -227,15 +228,13 @@ def _cells_of(inputs: Inputs, name: str, model: ModelSpec) -> Iterator[PlannedCe
             yield from (PlannedCell(model=name, spec=spec) for spec in trained)
 
 
-def _attached_cells(inputs: Inputs, cell: PlannedCell) -> Iterator[PlannedCell]:
+def _attached_cells(inputs: Inputs, cell: PlannedCell, references: Sequence[PlannedCell]) -> Iterator[PlannedCell]:
     request = inputs.request
     first = next(iter(request.training_seeds), BOARD_SEED)
     dtype = inputs.models[cell.model].dtype
     start = cell.spec.start
     if cell.spec.transform == "import" and cell.role is None:
-        original = original_on(
-            None, list(_reference_cells(inputs, cell.model, inputs.models[cell.model])), inputs.tracks
-        )
+        original = original_on(None, references, inputs.tracks)
         start = original.id if original else None
     return attached_cells(cell, start, dtype, first, noise=request.noise, replicate=request.replicate)
 
@@ -295,9 +294,8 @@ def _train_cell(
     )
 
 
-def _unrelated_cells(inputs: Inputs, name: str, model: ModelSpec) -> list[CellSpec]:
+def _unrelated_cells(inputs: Inputs, model: ModelSpec, references: Sequence[PlannedCell]) -> list[CellSpec]:
     """Return the first method of each track, trained on text that has nothing to do with its topics."""
-    references = list(_reference_cells(inputs, name, model))
     start = {track: original_on(track, references, inputs.tracks) for track in inputs.tracks}
     return [
         as_unrelated(
