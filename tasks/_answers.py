@@ -60,6 +60,11 @@ class AnswerSettings(TaskSettings):
         """Return the prompt of a question, system text included."""
         return self.system + self.prompt.replace("{question}", question)
 
+    @property
+    def chat(self) -> dict[str, Any]:
+        """What a request says of the chat that its prompt is put into."""
+        return {"system": self.system, "prefill": self.prefill, "raw": self.raw, "date": self.date}
+
 
 def answer_items(rows: Sequence[Mapping[str, Any]], task: str, block: int | None) -> list[Item]:
     """Return an item a row: cluster `fact`, else its block, else the row and its copies; stratum `subject`.

@@ -144,11 +144,8 @@ class QuestionAnswers(Task):
                 tuple(settings.delimiter + text for text in _answers(item)),
                 end=settings.end,
                 moments=settings.moments,
-                system=settings.system,
                 delimiter=settings.delimiter,
-                prefill=settings.prefill,
-                raw=settings.raw,
-                date=settings.date,
+                **settings.chat,
             )
             for item in items
         ]

@@ -83,17 +83,7 @@ class QuestionAnswersRouge(Task):
     def requests(self, items: Sequence[Item]) -> list[ModelRequest]:
         """Return the questions, each in the prompt."""
         settings = self.settings
-        return [
-            GenerationRequest(
-                item.id,
-                settings.asked(item.doc["question"]),
-                system=settings.system,
-                prefill=settings.prefill,
-                raw=settings.raw,
-                date=settings.date,
-            )
-            for item in items
-        ]
+        return [GenerationRequest(item.id, settings.asked(item.doc["question"]), **settings.chat) for item in items]
 
     def preview(self, item: Item) -> Preview:
         """Return the question with its answer."""

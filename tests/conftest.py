@@ -43,6 +43,15 @@ def data_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def golden(data_root: Path) -> Path:
+    """The folder of published logs in it."""
+    folder = data_root / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"no published logs in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def real_model(root: Path) -> Path:
     """The folder of SmolLM2-135M that `make real-model` makes."""
     folder = Path(os.environ.get("UNLEARN_BENCH_REAL_MODEL") or root / ".cache" / "smollm2-135m")

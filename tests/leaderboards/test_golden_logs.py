@@ -25,14 +25,6 @@ SETS = ("retain", "real_authors", "world_facts")
 
 
 @pytest.fixture(scope="module")
-def golden(data_root: Path) -> Path:
-    folder = data_root / "golden"
-    if not folder.is_dir():
-        pytest.skip(f"no published logs in {folder}")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def tofu(golden: Path) -> dict[str, dict[str, list[Record]]]:
     return {name: read_log(golden / "tofu_llama2_7b" / f"{name}.json") for name in TOFU}
 

@@ -17,14 +17,6 @@ NATS = st.lists(st.floats(-50, 0), min_size=1, max_size=30)
 
 
 @pytest.fixture(scope="module")
-def golden(data_root: Path) -> Path:
-    folder = data_root / "golden"
-    if not folder.is_dir():
-        pytest.skip(f"no published logs in {folder}")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def log(golden: Path) -> dict[str, Any]:
     """OpenUnlearning's log of a model that was never taught the forget set."""
     return json.loads((golden / "openunlearning" / "TOFU_EVAL.json").read_text())
