@@ -33,6 +33,9 @@ class SourceSpec(Spec):
         None, description="file or glob, relative to the suite's folder or --data-root; of several the first that is"
     )
     hub: str | None = runtime(None, description="hub id of the data set; DATA_ROOT/ID may hold a downloaded copy")
+    format: Literal["csv", "tsv", "json", "jsonl", "parquet", "arrow", "txt"] | None = runtime(
+        None, description="what its files hold, where their suffix says something else; txt: a row a line"
+    )
     config: str | list[str] | None = runtime(None, description="hub configuration, or several to join")
     split: str = runtime("train", description="hub split")
     revision: str | None = runtime(None, description="hub revision (commit)")

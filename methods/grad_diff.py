@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..harness.records import LogRole
-from .base import Tokens, register
+from .base import Batch, register
 from .likelihood import RetainMethod, RetainSettings, nll
 
 
@@ -30,6 +30,6 @@ class GradDiff(RetainMethod):
     summary = "gradient ascent on forget text, descent (or KL to the frozen model) on retain text"
     log_schema: ClassVar[Mapping[str, LogRole]] = {"forget": "log_likelihood"}
 
-    def forget_loss(self, tokens: Tokens) -> Tensor:
+    def forget_loss(self, batch: Batch) -> Tensor:
         """Return the negative of the mean NLL."""
-        return -nll(self.context, tokens)
+        return -nll(self.context, batch.forget)

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from .base import Tokens, register
+from .base import Batch, register
 from .likelihood import RetainMethod, RetainSettings, token_mean
 
 
@@ -36,8 +36,9 @@ class IHL(RetainMethod):
     citation = "Cha et al. 2024, Towards Robust and Parameter-Efficient Knowledge Unlearning (arXiv 2408.06621)"
     summary = "inverted hinge loss: each token gives way to the next likeliest (LoRA)"
 
-    def forget_loss(self, tokens: Tokens) -> Tensor:
+    def forget_loss(self, batch: Batch) -> Tensor:
         """Return L_F."""
+        tokens = batch.forget
         p = self.context.logits(tokens)[:, :-1].float().softmax(-1)
         target = tokens.ids[:, 1:, None]
         others = p.scatter(-1, target, -1.0).amax(-1)

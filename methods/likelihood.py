@@ -82,13 +82,13 @@ class RetainMethod(LikelihoodMethod):
     search: ClassVar[Mapping[str, Range | Depth]] = {"retain_weight": Range(0.1, 10.0)}
 
     @abstractmethod
-    def forget_loss(self, tokens: Tokens) -> Tensor:
+    def forget_loss(self, batch: Batch) -> Tensor:
         """Return L_F of forget text."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return L_F and, where the retain text is held, L_R."""
         s: RetainSettings = self.settings
-        losses = {"forget": self.forget_loss(batch.forget)}
+        losses = {"forget": self.forget_loss(batch)}
         if s.retain != "none":
             losses["retain"] = (nll if s.retain == "nll" else kl)(self.context, batch.retain)
         return losses
@@ -121,7 +121,20 @@ def kl(context: Context, tokens: Tokens) -> Tensor:
     return token_mean(F.kl_div(trained, frozen, reduction="none", log_target=True).sum(-1), tokens.counted)
 
 
+def preference(context: Context, preferred: Tokens, rejected: Tokens, beta: float) -> Tensor:
+    """Return 2/beta times DPO's loss, mean over pairs of -2/beta log sigmoid(beta (d(preferred) - d(rejected))).
+
+    d(x) = log(pi(x) / pi_frozen(x)), log pi the sum over the tokens that count.
+    """
+    margin = _log_ratio(context, preferred) - _log_ratio(context, rejected)
+    return -2 / beta * F.logsigmoid(beta * margin).mean()
+
+
 def negative_preference(context: Context, tokens: Tokens, beta: float) -> Tensor:
     """Return NPO's loss, mean over texts of -2/beta log sigmoid(-beta log(pi(x) / pi_frozen(x)))."""
-    log_ratio = (context.logprobs(tokens) - context.frozen_logprobs(tokens)).sum(1)
-    return -2 / beta * F.logsigmoid(-beta * log_ratio).mean()
+    return -2 / beta * F.logsigmoid(-beta * _log_ratio(context, tokens)).mean()
+
+
+def _log_ratio(context: Context, tokens: Tokens) -> Tensor:
+    """Return log(pi(x) / pi_frozen(x)) of each text, (batch,)."""
+    return (context.logprobs(tokens) - context.frozen_logprobs(tokens)).sum(1)

@@ -19,7 +19,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Depth, Range, Tokens, register
+from .base import Batch, Depth, Range, register
 from .likelihood import RetainMethod, RetainSettings, negative_preference
 
 
@@ -40,9 +40,9 @@ class NPO(RetainMethod):
     search: ClassVar[Mapping[str, Range | Depth]] = {**RetainMethod.search, "beta": Range(0.01, 1.0)}
     settings: NPOSettings
 
-    def forget_loss(self, tokens: Tokens) -> Tensor:
+    def forget_loss(self, batch: Batch) -> Tensor:
         """Return L_F (eq. 3)."""
-        return negative_preference(self.context, tokens, self.settings.beta)
+        return negative_preference(self.context, batch.forget, self.settings.beta)
 
     def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
         """Return over what the losses are means: L_F over texts."""

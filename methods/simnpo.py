@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Depth, Range, Tokens, register
+from .base import Batch, Depth, Range, register
 from .likelihood import RetainMethod, RetainSettings
 
 
@@ -45,9 +45,9 @@ class SimNPO(RetainMethod):
     }
     settings: SimNPOSettings
 
-    def forget_loss(self, tokens: Tokens) -> Tensor:
+    def forget_loss(self, batch: Batch) -> Tensor:
         """Return L_F."""
-        s = self.settings
+        s, tokens = self.settings, batch.forget
         mean = self.context.logprobs(tokens).sum(1) / tokens.counted.sum(1).clamp(min=1)
         return -2 / s.beta * F.logsigmoid(-s.beta * mean - s.gamma).mean()
 

@@ -49,23 +49,32 @@ class _Twins(dict[str, Any]):
     """A JSON object in which a key stands twice."""
 
 
-def read_rows(name: str, content: bytes) -> list[DataRow]:
-    """Return the rows of a file by the suffix of its name, upper or lower case, compressed or not.
+def read_rows(name: str, content: bytes, form: str | None = None) -> list[DataRow]:
+    """Return the rows of a file, compressed or not, by its form or else by the suffix of its name in any case.
 
     Raises:
         DataError: an unknown suffix, a damaged file, a file without a row, or a cell that cannot be kept as it stands.
     """
     try:
-        suffix = _suffixes(name)[0]
-        rows = [
-            plain_row(f"{name}, {place}", cells) for place, cells in FORMATS[suffix](_decompressed(name, content), name)
-        ]
+        read = _reader(name, form)
+        rows = [plain_row(f"{name}, {place}", cells) for place, cells in read(_decompressed(name, content), name)]
     except (ValueError, OSError, EOFError, csv.Error, lzma.LZMAError, zlib.error, RecursionError) as error:
         kind = PurePath(name).suffix
         raise DataError(f"{name} cannot be read as {kind}: {first_line(error)} {AGAIN}") from error
     if not rows:
         raise DataError(f"{name} holds no row. {AGAIN}")
     return rows
+
+
+def _reader(name: str, form: str | None) -> Callable[[bytes, str], Located]:
+    """Return what reads a file; raise a `DataError` where neither its form is said nor its suffix says one."""
+    suffix = f".{form}" if form else _suffixes(name)[0]
+    if suffix not in FORMATS:
+        raise DataError(
+            f"{name} says no known format by its suffix; save it as one of {', '.join(FORMATS)} (each may end in"
+            f" {', '.join(DECOMPRESS)}) and name it so, or name its `format:`."
+        )
+    return FORMATS[suffix]
 
 
 def stem(name: str) -> str:
@@ -77,13 +86,7 @@ def _suffixes(name: str) -> tuple[str, str]:
     """Return the suffix of a file's format in lower case, and that of its compression, empty where there is none."""
     plain = PurePath(name).name.lower()
     packed = next((end for end in DECOMPRESS if plain.endswith(end)), "")
-    suffix = PurePath(plain.removesuffix(packed)).suffix
-    if suffix not in FORMATS:
-        raise DataError(
-            f"{name} says no known format by its suffix; save it as one of {', '.join(FORMATS)} (each may end in"
-            f" {', '.join(DECOMPRESS)}) and name it so."
-        )
-    return suffix, packed
+    return PurePath(plain.removesuffix(packed)).suffix, packed
 
 
 def _unzstd(content: bytes) -> bytes:

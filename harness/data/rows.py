@@ -116,7 +116,7 @@ def _raw(source: SourceSpec, folder: Path | None) -> list[DataRow]:
     if folder is not None and not folder.is_dir():
         raise UserError(f"Data folder {folder} does not exist; pass an existing one with --data-root.")
     if files := _files(source, folder):
-        return [row for file in files for row in _read_file(file)]
+        return [row for file in files for row in _read_file(file, source.format)]
     if source.hub is not None:
         return _read_hub(source, folder, hub_copy(source.hub, folder))
     if folder is None:
@@ -137,13 +137,13 @@ def _advice(source: SourceSpec) -> str:
     return f" {source.advice}" if source.advice else ""
 
 
-def _read_file(file: Path) -> list[DataRow]:
+def _read_file(file: Path, form: str | None) -> list[DataRow]:
     try:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}; check what it is, and its permissions.") from error
     name = re.sub(r"_(test|dev|val)$", "", stem(file.name))
-    return [DataRow({FILE: name, **row}, row.place) for row in read_rows(str(file), content)]
+    return [DataRow({FILE: name, **row}, row.place) for row in read_rows(str(file), content, form)]
 
 
 def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> list[DataRow]:
