@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
+import sys
 from collections.abc import Iterable
+from functools import cache
 
+HUB_SECONDS = 5.0
+"""How long the hub has to answer."""
 SECRET = re.compile(r"TOKEN(?!IZ)|SECRET|PASSW|CREDENTIAL|KEY", re.IGNORECASE)
 """What the names of environment variables have in them whose values are nobody else's business."""
 
@@ -71,6 +76,32 @@ def hub_refusal(what: str, hub: str, revision: str | None, error: BaseException)
         case errors.HfHubHTTPError(response=response) if response.status_code < 500:
             return f"The hub refuses {hub} (HTTP {response.status_code}): see {page}, or log in: `hf auth login`."
     return None
+
+
+@cache
+def settle_offline() -> str:
+    """Return why the hub cannot be used, empty where it answers anything; asked once a process.
+
+    Where it does not, the libraries use local files alone from here on, in processes that are started later too: they
+    would try each file again and again otherwise.
+    """
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "switched off by HF_HUB_OFFLINE"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception as error:
+        cause = first_line(error)
+        logging.getLogger(__name__).warning(
+            "%s cannot be reached: %s Only local folders and its cache are used.", constants.ENDPOINT, cause
+        )
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        constants.HF_HUB_OFFLINE = True
+        if datasets := sys.modules.get("datasets"):
+            datasets.config.HF_HUB_OFFLINE = True
+        return f"not reachable ({type(error).__name__})"
+    return ""
 
 
 class LayerNotLoaded(Exception):

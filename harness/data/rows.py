@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, UserError, first_line, hub_refusal
+from ..errors import DataError, UserError, first_line, hub_refusal, settle_offline
 from ..specs import RowSpec, TextRow, canonical
 from ..suite import SourceSpec
 from .files import DataRow, plain_row, read_rows, stem
@@ -154,6 +154,8 @@ def _read_hub(source: SourceSpec, folder: Path | None, copy: Path | None) -> lis
     place: dict[str, Any] = {"path": source.hub, "revision": source.revision}
     if copy is not None:
         place = {"path": str(copy), "cache_dir": str(_cache(_content(source, folder)))}
+    else:
+        settle_offline()
     configs = source.config if isinstance(source.config, list) else [source.config]
     rows: list[DataRow] = []
     for config in configs:

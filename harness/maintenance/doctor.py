@@ -6,13 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..data import hub_copy
-from ..errors import UserError
+from ..errors import UserError, settle_offline
 from ..records import Printable
 from ..suite import SourceSpec, SuiteSpec, load_suite, suites
 
@@ -154,7 +153,7 @@ def _sources(suite: SuiteSpec, folder: Path | None) -> str:
     here = {source.paths[0] if source.path else str(source.hub): _local(source, folder) for source in _named(suite)}
     away = [name for name, there in here.items() if not there]
     local = f"{len(here) - len(away)} of {len(here)} below --data-root"
-    if away and not _online():
+    if away and settle_offline():
         raise UserError(f"{local}, and the hub is not reachable; put there: {'; '.join(away)}")
     return f"{local}{', from the hub: ' + '; '.join(away) if away else ''}"
 
@@ -193,31 +192,14 @@ def _models(suite: SuiteSpec) -> str:
         if not isinstance(try_to_load_from_cache(str(model.hub), "config.json", revision=model.revision), str)
     ]
     local = f"{len(suite.models) - len(away)} of {len(suite.models)} on this machine"
-    if away and not _online():
+    if away and settle_offline():
         raise UserError(f"{local}, and the hub is not reachable; prefetch {', '.join(away)} with `hf download ID`")
     return f"{local}{', from the hub: ' + ', '.join(away) if away else ''}"
 
 
-@cache
-def _online() -> bool:
-    try:
-        return bool(_hub())
-    except UserError:
-        return False
-
-
 def _hub() -> str:
-    from huggingface_hub import HfApi
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-
-    if HF_HUB_OFFLINE:
-        raise UserError("switched off by HF_HUB_OFFLINE; only local folders and its cache can be used")
-    try:
-        HfApi().model_info("gpt2", timeout=5)
-    except Exception as error:
-        raise UserError(
-            f"not reachable ({type(error).__name__}); only local folders and its cache can be used"
-        ) from error
+    if outage := settle_offline():
+        raise UserError(f"{outage}; only local folders and its cache can be used")
     return "reachable"
 
 

@@ -6,7 +6,7 @@ import logging
 import time
 from pathlib import Path
 
-from ..errors import UserError, hub_refusal
+from ..errors import UserError, hub_refusal, settle_offline
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ def pin(hub: str, revision: str | None) -> tuple[str, bool]:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    settle_offline()
     try:
         commit = str(HfApi().model_info(hub, revision=revision, timeout=20).sha)
         logger.debug("%s at %s is commit %s", hub, revision or "main", commit)
@@ -44,6 +45,7 @@ def config_file(hub: str, commit: str) -> Path:
     """Return the local copy of a model's config.json; raise a `UserError` where the hub does not give it."""
     from huggingface_hub import hf_hub_download
 
+    settle_offline()
     try:
         return Path(hf_hub_download(hub, "config.json", revision=commit))
     except Exception as error:
@@ -62,6 +64,7 @@ def snapshot(hub: str, commit: str, files: tuple[str, ...], weights: bool = True
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
+    settle_offline()
     started = time.monotonic()
     ignored = [*IGNORED, *(() if weights else ("*.safetensors",))]
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from ...tasks.base import load_scorer, scorers
 from ...tasks.scorers.kinds import Packaged
 from ..data import hub_copy, load_rows
-from ..errors import DataError, UserError, first_line, hub_refusal
+from ..errors import DataError, UserError, first_line, hub_refusal, settle_offline
 from ..models.content import check_content
 from ..specs import LabelledRow, digest
 from ..store.entries import Store
@@ -134,6 +134,7 @@ def _fetched(spec: ScorerSpec) -> ScorerSpec:
     """Fetch a scorer from the hub into its cache; the name says of which commit it is."""
     from huggingface_hub import snapshot_download
 
+    settle_offline()
     hub, _, revision = (spec.hub or "").partition("@")
     try:
         place = Path(snapshot_download(hub, revision=revision or None, allow_patterns=[*SCORER_FILES, *FILES]))

@@ -178,3 +178,26 @@ class TestHubOnline:
     def test_a_name_that_is_no_hub_id_is_refused(self, hub_cache) -> None:
         with pytest.raises(UserError, match="'a/b/c' is no hub id"):
             resolve("a/b/c")
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once_and_local_files_are_used_from_there_on(monkeypatch, caplog) -> None:
+    import datasets.config
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+    from unlearn_bench.harness.errors import settle_offline
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    for module in (constants, datasets.config):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    settle_offline.cache_clear()
+    try:
+        assert settle_offline() == settle_offline() == "not reachable (ConnectError)"
+        assert len(caplog.records) == 1
+        assert "http://127.0.0.1:9 cannot be reached" in caplog.text
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
+        assert datasets.config.HF_HUB_OFFLINE
+        with pytest.raises(OfflineModeIsEnabled):
+            HfApi().model_info("gpt2")
+    finally:
+        settle_offline.cache_clear()
