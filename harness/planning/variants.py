@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -226,3 +226,31 @@ def startable(variants: Variants, asked: Collection[str], originals: Collection[
         if "all" not in asked or name in asked:
             raise UserError(f"Method {name} {why.format(track)}: leave it out of --methods.")
     return kept, [f"{name} is left out: it {why.format(track)}" for name, track in sorted(left)]
+
+
+def supplied(
+    variants: Variants, asked: Collection[str], lacks: Callable[[str, Sequence[str]], str | None]
+) -> tuple[Variants, list[str]]:
+    """Return the variants whose track has the text that their method reads beside forget rows, and a note for the rest.
+
+    What was asked for by name stays: that its text is lacking is an error, which says how to give it.
+
+    Args:
+        variants: by track and name.
+        asked: names of methods, or `all`.
+        lacks: returns of a track, and the names of such texts, the first that the track has not.
+    """
+    kept: dict[str, dict[str, VariantSpec]] = {}
+    left: dict[tuple[str, str], list[str]] = {}
+    for track, group in variants.items():
+        kept[track] = dict(group)
+        for label, variant in group.items():
+            named = "all" not in asked or {label, variant.method} & set(asked)
+            name = None if named else lacks(track, methods.get(variant.method).auxiliary)
+            if name is not None:
+                del kept[track][label]
+                left.setdefault((track, name), []).append(variant.method)
+    return kept, [
+        f"left out of {track}, which has no {name!r} text beside forget rows: {', '.join(sorted(set(names)))}"
+        for (track, name), names in sorted(left.items())
+    ]

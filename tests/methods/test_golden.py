@@ -18,6 +18,7 @@ GOLDEN: dict[tuple[str, int], dict[str, float]] = {
     ("cosine_meta_rmu", 1): {"tensors": 3, "norm": 0.16739, "projection": 0.03061, "total": 1.13007},
     ("grad_ascent", 1): {"tensors": 83, "norm": 0.47414, "projection": -0.22602, "total": -4.65421},
     ("grad_diff", 1): {"tensors": 83, "norm": 0.48716, "projection": -0.58307, "total": -0.38405},
+    ("idk_dpo", 1): {"tensors": 83, "norm": 0.47399, "projection": -0.38234, "total": 19.57901},
     ("ihl", 1): {"tensors": 63, "norm": 1.14056, "projection": -0.86136, "total": 5.2823},
     ("multi_layer_probe", 2): {"tensors": 9, "norm": 0.24938, "projection": 0.2785, "total": 12.41911},
     ("npo", 2): {"tensors": 83, "norm": 0.48482, "projection": -0.21042, "total": 19.3764},
