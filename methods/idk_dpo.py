@@ -36,6 +36,8 @@ class IdkDPO(RetainMethod):
     version = 1
     citation = "Maini et al. 2024, TOFU (arXiv 2401.06121); Rafailov et al. 2023, DPO (arXiv 2305.18290)"
     summary = "preference optimisation: a refusal in place of the answer"
+    family = "preference"
+    status = "faithful"
     auxiliary = ("refusal",)
     search: ClassVar[Mapping[str, Range | Depth]] = {**RetainMethod.search, "beta": Range(0.01, 1.0)}
     settings: IdkDPOSettings

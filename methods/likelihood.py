@@ -45,6 +45,8 @@ class RetainSettings(LikelihoodSettings):
 class LikelihoodMethod(Method):
     """A method that trains all parameters, those of some layers, or a LoRA; settings: `LikelihoodSettings`."""
 
+    family = "likelihood"
+
     def trained(self, context: Context) -> list[str]:
         """Return the parameters, or LoRA's matrices, of the chosen layers."""
         s: LikelihoodSettings = self.settings

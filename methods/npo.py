@@ -37,6 +37,8 @@ class NPO(RetainMethod):
     version = 2
     citation = "Zhang et al. 2024, Negative Preference Optimization (arXiv 2404.05868)"
     summary = "negative preference optimisation of forget text against the frozen model"
+    family = "preference"
+    status = "faithful"
     search: ClassVar[Mapping[str, Range | Depth]] = {**RetainMethod.search, "beta": Range(0.01, 1.0)}
     settings: NPOSettings
 

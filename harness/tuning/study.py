@@ -28,7 +28,7 @@ from ..planning.build import make_plan
 from ..planning.names import check_once
 from ..planning.plan import Plan, build_task
 from ..planning.request import Request
-from ..planning.variants import TRAINING, Values, overrides
+from ..planning.variants import TRAINING, Values, members, overrides
 from ..records import Printable
 from ..results.provenance import log_schema
 from ..runtime import BOARD_SEED, TUNING_SEED, RunOptions
@@ -148,7 +148,7 @@ def plan_study(request: Request, budget: int, seed: int = 0) -> Study:
     models = list(request.model_names or suite.models)
     if len(models) != 1:
         raise UserError(f"Settings are tuned on one model; choose it with --models ({', '.join(models) or 'none'}).")
-    names = methods.names() if "all" in request.methods else list(dict.fromkeys(request.method_names))
+    names = list(dict.fromkeys(methods.names() if "all" in request.methods else members(request.method_names)))
     fixed = overrides(request.settings)
     for name in (*names, *(name for name in suite.search if name != "training")):
         methods.get(name)
@@ -160,7 +160,9 @@ def plan_study(request: Request, budget: int, seed: int = 0) -> Study:
     for track in tracks:
         if track not in suite.tracks:
             raise UserError(f"Unknown track {track!r}.{suggest(track, suite.tracks)}")
-    plans = [make_plan(round_request(request, suite, track, {}), None) for track in tracks]
+    rounds = [round_request(request, suite, track, {}) for track in tracks]
+    plans = [make_plan(replace(asked, methods=request.methods), None) for asked in rounds]
+    names = [name for name in names if all(any(c.spec.method == name for c in plan.cells) for plan in plans)]
     for plan in plans:
         _check_disjoint(suite, plan)
     (model,) = plans[0].models.values()

@@ -172,6 +172,21 @@ def test_all_leaves_out_what_a_track_has_no_text_for_and_says_so_before_anything
     assert "Note: left out of knowledge, which has no 'refusal' text beside forget rows: idk_dpo" in run.to_text()
 
 
+def test_a_family_is_chosen_by_its_name(tmp_path):
+    def trained(*names, **corpora):
+        plan = make_plan(Request(suite=suite(tmp_path, **(corpora or DOCUMENTS)), methods=names, limit=4), None)
+        return {cell.spec.method for cell in plan.cells if cell.spec.transform == "train"}
+
+    kinds = {name: methods.get(name) for name in methods.names()}
+    preference = {name for name, kind in kinds.items() if kind.family == "preference"}
+    assert trained("family:preference", "rmu") == {*(n for n in preference if not kinds[n].auxiliary), "rmu"}
+    assert "idk_dpo" in trained("family:preference", **QUESTIONS)
+    with pytest.raises(UserError, match=r"No method is of the family 'prefer'\. Did you mean 'preference'\?$"):
+        trained("family:prefer")
+    with pytest.raises(UserError, match="'refusal' text"):
+        trained("family:preference", "idk_dpo")
+
+
 def beside(rows, seed=0, pools=None, name="other"):
     corpora = Corpora({"one": rows}, ["bab"], template=TemplateSpec(prompt="{prompt}", end=False), pools=pools or {})
     spec = TrainingSpec(batch_size=2, max_length=16)
