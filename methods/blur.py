@@ -24,7 +24,8 @@ from torch import Tensor
 
 from ..harness.records import LogRole
 from .base import Batch, Context, Depth, Gradients, Range, register
-from .likelihood import LikelihoodMethod, LikelihoodSettings, negative_preference, nll
+from .likelihood import LikelihoodMethod, LikelihoodSettings, nll
+from .preference import negative_preference
 
 
 class BLURSettings(LikelihoodSettings):
