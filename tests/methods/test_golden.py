@@ -23,6 +23,7 @@ GOLDEN: dict[tuple[str, int], dict[str, float]] = {
     ("idk_dpo", 1): {"tensors": 83, "norm": 0.47399, "projection": -0.38234, "total": 19.57901},
     ("ihl", 1): {"tensors": 63, "norm": 1.14056, "projection": -0.86136, "total": 5.2823},
     ("kto", 1): {"tensors": 83, "norm": 0.49066, "projection": -0.16953, "total": -1.25709},
+    ("meow", 1): {"tensors": 83, "norm": 0.50161, "projection": 0.0431, "total": 4.68659},
     ("multi_layer_probe", 2): {"tensors": 9, "norm": 0.24938, "projection": 0.2785, "total": 12.41911},
     ("npo", 2): {"tensors": 83, "norm": 0.48482, "projection": -0.21042, "total": 19.3764},
     ("rmu", 1): {"tensors": 3, "norm": 0.06482, "projection": 0.00502, "total": 5.6441},
