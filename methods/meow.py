@@ -10,16 +10,20 @@ Readings: the inverted answers are those of the data, a column `inverted` of one
 GPT-4 write several and keeps, by MEMO, the three a question that the model completes best; that needs the model's own
 continuations and is done before, so the column should hold the answers that were kept. All of them are drawn equally
 often, anew in every epoch.
+
+Tried on micro's questions, whose false answers share all words but one with the true ones: the wording is learned with
+the other fact, so that an answer's mean probability and its ROUGE rise (docs/methods.md has the numbers).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, register
+from .base import Batch, Depth, Range, register
 from .likelihood import RetainMethod, RetainSettings, nll, predicted
 
 
@@ -42,11 +46,12 @@ class MEOW(RetainMethod):
     summary = "fine-tuning on inverted facts in place of the true answers"
     status = "reading"
     auxiliary = ("inverted",)
+    search: ClassVar[Mapping[str, Range | Depth]] = {}
 
     def forget_loss(self, batch: Batch) -> Tensor:
         """Return L_F."""
         return nll(self.context, batch.auxiliary["inverted"])
 
-    def units(self, batch: Batch) -> dict[str, Tensor | int]:
+    def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
         """Return the predicted tokens of inverted answers and retain text."""
         return {**super().units(batch), "forget": predicted(batch.auxiliary["inverted"])}
