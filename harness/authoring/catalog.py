@@ -82,7 +82,8 @@ class Catalog(Printable):
 
 def _facts(row: Any) -> dict[str, Any]:
     """Return a dataclass as plain types: what only methods have, only where it has it, `origin` as `from`."""
-    facts = {key: value for key, value in asdict(row).items() if value is not None or key not in OF_METHODS}
+    optional = {*OF_METHODS, "beside"}
+    facts = {key: value for key, value in asdict(row).items() if value is not None or key not in optional}
     return {"from" if key == "origin" else key: value for key, value in facts.items()}
 
 
@@ -144,7 +145,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class ClassDescription(Description):
-    """A registered class: what its module says, and its settings."""
+    """A registered class: what its module says, and its settings; `beside`: what a method reads beside forget rows."""
 
     kind: str
     name: str
@@ -154,6 +155,7 @@ class ClassDescription(Description):
     family: str | None
     status: str | None
     changes: str | None
+    beside: str | None
     origin: str
     settings: dict[str, Setting]
 
@@ -220,6 +222,7 @@ def _describe_class(name: str, registry: Registry[Any]) -> ClassDescription:
         citation=getattr(thing, "citation", ""),
         version=getattr(thing, "version", ""),
         **_of_method(thing),
+        beside=", ".join(thing.auxiliary) if registry is methods else None,
         origin=registry.origin(name),
         settings={key: Setting(_plain(field), field.description or "") for key, field in settings.items()},
     )
