@@ -38,6 +38,7 @@ class AdapRMU(SteeringMethod):
     version = 1
     citation = "Dang et al. 2024, On Effects of Steering Latent Representation (arXiv 2408.06223); arXiv 2605.26454"
     summary = "RMU with a target that scales with the frozen activation's norm"
+    status = "faithful"
     search: ClassVar[Mapping[str, Range | Depth]] = {
         "layer": Depth(),
         "scale": Range(1.0, 10.0),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 methods: Registry[type[Method]] = Registry("method", "unlearn_bench.methods", "unlearn_bench.methods")
 register = methods.register
 Result = TypeVar("Result")
+Status: TypeAlias = Literal["faithful", "reading", "variant", "unknown"]
+"""How near a method is to its source: its formula, read in the paper or the official code; some parts ours; ours."""
 
 
 def build_method(name: str, settings: Mapping[str, Any]) -> Method:
@@ -246,6 +248,8 @@ class Method(ABC):
         version: raised whenever a change alters what the method makes from the same inputs.
         citation: where the method comes from.
         summary: one line for `unlearn-bench list methods`.
+        family: what it works by, one word: `--methods family:preference` takes all of one.
+        status: how near it is to its source (`Status`); a subclass says its own.
         start: the stage whose model it goes on from, its frozen model then; None: the model as it was before any stage.
         changes: whether its checkpoint has other weights, or answers otherwise at decoding time (`DecodingMethod`).
         auxiliary: names of texts that it trains on beside each forget row (`Batch.auxiliary`): columns of the rows, or
@@ -262,6 +266,8 @@ class Method(ABC):
     version: ClassVar[int]
     citation: ClassVar[str]
     summary: ClassVar[str]
+    family: ClassVar[str] = "other"
+    status: ClassVar[Status] = "unknown"
     start: ClassVar[str | None] = None
     changes: ClassVar[Literal["weights", "decoding"]] = "weights"
     auxiliary: ClassVar[tuple[str, ...]] = ()
@@ -375,6 +381,7 @@ class DecodingMethod(Method):
     """
 
     changes = "decoding"
+    family = "decoding"
 
     @property
     @abstractmethod

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from ..harness.records import LogRole
 from .base import Batch, Context, Depth, Gradients, Range, register
-from .likelihood import LikelihoodMethod, LikelihoodSettings, negative_preference, nll
+from .likelihood import LikelihoodMethod, LikelihoodSettings, nll
+from .preference import negative_preference
 
 
 class BLURSettings(LikelihoodSettings):
@@ -43,6 +44,8 @@ class BLUR(LikelihoodMethod):
     version = 2
     citation = "Reisizadeh et al. 2025, BLUR: A Bi-Level Optimization Approach for LLM Unlearning (arXiv 2506.08164)"
     summary = "bi-level: the retain gradient is projected off the forget gradient"
+    family = "preference"
+    status = "reading"
     log_schema: ClassVar[Mapping[str, LogRole]] = {"forget": "log_likelihood"}
     """Gradient ascent's; NPO's is never negative."""
     search: ClassVar[Mapping[str, Range | Depth]] = {"gamma": Range(0.1, 10.0), "beta": Range(0.01, 1.0)}

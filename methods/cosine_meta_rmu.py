@@ -36,6 +36,7 @@ class CosineMetaRMU(AlphaMethod, SteeringMethod):
     version = 1
     citation = "Atil, Gupta, Passonneau 2026 (arXiv 2605.26454), eq. 4 and 5"
     summary = "RMU with cosine distances and a learned retain weight alpha"
+    status = "reading"
     search: ClassVar[Mapping[str, Range | Depth]] = {"layer": Depth(), "alpha_0": Range(0.1, 100.0)}
     settings: CosineMetaRMUSettings
 

@@ -27,6 +27,7 @@ class GradAscent(LikelihoodMethod):
     version = 1
     citation = "Jang et al. 2022, Knowledge Unlearning for Mitigating Privacy Risks (arXiv 2210.01504)"
     summary = "gradient ascent on the forget text's likelihood loss"
+    status = "faithful"
     log_schema: ClassVar[Mapping[str, LogRole]] = {"forget": "log_likelihood"}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

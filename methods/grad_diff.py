@@ -28,6 +28,7 @@ class GradDiff(RetainMethod):
     version = 1
     citation = "Liu, Liu, Stone 2022, Continual Learning and Private Unlearning (arXiv 2203.12817); arXiv 2401.06121"
     summary = "gradient ascent on forget text, descent (or KL to the frozen model) on retain text"
+    status = "faithful"
     log_schema: ClassVar[Mapping[str, LogRole]] = {"forget": "log_likelihood"}
 
     def forget_loss(self, batch: Batch) -> Tensor:

@@ -12,38 +12,24 @@ is computed once a text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Depth, Range, register
-from .likelihood import RetainMethod, RetainSettings, preference
-
-
-class IdkDPOSettings(RetainSettings):
-    """Settings of IdkDPO; beta is OpenUnlearning's."""
-
-    beta: float = Field(0.1, gt=0, description="inverse temperature: how soon a refusal is preferred enough")
+from .base import Batch, register
+from .preference import PreferenceMethod, PreferenceSettings, preference
 
 
 @register("idk_dpo")
-class IdkDPO(RetainMethod):
+class IdkDPO(PreferenceMethod):
     """Prefer a refusal to the answer, against the frozen model."""
 
-    Settings = IdkDPOSettings
+    Settings = PreferenceSettings
     version = 1
     citation = "Maini et al. 2024, TOFU (arXiv 2401.06121); Rafailov et al. 2023, DPO (arXiv 2305.18290)"
     summary = "preference optimisation: a refusal in place of the answer"
+    status = "faithful"
     auxiliary = ("refusal",)
-    search: ClassVar[Mapping[str, Range | Depth]] = {**RetainMethod.search, "beta": Range(0.01, 1.0)}
-    settings: IdkDPOSettings
+    settings: PreferenceSettings
 
     def forget_loss(self, batch: Batch) -> Tensor:
         """Return L_F."""
         return preference(self.context, batch.auxiliary["refusal"], batch.forget, self.settings.beta)
-
-    def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
-        """Return over what the losses are means: L_F over questions."""
-        return {**super().units(batch), "forget": len(batch.forget.ids)}

@@ -35,6 +35,7 @@ class IHL(RetainMethod):
     version = 1
     citation = "Cha et al. 2024, Towards Robust and Parameter-Efficient Knowledge Unlearning (arXiv 2408.06621)"
     summary = "inverted hinge loss: each token gives way to the next likeliest (LoRA)"
+    status = "faithful"
 
     def forget_loss(self, batch: Batch) -> Tensor:
         """Return L_F."""

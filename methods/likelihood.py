@@ -45,6 +45,8 @@ class RetainSettings(LikelihoodSettings):
 class LikelihoodMethod(Method):
     """A method that trains all parameters, those of some layers, or a LoRA; settings: `LikelihoodSettings`."""
 
+    family = "likelihood"
+
     def trained(self, context: Context) -> list[str]:
         """Return the parameters, or LoRA's matrices, of the chosen layers."""
         s: LikelihoodSettings = self.settings
@@ -119,22 +121,3 @@ def kl(context: Context, tokens: Tokens) -> Tensor:
         logits[:, :-1].float().log_softmax(-1) for logits in (context.frozen_logits(tokens), context.logits(tokens))
     )
     return token_mean(F.kl_div(trained, frozen, reduction="none", log_target=True).sum(-1), tokens.counted)
-
-
-def preference(context: Context, preferred: Tokens, rejected: Tokens, beta: float) -> Tensor:
-    """Return 2/beta times DPO's loss, mean over pairs of -2/beta log sigmoid(beta (d(preferred) - d(rejected))).
-
-    d(x) = log(pi(x) / pi_frozen(x)), log pi the sum over the tokens that count.
-    """
-    margin = _log_ratio(context, preferred) - _log_ratio(context, rejected)
-    return -2 / beta * F.logsigmoid(beta * margin).mean()
-
-
-def negative_preference(context: Context, tokens: Tokens, beta: float) -> Tensor:
-    """Return NPO's loss, mean over texts of -2/beta log sigmoid(-beta log(pi(x) / pi_frozen(x)))."""
-    return -2 / beta * F.logsigmoid(-beta * _log_ratio(context, tokens)).mean()
-
-
-def _log_ratio(context: Context, tokens: Tokens) -> Tensor:
-    """Return log(pi(x) / pi_frozen(x)) of each text, (batch,)."""
-    return (context.logprobs(tokens) - context.frozen_logprobs(tokens)).sum(1)

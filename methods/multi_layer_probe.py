@@ -60,6 +60,8 @@ class MultiLayerProbe(AlphaMethod):
     version = 2
     citation = "Atil, Gupta, Passonneau 2026 (arXiv 2605.26454), eq. 5 and 6"
     summary = "remove the directions of linear probes at nine layers, alpha learned"
+    family = "steering"
+    status = "reading"
     search: ClassVar[Mapping[str, Range | Depth]] = {"alpha_0": Range(0.1, 100.0)}
     log_schema: ClassVar[Mapping[str, LogRole]] = {
         **AlphaMethod.log_schema,

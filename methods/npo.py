@@ -13,37 +13,23 @@ do. pi_frozen is computed once a text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Depth, Range, register
-from .likelihood import RetainMethod, RetainSettings, negative_preference
-
-
-class NPOSettings(RetainSettings):
-    """Settings of NPO; beta is the paper's."""
-
-    beta: float = Field(0.1, gt=0, description="inverse temperature: how soon an unlikely text is left alone")
+from .base import Batch, register
+from .preference import PreferenceMethod, PreferenceSettings, negative_preference
 
 
 @register("npo")
-class NPO(RetainMethod):
+class NPO(PreferenceMethod):
     """Make the forget text less likely than the frozen model finds it, ever more gently."""
 
-    Settings = NPOSettings
+    Settings = PreferenceSettings
     version = 2
     citation = "Zhang et al. 2024, Negative Preference Optimization (arXiv 2404.05868)"
     summary = "negative preference optimisation of forget text against the frozen model"
-    search: ClassVar[Mapping[str, Range | Depth]] = {**RetainMethod.search, "beta": Range(0.01, 1.0)}
-    settings: NPOSettings
+    status = "faithful"
+    settings: PreferenceSettings
 
     def forget_loss(self, batch: Batch) -> Tensor:
         """Return L_F (eq. 3)."""
         return negative_preference(self.context, batch.forget, self.settings.beta)
-
-    def units(self, batch: Batch) -> Mapping[str, Tensor | int]:
-        """Return over what the losses are means: L_F over texts."""
-        return {**super().units(batch), "forget": len(batch.forget.ids)}

@@ -52,6 +52,7 @@ class SteeringMethod(Method):
         u: control vector by forget topic, (d,).
     """
 
+    family = "steering"
     u: dict[str, Tensor]
 
     @abstractmethod

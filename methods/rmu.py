@@ -37,6 +37,7 @@ class RMU(SteeringMethod):
     version = 1
     citation = "Li et al. 2024, The WMDP Benchmark (arXiv 2403.03218); eq. 1-3 of arXiv 2605.26454"
     summary = "steer forget activations to a random vector, hold retain activations (L2)"
+    status = "faithful"
     search: ClassVar[Mapping[str, Range | Depth]] = {
         "layer": Depth(),
         "steering_coefficient": Range(1.0, 30.0),

@@ -38,6 +38,8 @@ class SimNPO(RetainMethod):
     version = 1
     citation = "Fan et al. 2024, Simplicity Prevails (arXiv 2410.07163)"
     summary = "length-normalised NPO without a reference model"
+    family = "preference"
+    status = "faithful"
     search: ClassVar[Mapping[str, Range | Depth]] = {
         **RetainMethod.search,
         "beta": Range(0.1, 10.0),

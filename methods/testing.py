@@ -13,10 +13,11 @@ import io
 import json
 import pickle
 import random
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ..harness.authoring.rules import Finding, examine, hold, insist, validates
 from ..harness.errors import UserError
-from .base import Method, MethodSettings, build_method, methods
+from .base import Method, MethodSettings, Status, build_method, methods
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -217,6 +218,8 @@ def _declares(trial: MethodTrial) -> None:
         hold(hasattr(kind, attribute), f"{name}: the class attribute {attribute!r} is missing.")
     hold(type(kind.version) is int and kind.version >= 1, f"{name}: version must be an integer from 1.")
     hold(kind.citation and kind.summary, f"{name}: citation and summary must say something.")
+    hold(re.fullmatch(r"\w+", kind.family), f"{name}: family must be one word, as 'preference', not {kind.family!r}.")
+    hold(kind.status in get_args(Status), f"{name}: status must be one of {', '.join(get_args(Status))}.")
     hold(isinstance(kind.auxiliary, tuple), f"{name}: auxiliary must be a tuple of names, as ('refusal',).")
 
 

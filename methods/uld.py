@@ -52,6 +52,7 @@ class ULD(DecodingMethod):
     version = 1
     citation = "Ji et al. 2024, Reversing the Forget-Retain Objectives (arXiv 2406.08607)"
     summary = "at decoding time, subtract the logits of a small assistant that learned the forget text"
+    status = "reading"
     search: ClassVar[Mapping[str, Range | Depth]] = {
         "depth": Depth(0.1, 0.5),
         "weight": Range(0.3, 4.0),

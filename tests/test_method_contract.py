@@ -150,3 +150,25 @@ def test_the_kit_wants_a_version_and_a_citation():
 
     with pytest.raises(AssertionError, match="auxiliary must be a tuple"):
         check_declaration(OneWord)
+
+    class Boastful(Broken):
+        status = "best"
+
+    with pytest.raises(AssertionError, match="status must be one of faithful, reading, variant, unknown"):
+        check_declaration(Boastful)
+
+    class Wordy(Broken):
+        family = "of my own"
+
+    with pytest.raises(AssertionError, match="family must be one word"):
+        check_declaration(Wordy)
+
+
+def test_a_method_that_says_no_family_and_status_works_and_built_in_ones_say_theirs():
+    check_declaration(Broken)
+    assert (Broken.family, Broken.status) == ("other", "unknown")
+    for name in methods.names():
+        if methods.origin(name).startswith("unlearn_bench.methods."):
+            kind = methods.get(name)
+            assert kind.family != "other", name
+            assert kind.status == vars(kind).get("status"), f"{name} says its status itself"

@@ -14,7 +14,7 @@ from unlearn_bench.harness import suite as suites
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.registry import Registry
 from unlearn_bench.harness.specs import Spec
-from unlearn_bench.methods.base import Depth, Range, methods
+from unlearn_bench.methods.base import Depth, Method, Range, methods
 from unlearn_bench.tasks.base import Decoding, scorers, tasks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,12 +98,20 @@ def _card(name: str, registry: Registry[Any], folder: str) -> str:
     module = inspect.getmodule(kind)
     file = f"{folder}/{Path(inspect.getfile(kind)).name}"
     facts = {"Code": f"[{file}](../../{file})", "Source": kind.citation, "Version": kind.version}
-    facts |= {"Changes": kind.changes} if registry is methods else dict(_task_facts(kind))
+    facts |= dict(_method_facts(kind)) if registry is methods else dict(_task_facts(kind))
     about = module.__doc__ if module is not None and registry is methods else kind.__doc__
     lines = [f"## `{name}`", "", f"{kind.summary[0].upper()}{kind.summary[1:]}.", ""]
     lines += [*(f"- {key}: {value}" for key, value in facts.items()), ""]
     lines += ["```{ .text .wrap }", inspect.cleandoc(about or ""), "```", ""]
     return "\n".join([*lines, _table(kind.Settings, getattr(kind, "search", {})), ""])
+
+
+def _method_facts(kind: type[Method]) -> Iterator[tuple[str, str]]:
+    yield "Family", kind.family
+    yield "Status", kind.status
+    yield "Changes", kind.changes
+    if kind.auxiliary:
+        yield "Needs beside each forget row", ", ".join(f"`{name}`" for name in kind.auxiliary)
 
 
 def _task_facts(kind: Any) -> Iterator[tuple[str, str]]:

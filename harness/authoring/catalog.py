@@ -28,13 +28,17 @@ REGISTRIES: dict[str, Registry[Any]] = {
     f"{registry.kind}s": registry for registry in (methods, tasks, scorers, engines, executors, suites)
 }
 
+OF_METHODS = ("family", "status", "changes")
+
 
 @dataclass(frozen=True)
 class Registered:
-    """A registered class; its version is empty where it has none, only methods say what they change."""
+    """A registered class; its version is empty where it has none, only methods have a family, a status, and changes."""
 
+    family: str | None
     name: str
     version: int | str
+    status: str | None
     changes: str | None
     about: str
     origin: str
@@ -77,8 +81,9 @@ class Catalog(Printable):
 
 
 def _facts(row: Any) -> dict[str, Any]:
-    """Return a dataclass as plain types: `changes` only where it has them, `origin` as `from`."""
-    facts = {key: value for key, value in asdict(row).items() if (key, value) != ("changes", None)}
+    """Return a dataclass as plain types: what only methods have, only where it has it, `origin` as `from`."""
+    optional = {*OF_METHODS, "beside"}
+    facts = {key: value for key, value in asdict(row).items() if value is not None or key not in optional}
     return {"from" if key == "origin" else key: value for key, value in facts.items()}
 
 
@@ -91,7 +96,8 @@ def catalog(what: str, suite: str | None) -> Catalog:
     if what == "suites":
         return Catalog([_suite(name, load_suite(name)) for name in suites.names()], suites.broken)
     registry = REGISTRIES[what]
-    return Catalog([_registered(name, registry) for name in registry.names()], registry.broken)
+    rows = sorted((_registered(name, registry) for name in registry.names()), key=lambda row: row.family or "")
+    return Catalog(rows, registry.broken)
 
 
 def _suite(name: str, spec: SuiteSpec) -> ListedSuite:
@@ -101,8 +107,17 @@ def _suite(name: str, spec: SuiteSpec) -> ListedSuite:
 
 def _registered(name: str, registry: Registry[Any]) -> Registered:
     thing = registry.get(name)
-    version, changes = getattr(thing, "version", ""), getattr(thing, "changes", None)
-    return Registered(name, version, changes, thing.summary, registry.origin(name))
+    return Registered(
+        name=name,
+        version=getattr(thing, "version", ""),
+        **_of_method(thing),
+        about=thing.summary,
+        origin=registry.origin(name),
+    )
+
+
+def _of_method(thing: Any) -> dict[str, str | None]:
+    return {key: getattr(thing, key, None) for key in OF_METHODS}
 
 
 @dataclass(frozen=True)
@@ -130,14 +145,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class ClassDescription(Description):
-    """A registered class: what its module says, and its settings."""
+    """A registered class: what its module says, and its settings; `beside`: what a method reads beside forget rows."""
 
     kind: str
     name: str
     about: str
     citation: str
     version: int | str
+    family: str | None
+    status: str | None
     changes: str | None
+    beside: str | None
     origin: str
     settings: dict[str, Setting]
 
@@ -203,7 +221,8 @@ def _describe_class(name: str, registry: Registry[Any]) -> ClassDescription:
         about=inspect.cleandoc(inspect.getmodule(thing).__doc__ or thing.__doc__ or ""),
         citation=getattr(thing, "citation", ""),
         version=getattr(thing, "version", ""),
-        changes=getattr(thing, "changes", None),
+        **_of_method(thing),
+        beside=", ".join(thing.auxiliary) if registry is methods else None,
         origin=registry.origin(name),
         settings={key: Setting(_plain(field), field.description or "") for key, field in settings.items()},
     )

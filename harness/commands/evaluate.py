@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @SUITE
 @option(
     "--methods",
-    "Methods or variants of the suite, separated by commas; `none` for base and checkpoints only.",
+    "Methods or variants of the suite, separated by commas, or family:NAME; `none` for base and checkpoints only.",
     default="all",
     callback=names,
 )

@@ -118,6 +118,19 @@ def forget_texts(corpora: CorporaSpec, auxiliary: Iterable[str], rows_of: RowsOf
     }
 
 
+def lacking(corpora: CorporaSpec, auxiliary: Iterable[str], rows_of: RowsOf) -> str | None:
+    """Return the first name of `auxiliary` that a track has no text of, neither a pool nor a column; None: it has all.
+
+    A column that some rows have is there; `forget_texts` names the row that misses it.
+    """
+    for name in auxiliary:
+        for source in () if name in corpora.pools else corpora.forget.values():
+            documents = source.text_row is TextRow
+            if documents or not any(name in row for row in rows_of(source, source.text_row).rows):
+                return name
+    return None
+
+
 def pool_lines(corpora: CorporaSpec, auxiliary: Iterable[str], rows_of: RowsOf) -> dict[str, list[str]]:
     """Return the lines of the pools that a method draws from, by name; blank ones dropped."""
     pools = {name: corpora.pools[name] for name in auxiliary if name in corpora.pools}

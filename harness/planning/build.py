@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ...methods.base import methods
-from ..data import Rows, corpora_digests, forget_texts, pool_digests
+from ..data import Rows, corpora_digests, forget_texts, lacking, pool_digests
 from ..engines.base import engines
 from ..errors import UserError
 from ..models.differences import embeddings
@@ -43,7 +43,7 @@ from .request import Request
 from .sources import SourceReader
 from .stress import choose_stresses, derived_cells
 from .tasks import choose, resolve_tasks
-from .variants import choose_variants, overrides, runnable, startable
+from .variants import choose_variants, overrides, runnable, startable, supplied
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +160,8 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     originals = {track for reference in references if reference.role == "original" for track in reference.tracks}
     variants, left_out = runnable(chosen, request.method_names, _engine_name(request.engine))
     variants, unstarted = startable(variants, request.method_names, originals)
+    variants, unsupplied = supplied(variants, request.method_names, _lacks(suite, folder, reader))
+    notes = [*left_out, *unstarted, *unsupplied]
     check_checkpoints([*request.checkpoints, *suite.logs], suite, chosen)
     nulls = check_nulls(request.nulls or ())
     if UNRELATED in nulls and not all(variants.values()):
@@ -191,7 +193,11 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         references=resolve_folders(references, models, suite, store, reader, places),
         logs=stored_logs(references, request.stored, suite, tracks, tasks, places),
         engine=engine,
-        notes=[*left_out, *unstarted, *same_files(imports), *(own.note for own in imports.values() if own.note)],
+        notes=[
+            *notes,
+            *same_files(imports),
+            *(own.note for own in imports.values() if own.note),
+        ],
     )
 
 
@@ -304,6 +310,15 @@ def _unrelated_cells(inputs: Inputs, model: ModelSpec, references: Sequence[Plan
         for track, variants in inputs.variants.items()
         for seed in inputs.request.training_seeds
     ]
+
+
+def _lacks(suite: SuiteSpec, folder: Path | None, reader: SourceReader) -> Callable[[str, Sequence[str]], str | None]:
+    """Return what says of a track which text beside forget rows it has not, given the names; see `supplied`."""
+
+    def rows_of(source: SourceSpec, schema: type[RowSpec]) -> Rows:
+        return reader.rows(source, folder, schema)
+
+    return lambda track, names: reader(lambda: lacking(suite.tracks[track].corpora, names, rows_of), None)
 
 
 def _data_folder(request: Request, suite: SuiteSpec) -> Path | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,6 +80,7 @@ class DryRun(Printable):
         total, assumptions: of the estimates; None for an embedded suite.
         unreached: what could not be reached and what to do.
         stored: references that are stored values, of which nothing is made or measured.
+        notes: what the board will say, as which methods are left out and why.
     """
 
     suite: str
@@ -88,6 +89,7 @@ class DryRun(Printable):
     assumptions: str | None
     unreached: list[str]
     stored: list[str]
+    notes: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
@@ -111,6 +113,7 @@ class DryRun(Printable):
         noted = [cell for cell in self.cells if cell.notes]
         lines += ["", *(f"{cell.name}: {'; '.join(cell.notes)}." for cell in noted)] if noted else []
         lines += [f"Nothing to make: {log}." for log in self.stored]
+        lines += ["", *(f"Note: {note}." for note in self.notes)] if self.notes else []
         lines += ["", *(f"Not reached: {cause}" for cause in self.unreached)] if self.unreached else []
         return "\n".join(lines) + "\n"
 
@@ -137,6 +140,7 @@ def dry_run(request: Request, output: Path, batch_size: int) -> DryRun:
         assumptions=costs.assumptions if costs else None,
         unreached=list(plan.unreached),
         stored=[log.words for log in plan.logs],
+        notes=list(plan.notes),
     )
 
 

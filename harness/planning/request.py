@@ -20,8 +20,8 @@ class Request:
 
     Attributes:
         suite: name of a suite, its YAML file, or the spec itself.
-        methods: names of methods or of the suite's variants, or ("all",); classes of methods, by their registered
-            names, or for this process by those of `Registry.name_of`.
+        methods: names of methods or of the suite's variants, ("all",) or ("family:NAME",); classes of methods,
+            by their registered names, or for this process by those of `Registry.name_of`.
         models: names of the suite's, folders, hub ids, or specs.
         checkpoints: name to folder of checkpoints made elsewhere, or to a file of stored values of one.
         references: ROLE or TRACK/ROLE (`original`, `retain`) to a model's folder, or to a file of stored values; goes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -10,7 +10,7 @@ import yaml
 
 from ...methods.base import methods
 from ..engines.base import engines
-from ..errors import UserError
+from ..errors import UserError, suggest
 from ..specs import read_yaml
 from ..suite import SuiteSpec, VariantSpec
 from .names import check_variants
@@ -18,6 +18,7 @@ from .names import check_variants
 Values = dict[str, dict[str, Any]]
 """By method (or `training`, `scorer`) and key."""
 TRAINING = "training."
+FAMILY = "family:"
 SCORER = "scorer"
 """The name by which `--set` reaches the scorer of texts."""
 
@@ -33,7 +34,7 @@ def choose_variants(
         UserError: a name, setting or grid that cannot be read, or that is of no method of the run.
     """
     every = "all" in names
-    wanted = set() if every else {name for name in names if name != "none"}
+    wanted = set() if every else {name for name in members(names) if name != "none"}
     offered = {track: dict(suite.variants.get(track, {})) for track in tracks}
     for track in tracks:
         check_variants(offered[track], track)
@@ -68,6 +69,26 @@ def choose_variants(
                     f"--{option} {name}.…: {name} is not among the methods of this run ({', '.join(sorted(running))})."
                 )
     return chosen
+
+
+def members(names: Sequence[str]) -> list[str]:
+    """Return names with the methods of a family in place of `family:NAME`; raise a `UserError` where it has none."""
+    if not any(name.startswith(FAMILY) for name in names):
+        return list(names)
+    families = {name: methods.get(name).family for name in methods.names()}
+    chosen: list[str] = []
+    for name in names:
+        family = name.removeprefix(FAMILY)
+        own = [method for method in families if families[method] == family] if family != name else [name]
+        if not own:
+            raise UserError(f"No method is of the family {family!r}.{suggest(family, set(families.values()))}")
+        chosen += own
+    return chosen
+
+
+def by_name(asked: Collection[str], *names: str) -> bool:
+    """Return whether one of the names was asked for itself, and not by `all` or a family alone."""
+    return bool(set(names) & set(asked)) or not any(name == "all" or name.startswith(FAMILY) for name in asked)
 
 
 def _named(points: Iterable[tuple[str, VariantSpec]]) -> dict[str, VariantSpec]:
@@ -167,7 +188,7 @@ Variants = Mapping[str, Mapping[str, VariantSpec]]
 
 
 def runnable(variants: Variants, asked: Collection[str], engine: str) -> tuple[Variants, list[str]]:
-    """Return the variants that an engine runs, and a note for each method that `all` leaves out.
+    """Return the variants that an engine runs, and a note for each method that `all`, or a family, leaves out.
 
     No part of the engine is loaded or need be installed.
 
@@ -183,7 +204,7 @@ def runnable(variants: Variants, asked: Collection[str], engine: str) -> tuple[V
         if methods.get(variant.method).changes == "decoding"
     }
     for name in sorted(at_decoding):
-        if "all" not in asked or name in asked:
+        if by_name(asked, name):
             raise UserError(
                 f"Method {name} works at decoding time; engine {engine} cannot run it: pass --engine transformers, or"
                 f" leave {name} out of --methods."
@@ -223,6 +244,35 @@ def startable(variants: Variants, asked: Collection[str], originals: Collection[
     }
     why = "works at decoding time on the base's logits, and cannot start from the original of {}"
     for name, track in sorted(left):
-        if "all" not in asked or name in asked:
+        if by_name(asked, name):
             raise UserError(f"Method {name} {why.format(track)}: leave it out of --methods.")
     return kept, [f"{name} is left out: it {why.format(track)}" for name, track in sorted(left)]
+
+
+def supplied(
+    variants: Variants, asked: Collection[str], lacks: Callable[[str, Sequence[str]], str | None]
+) -> tuple[Variants, list[str]]:
+    """Return the variants whose track has the text that their method reads beside forget rows, and a note for the rest.
+
+    What was asked for by name stays: that its text is lacking is an error, which says how to give it.
+
+    Args:
+        variants: by track and name.
+        asked: names of methods and variants, `all`, `family:NAME`.
+        lacks: returns of a track, and the names of such texts, the first that the track has not.
+    """
+    kept: dict[str, dict[str, VariantSpec]] = {}
+    left: dict[tuple[str, str], list[str]] = {}
+    for track, group in variants.items():
+        kept[track] = dict(group)
+        for label, variant in group.items():
+            if by_name(asked, label, variant.method):
+                continue
+            name = lacks(track, methods.get(variant.method).auxiliary)
+            if name is not None:
+                del kept[track][label]
+                left.setdefault((track, name), []).append(variant.method)
+    return kept, [
+        f"left out of {track}, which has no {name!r} text beside forget rows: {', '.join(sorted(set(names)))}"
+        for (track, name), names in sorted(left.items())
+    ]

@@ -28,7 +28,7 @@ from ..planning.build import make_plan
 from ..planning.names import check_once
 from ..planning.plan import Plan, build_task
 from ..planning.request import Request
-from ..planning.variants import TRAINING, Values, overrides
+from ..planning.variants import TRAINING, Values, members, overrides
 from ..records import Printable
 from ..results.provenance import log_schema
 from ..runtime import BOARD_SEED, TUNING_SEED, RunOptions
@@ -52,6 +52,7 @@ class Study(Printable):
         spaces: method to where its settings are looked for.
         budget: trials a method and track.
         seed: of the search.
+        notes: which methods are left out and why, and what else a board would say.
     """
 
     request: Request
@@ -63,6 +64,7 @@ class Study(Printable):
     seed: int
     model: str
     vocabulary: int
+    notes: Sequence[str] = ()
 
     @property
     def searched(self) -> int:
@@ -108,7 +110,7 @@ class Study(Printable):
 
     def facts(self) -> dict[str, Any]:
         """Return what the search would do."""
-        return {**self.identity(), "trainings": self.trainings}
+        return {**self.identity(), "trainings": self.trainings, "notes": list(self.notes)}
 
     def to_text(self) -> str:
         """Return what the search would do: the ranges of each method's settings, and the number of trainings."""
@@ -122,6 +124,7 @@ class Study(Printable):
         return (
             f"{table}\n\n{len(self.methods)} methods x {len(self.tracks)} tracks x {self.budget} trials"
             f"{f' x {seeds} seeds' if seeds > 1 else ''} = {self.searched} trainings.\n{self._finals()}"
+            + "".join(f"Note: {note}.\n" for note in self.notes)
         )
 
     def _finals(self) -> str:
@@ -148,7 +151,7 @@ def plan_study(request: Request, budget: int, seed: int = 0) -> Study:
     models = list(request.model_names or suite.models)
     if len(models) != 1:
         raise UserError(f"Settings are tuned on one model; choose it with --models ({', '.join(models) or 'none'}).")
-    names = methods.names() if "all" in request.methods else list(dict.fromkeys(request.method_names))
+    names = list(dict.fromkeys(methods.names() if "all" in request.methods else members(request.method_names)))
     fixed = overrides(request.settings)
     for name in (*names, *(name for name in suite.search if name != "training")):
         methods.get(name)
@@ -160,7 +163,13 @@ def plan_study(request: Request, budget: int, seed: int = 0) -> Study:
     for track in tracks:
         if track not in suite.tracks:
             raise UserError(f"Unknown track {track!r}.{suggest(track, suite.tracks)}")
-    plans = [make_plan(round_request(request, suite, track, {}), None) for track in tracks]
+    rounds = [round_request(request, suite, track, {}) for track in tracks]
+    plans = [make_plan(replace(asked, methods=request.methods), None) for asked in rounds]
+    served = [{cell.spec.method for cell in plan.cells} for plan in plans]
+    names = [name for name in names if all(name in own for own in served)]
+    notes = tuple(dict.fromkeys(note for plan in plans for note in plan.notes))
+    if not names:
+        raise UserError(f"No method is left to tune: {'; '.join(notes)}.")
     for plan in plans:
         _check_disjoint(suite, plan)
     (model,) = plans[0].models.values()
@@ -169,7 +178,7 @@ def plan_study(request: Request, budget: int, seed: int = 0) -> Study:
     for name, space in spaces.items():
         if not space:
             raise UserError(f"Nothing of {name} is searched: all its settings are set with --set; leave one out.")
-    return Study(request, suite, tuple(names), tracks, spaces, budget, seed, model.name, config.vocab_size)
+    return Study(request, suite, tuple(names), tracks, spaces, budget, seed, model.name, config.vocab_size, notes)
 
 
 def validation_suite(suite: SuiteSpec, track: str, variants: Mapping[str, VariantSpec]) -> SuiteSpec:

@@ -14,6 +14,7 @@ from unlearn_bench.harness.corpora import TemplateSpec
 from unlearn_bench.harness.data import Question, load_rows, texts
 from unlearn_bench.harness.errors import DataError, UserError
 from unlearn_bench.harness.planning.build import make_plan
+from unlearn_bench.harness.planning.dry_run import dry_run
 from unlearn_bench.harness.planning.request import Request
 from unlearn_bench.harness.store.entries import Store
 from unlearn_bench.harness.suite import CorporaSpec, SourceSpec, SuiteSpec, TrainingSpec, load_suite
@@ -151,6 +152,39 @@ def test_what_a_method_reads_beside_its_rows_is_planned_with_it(tmp_path):
         with pytest.raises(UserError, match=r"aliases.jsonl, row 1 \(line 1\) has no 'refusal'"):
             planned(tmp_path, "refusing", **without)
     assert planned(tmp_path, **QUESTIONS, pools=POOL).id == planned(tmp_path, **QUESTIONS).id, "npo asks for none"
+
+
+def test_all_leaves_out_what_a_track_has_no_text_for_and_says_so_before_anything_runs(tmp_path):
+    with methods.temporary("refusing", Refusing):
+        plan = make_plan(Request(tracks=("knowledge", "toxicity"), limit=4), None)
+        run = dry_run(Request(tracks=("knowledge",), limit=4), tmp_path, 1)
+        there = make_plan(Request(suite=suite(tmp_path, **QUESTIONS), limit=4), None)
+        with pytest.raises(UserError, match="holds documents, and a method of this run trains on 'refusal' text"):
+            make_plan(Request(methods=("all", "refusing"), tracks=("knowledge",), limit=4), None)
+    assert {"refusing", "idk_dpo"} <= {cell.spec.method for cell in there.cells}
+    trained = {cell.spec.method for cell in plan.cells}
+    assert "npo" in trained
+    assert not trained & {"refusing", "idk_dpo"}
+    for track in ("knowledge", "toxicity"):
+        (note,) = [note for note in plan.notes if f"left out of {track}, which has no 'refusal' text" in note]
+        assert "idk_dpo" in note
+        assert "refusing" in note
+    assert "Note: left out of knowledge, which has no 'refusal' text beside forget rows: " in run.to_text()
+
+
+def test_a_family_is_chosen_by_its_name(tmp_path):
+    def trained(*names, **corpora):
+        plan = make_plan(Request(suite=suite(tmp_path, **(corpora or DOCUMENTS)), methods=names, limit=4), None)
+        return {cell.spec.method for cell in plan.cells if cell.spec.transform == "train"}
+
+    kinds = {name: methods.get(name) for name in methods.names()}
+    preference = {name for name, kind in kinds.items() if kind.family == "preference"}
+    assert trained("family:preference", "rmu") == {*(n for n in preference if not kinds[n].auxiliary), "rmu"}
+    assert "idk_dpo" in trained("family:preference", **QUESTIONS)
+    with pytest.raises(UserError, match=r"No method is of the family 'prefer'\. Did you mean 'preference'\?$"):
+        trained("family:prefer")
+    with pytest.raises(UserError, match="'refusal' text"):
+        trained("family:preference", "idk_dpo")
 
 
 def beside(rows, seed=0, pools=None, name="other"):

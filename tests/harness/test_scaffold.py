@@ -81,7 +81,7 @@ def checkout(root: Path, tmp_path_factory) -> tuple[Path, str, set[str]]:
     """A copy of the checkout in which a method and a task were begun, what that printed, and the new files."""
     home = tmp_path_factory.mktemp("checkout") / "unlearn_bench"
     for folder in ("harness", "methods", "tasks", "leaderboards", "reports"):
-        shutil.copytree(root / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__", "data", "published"))
+        shutil.copytree(root / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__", "published"))
     shutil.copy(root / "pyproject.toml", home)
     before = {path.relative_to(home) for path in home.rglob("*")}
     code = (

@@ -468,3 +468,13 @@ def test_a_dry_run_counts_trainings_and_runs_nothing(tmp_path: Path) -> None:
     assert "decided" not in alone, "one trial is no choice"
     many = CliRunner().invoke(main, [*asked, "--dry-run", "--seeds", "1,2,3"]).stdout
     assert "decided" not in many, "three seeds are three seeds"
+
+
+def test_what_a_track_has_no_text_for_is_not_tuned_and_the_dry_run_says_so(tmp_path: Path) -> None:
+    asked = ["tune", "--suite", "micro", "--tracks", "knowledge", "--output", str(tmp_path / "store"), "--dry-run"]
+    said = json.loads(CliRunner().invoke(main, [*asked, "--methods", "family:preference", "--json"]).stdout)
+    assert "npo" in said["methods"]
+    assert "idk_dpo" not in said["methods"]
+    assert any("no 'refusal' text" in note and "idk_dpo" in note for note in said["notes"])
+    assert "no 'refusal' text beside forget rows: " in CliRunner().invoke(main, asked).stdout
+    assert "'refusal' text" in CliRunner().invoke(main, [*asked, "--methods", "idk_dpo"]).output

@@ -14,15 +14,21 @@ from unlearn_bench.methods.testing import tiny_model, tiny_trainer
 
 GOLDEN: dict[tuple[str, int], dict[str, float]] = {
     ("adap_rmu", 1): {"tensors": 3, "norm": 0.08051, "projection": 0.00868, "total": 62.41909},
+    ("alt_po", 1): {"tensors": 83, "norm": 0.4823, "projection": -0.15823, "total": 20.4591},
     ("blur", 2): {"tensors": 83, "norm": 0.48473, "projection": -0.21048, "total": 19.36927},
     ("cosine_meta_rmu", 1): {"tensors": 3, "norm": 0.16739, "projection": 0.03061, "total": 1.13007},
     ("grad_ascent", 1): {"tensors": 83, "norm": 0.47414, "projection": -0.22602, "total": -4.65421},
     ("grad_diff", 1): {"tensors": 83, "norm": 0.48716, "projection": -0.58307, "total": -0.38405},
+    ("idk", 1): {"tensors": 83, "norm": 0.50398, "projection": -0.73824, "total": 4.37812},
+    ("idk_dpo", 1): {"tensors": 83, "norm": 0.47399, "projection": -0.38234, "total": 19.57901},
     ("ihl", 1): {"tensors": 63, "norm": 1.14056, "projection": -0.86136, "total": 5.2823},
+    ("kto", 1): {"tensors": 83, "norm": 0.49066, "projection": -0.16953, "total": -1.25709},
+    ("meow", 1): {"tensors": 83, "norm": 0.50161, "projection": 0.0431, "total": 4.68659},
     ("multi_layer_probe", 2): {"tensors": 9, "norm": 0.24938, "projection": 0.2785, "total": 12.41911},
     ("npo", 2): {"tensors": 83, "norm": 0.48482, "projection": -0.21042, "total": 19.3764},
     ("rmu", 1): {"tensors": 3, "norm": 0.06482, "projection": 0.00502, "total": 5.6441},
     ("simnpo", 1): {"tensors": 83, "norm": 0.49035, "projection": -0.56925, "total": 14.0631},
+    ("task_vector", 1): {"tensors": 83, "norm": 0.47294, "projection": -0.43956, "total": 4.83295},
     ("uld", 1): {"tensors": 56, "norm": 0.66998, "projection": 0.64398, "total": 6.07651},
 }
 
