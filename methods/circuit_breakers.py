@@ -13,6 +13,7 @@ Readings: l are the layers at the same shares of other models' depth. Padding do
 zeroed but counted in L_R, as is the embedding, which no LoRA moves. They train and hold one layer more, behind the last
 l; their LoRA has a dropout of 0.05. s follows optimiser steps, there batches. The norm is sqrt(||.||^2 + 1e-8): at the
 first step both sides are the same but for rounding, and the bare norm's gradient would be rounding's direction.
+The cosine is at its maximum there, without a gradient: with too small a learning rate nothing leaves the start.
 """
 
 from __future__ import annotations
