@@ -385,8 +385,8 @@ class DecodingMethod(Method):
 
     @property
     @abstractmethod
-    def depth(self) -> int:
-        """Number of the assistant's decoder layers."""
+    def depth(self) -> int | None:
+        """Number of the assistant's decoder layers; None: all."""
 
     @abstractmethod
     def decode(self, base: Tensor, assistant: Tensor) -> Tensor:

@@ -68,9 +68,10 @@ class Wrapped:
         self._model, self._method = model, method
         self._tensors = {name: tensor.to(own[name].device, own[name].dtype) for name, tensor in tensors.items()}
         _, self._layers = decoder_layers(model)
-        if not 1 <= method.depth <= len(self._layers):
+        self._depth = len(self._layers) if method.depth is None else method.depth
+        if not 1 <= self._depth <= len(self._layers):
             raise UserError(
-                f"The checkpoint's assistant has {method.depth} layers, {type(model).__name__} {len(self._layers)};"
+                f"The checkpoint's assistant has {self._depth} layers, {type(model).__name__} {len(self._layers)};"
                 " pass the model it was made for with --models."
             )
 
@@ -78,7 +79,7 @@ class Wrapped:
         """Return `logits`, float32, and `past_key_values`: the caches of both, None where there are none."""
         own, assistants = past_key_values or (None, None)
         base = self._model(past_key_values=own, **inputs)
-        with first_layers(self._layers, self._method.depth):
+        with first_layers(self._layers, self._depth):
             inputs["past_key_values"] = assistants
             assistant = torch.func.functional_call(self._model, self._tensors, (), inputs)
         caches = [getattr(out, "past_key_values", None) for out in (base, assistant)]

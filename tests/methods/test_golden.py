@@ -16,6 +16,9 @@ GOLDEN: dict[tuple[str, int], dict[str, float]] = {
     ("adap_rmu", 1): {"tensors": 3, "norm": 0.08051, "projection": 0.00868, "total": 62.41909},
     ("alt_po", 1): {"tensors": 83, "norm": 0.4823, "projection": -0.15823, "total": 20.4591},
     ("blur", 2): {"tensors": 83, "norm": 0.48473, "projection": -0.21048, "total": 19.36927},
+    ("catnip", 1): {"tensors": 83, "norm": 0.46109, "projection": -0.43456, "total": 0.01919},
+    ("ceu", 1): {"tensors": 83, "norm": 0.45397, "projection": -0.44247, "total": 4.18786},
+    ("circuit_breakers", 1): {"tensors": 42, "norm": 0.13194, "projection": -0.05974, "total": 5.87212},
     ("cosine_meta_rmu", 1): {"tensors": 3, "norm": 0.16739, "projection": 0.03061, "total": 1.13007},
     ("grad_ascent", 1): {"tensors": 83, "norm": 0.47414, "projection": -0.22602, "total": -4.65421},
     ("grad_diff", 1): {"tensors": 83, "norm": 0.48716, "projection": -0.58307, "total": -0.38405},
@@ -26,10 +29,17 @@ GOLDEN: dict[tuple[str, int], dict[str, float]] = {
     ("meow", 1): {"tensors": 83, "norm": 0.50161, "projection": 0.0431, "total": 4.68659},
     ("multi_layer_probe", 2): {"tensors": 9, "norm": 0.24938, "projection": 0.2785, "total": 12.41911},
     ("npo", 2): {"tensors": 83, "norm": 0.48482, "projection": -0.21042, "total": 19.3764},
+    ("pdu", 1): {"tensors": 83, "norm": 0.50072, "projection": -0.62524, "total": 588.44983},
     ("rmu", 1): {"tensors": 3, "norm": 0.06482, "projection": 0.00502, "total": 5.6441},
+    ("satimp", 1): {"tensors": 83, "norm": 0.50063, "projection": -0.63431, "total": 43.88535},
     ("simnpo", 1): {"tensors": 83, "norm": 0.49035, "projection": -0.56925, "total": 14.0631},
     ("task_vector", 1): {"tensors": 83, "norm": 0.47294, "projection": -0.43956, "total": 4.83295},
+    ("tnpo", 1): {"tensors": 83, "norm": 0.50024, "projection": -0.64432, "total": 4.327},
     ("uld", 1): {"tensors": 56, "norm": 0.66998, "projection": 0.64398, "total": 6.07651},
+    ("undial", 1): {"tensors": 83, "norm": 0.34449, "projection": 0.26108, "total": 4.22882},
+    ("wga", 1): {"tensors": 83, "norm": 0.5004, "projection": -0.6435, "total": 4.34277},
+    ("whp", 1): {"tensors": 83, "norm": 0.47294, "projection": 0.43956, "total": 4.83295},
+    ("wtnpo", 1): {"tensors": 83, "norm": 0.5006, "projection": -0.63917, "total": 4.38831},
 }
 
 BUILT_IN = [name for name in methods.names() if methods.origin(name).startswith("unlearn_bench.methods.")]
