@@ -12,7 +12,7 @@ from ..leaderboards.text.footnotes import at_decoding
 from ..leaderboards.text.legend import how_to_read, points_only
 from ..leaderboards.text.tables import broken_rows, cross_table, goals_table
 from . import tables
-from .data import Cell, Content, Run
+from .data import Cell, Content, Items, Run
 from .document.blocks import Block, Bullets, Document, Listing, Pairs, Section, Words
 from .figures import layers, probes, training
 from .figures import tradeoff as plane
@@ -135,13 +135,24 @@ def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
         yield Section(f"{key}-warnings", "Warnings", 3, [Bullets(warned)])
     items = [entry for entry in run.items if entry.model == model]
     if items:
-        lead = (
-            "For questions, those whose answer is right here and wrong in base or the other way; for prompts, sampled "
-            "continuations with their scores. Not all are shown: each list says how many of how many, taken in turn "
-            "from the strata. `unlearn-bench items CELL TASK` prints all. Prompts and continuations of a toxicity of "
-            "0.5 and more are covered until you open them, and so are those without a score."
-        )
-        yield Section(f"{key}-items", "Items behind the numbers", 3, [Words(lead), Listing(items)])
+        yield Section(f"{key}-items", "Items behind the numbers", 3, [Words(_about_items(items)), Listing(items)])
+
+
+def _about_items(items: Sequence[Items]) -> str:
+    compared = " or ".join(dict.fromkeys(each.compared for each in items if each.kind == "questions")) or "base"
+    lead = (
+        f"For questions, those whose answer is right here and wrong in {compared} or the other way; for prompts, "
+        "sampled continuations with their scores. Not all are shown: each list says how many of how many, taken in "
+        "turn from the strata. `unlearn-bench items CELL TASK` prints all. Prompts and continuations of a toxicity of "
+        "0.5 and more are covered until you open them, and so are those without a score."
+    )
+    if all(each.kind != "answers" for each in items):
+        return lead
+    return (
+        f"{lead} Questions with a right answer stand once a task, the same ones whatever was answered, with what every "
+        "checkpoint makes of them side by side: its answer, not covered, or the length-normalised probability of each "
+        "given answer, P; and the scores that the board reads."
+    )
 
 
 def _board(run: Run, rows: Sequence[Row], key: str) -> Iterator[Block]:

@@ -1,0 +1,151 @@
+"""Questions with right answers in a report: what every checkpoint makes of them stands side by side."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from unlearn_bench.harness import Request, evaluate
+from unlearn_bench.harness.records import Preview
+from unlearn_bench.harness.results.report import report
+from unlearn_bench.reports.data import CheckpointAnswer, OpenQuestion
+from unlearn_bench.reports.document.escape import visible
+from unlearn_bench.reports.document.markdown import digits
+from unlearn_bench.reports.items import checkpoint_answer, open_question
+from unlearn_bench.reports.write import write
+
+from .conftest import HIDDEN, NASTY
+from .pages import Reader, rendered
+
+SUITE = {
+    "extends": "micro",
+    "name": "asked",
+    "tasks": {
+        "given_forget": {"task": "qa", "data": {"path": "data/qa_forget.jsonl"}},
+        "given_retain": {"task": "qa", "data": {"path": "data/qa_retain.jsonl"}},
+        "written": {
+            "task": "qa_rouge",
+            "data": {"path": "data/qa_forget.jsonl"},
+            "settings": {"decoding": {"samples": 1, "max_new_tokens": 8, "temperature": 0}},
+        },
+    },
+    "tracks": {
+        "answers": {
+            "forget_task": "given_forget",
+            "retain_task": "given_retain",
+            "controls": ["written"],
+            "references": {
+                "original": {
+                    "finetune": {
+                        "text": {"path": "data/qa_forget.jsonl", "columns": {"prompt": "question"}},
+                        "training": {"steps": 2},
+                    }
+                },
+                "retain": {"path": "reference"},
+            },
+            "corpora": {
+                "forget": {"alchemy": {"path": "data/qa_forget.jsonl", "columns": {"prompt": "question"}}},
+                "retain": {"path": "data/qa_retain.jsonl", "columns": {"prompt": "question"}},
+            },
+        }
+    },
+    "composites": {
+        "quality": {
+            "statistic": "ks",
+            "of": {"unlearned": "given_forget.truth_ratio", "retain": "given_forget.truth_ratio"},
+        }
+    },
+}
+CELLS = ["base", "original#0", "retain", "answers/npo#0"]
+
+
+def test_html_holds_every_text_as_text_and_covers_no_answer(answered, tmp_path):
+    write(answered, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = " ".join(Reader(page).text.split())
+    assert page.count("<script") == 1
+    assert not any(hidden in page for hidden in HIDDEN)
+    assert not re.search(r"<[^>]+\s(style|on\w+)=", page)
+    assert " ".join(f"It is {visible(NASTY)}.".replace("⟦", "").replace("⟧", "").split()) in text
+    assert "no score: no answer was <b>given</b>" in text
+    assert "and 2 more answers" in text
+    assert 'class="covered"' not in page
+    assert "question not at hand" in text
+    assert "with what every checkpoint makes of them side by side" in text
+
+
+def test_probabilities_stand_below_what_they_are_of(answered, tmp_path):
+    write(answered, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    table = Reader(page[page.index('class="probabilities"') :].partition("</table>")[0])
+    assert "P(right)P(wrong 1)P(wrong 2)probtruth_ratio" in table.text
+    assert "base0.5002.0e-07–0.5004.0e-07" in table.text.replace("\n", "")
+    assert "knowledge/rmu#0–––––" in table.text.replace("\n", "")
+
+
+def test_markdown_holds_the_same(answered, tmp_path):
+    write(answered, tmp_path / "report.md")
+    page = rendered((tmp_path / "report.md").read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert "a" not in page.tags
+    assert f"It is {visible(NASTY, kept='')}." in page.text
+    assert "base (prob 0.500, truth_ratio 4.0e-07, right 0.500, wrong 1 2.0e-07, wrong 2 –)" in page.text
+    assert "knowledge/rmu#0 (no score: no answer was <b>given</b>)" in page.text
+
+
+def test_texts_of_unknown_kind_are_numbered():
+    answer = CheckpointAnswer("base", [], [0.1, 0.2], {"prob": 0.1}, None)
+    assert OpenQuestion("a", "s", None, [], [answer]).names == ["text 1", "text 2"]
+    shown = open_question({"item": "a", "stratum": "s"}, Preview("Q?", ["x", " y"], right=1), [answer])
+    assert shown.names == ["text", "right"]
+    assert shown.given[1] == ("right", "y")
+
+
+def test_an_answer_has_the_scores_that_are_named_in_their_order():
+    record = {"scores": {"b": 1.0, "a": 0.5, "c": 0.0}, "missing": None}
+    outcome = {"traces": [{"logprobs": [-1.0, -1.0], "hits": [0, 1]}, {"logprobs": [None], "hits": [0]}]}
+    answer = checkpoint_answer("x", record, outcome, ["a", "z", "b"])
+    assert list(answer.scores or {}) == ["a", "b"]
+    assert answer.probabilities == [pytest.approx(0.36787944), None]
+    assert checkpoint_answer("x", None, None, ["a"]).missing == "not measured"
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "–"), (0.0, "0.000"), (0.5, "0.500"), (6e-13, "6.0e-13")])
+def test_small_numbers_are_told_apart(value, text):
+    assert digits(value) == text
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    """A tiny real run on questions, with an original and a retrained model."""
+    folder = tmp_path_factory.mktemp("asked")
+    (folder / "asked.yaml").write_text(yaml.safe_dump(SUITE))
+    asked = Request(
+        suite=str(folder / "asked.yaml"),
+        methods=("npo",),
+        tracks=("answers",),
+        tasks=("given_forget", "given_retain", "written"),
+        limit=6,
+        noise=False,
+        settings=("training.steps=2",),
+    )
+    done = evaluate(asked, output=folder / "store", executor="inline")
+    assert not done.failures
+    return folder / "store"
+
+
+def test_a_real_store_shows_the_same_questions_of_all_checkpoints(store, tmp_path):
+    (run,) = report([store], tmp_path / "report.html").runs
+    items = {each.task: each for each in run.items}
+    assert [each.kind for each in run.items] == ["answers"] * 3
+    for each in run.items:
+        assert len(each.shown) == each.asked == 6
+        assert all([answer.label for answer in shown.answers] == CELLS for shown in each.shown)
+    given, written = items["given_forget"].shown[0], items["written"].shown[0]
+    assert given.names == ["right", "paraphrase", "wrong 1", "wrong 2", "wrong 3"]
+    assert given.scored == ["prob", "truth_ratio"]
+    assert all(answer.probabilities[0] == pytest.approx(answer.scores["prob"]) for answer in given.answers)
+    assert [kind for kind, _ in written.given] == ["right"]
+    assert all(len(answer.texts) == 1 and "rougeL_recall" in answer.scores for answer in written.answers)
