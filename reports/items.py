@@ -66,7 +66,8 @@ def open_question(row: StoredRow, shown: Preview | None, answers: Sequence[Check
     """Return a record's question with what the checkpoints make of it; without the data by its id only."""
     given: list[tuple[str, str]] = []
     if shown is not None:
-        kinds = shown.kinds or ["right" if place == shown.right else "text" for place in range(len(shown.choices))]
+        other = "text" if shown.right is None else "choice"
+        kinds = shown.kinds or ["right" if place == shown.right else other for place in range(len(shown.choices))]
         given = [(kind, text.strip()) for kind, text in zip(kinds, shown.choices, strict=True)]
     return OpenQuestion(row["item"], row["stratum"], shown and shown.text, given, answers)
 

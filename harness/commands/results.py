@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -32,14 +33,25 @@ def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> No
 @click.argument("task")
 @OUTPUT
 @SUITE
-@click.option("--flipped", is_flag=True, help="Only items whose primary score differs from the base model's.")
+@click.option(
+    "--flipped",
+    is_flag=True,
+    help="Only items whose score crossed 0.5 against base, or the original of its track.",
+)
 @click.option("--most", default=20, show_default=True, help="Items to print; 0 for all.")
 @JSON
 def items(cell: str, task: str, output: Path, suite: str | None, flipped: bool, most: int, as_json: bool) -> None:
-    """Show the items behind a number: what was asked of CELL in TASK, what it answered and how that scored."""
+    """Show the items behind a number: what was asked of CELL in TASK, what it answered and how that scored.
+
+    Beside it stand base and the references of its track. A table on a terminal, else JSON, an item a line.
+    """
     from ..results.items import cell_items
 
-    echo(cell_items(cell, task, output, suite, flipped=flipped, most=most), as_json)
+    shown = cell_items(cell, task, output, suite, flipped_only=flipped, most=most)
+    if as_json or sys.stdout.isatty():
+        echo(shown, as_json)
+    else:
+        click.echo(shown.to_lines(), nl=False)
 
 
 @click.command(cls=Command)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from unlearn_bench.harness import Request, evaluate
+from unlearn_bench.harness.cli import main
+from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Preview
+from unlearn_bench.harness.results.items import cell_items
 from unlearn_bench.harness.results.report import report
 from unlearn_bench.reports.data import CheckpointAnswer, OpenQuestion
 from unlearn_bench.reports.document.escape import visible
@@ -28,19 +34,19 @@ SUITE = {
         "written": {
             "task": "qa_rouge",
             "data": {"path": "data/qa_forget.jsonl"},
-            "settings": {"decoding": {"samples": 1, "max_new_tokens": 8, "temperature": 0}},
+            "settings": {"decoding": {"samples": 1, "max_new_tokens": 10, "temperature": 0}},
         },
     },
     "tracks": {
         "answers": {
             "forget_task": "given_forget",
             "retain_task": "given_retain",
-            "controls": ["written"],
+            "controls": ["written", "perplexity"],
             "references": {
                 "original": {
                     "finetune": {
                         "text": {"path": "data/qa_forget.jsonl", "columns": {"prompt": "question"}},
-                        "training": {"steps": 2},
+                        "training": {"steps": 24, "batch_size": 16, "learning_rate": 3e-3},
                     }
                 },
                 "retain": {"path": "reference"},
@@ -99,7 +105,7 @@ def test_texts_of_unknown_kind_are_numbered():
     answer = CheckpointAnswer("base", [], [0.1, 0.2], {"prob": 0.1}, None)
     assert OpenQuestion("a", "s", None, [], [answer]).names == ["text 1", "text 2"]
     shown = open_question({"item": "a", "stratum": "s"}, Preview("Q?", ["x", " y"], right=1), [answer])
-    assert shown.names == ["text", "right"]
+    assert shown.names == ["choice", "right"]
     assert shown.given[1] == ("right", "y")
 
 
@@ -126,7 +132,7 @@ def store(tmp_path_factory) -> Path:
         suite=str(folder / "asked.yaml"),
         methods=("npo",),
         tracks=("answers",),
-        tasks=("given_forget", "given_retain", "written"),
+        tasks=("given_forget", "given_retain", "written", "perplexity"),
         limit=6,
         noise=False,
         settings=("training.steps=2",),
@@ -149,3 +155,45 @@ def test_a_real_store_shows_the_same_questions_of_all_checkpoints(store, tmp_pat
     assert all(answer.probabilities[0] == pytest.approx(answer.scores["prob"]) for answer in given.answers)
     assert [kind for kind, _ in written.given] == ["right"]
     assert all(len(answer.texts) == 1 and "rougeL_recall" in answer.scores for answer in written.answers)
+
+
+def test_items_stand_beside_base_and_the_references(store):
+    shown = cell_items("answers/npo#0", "written", store, None, most=2)
+    assert len(shown.items) == 2
+    for item in shown.items:
+        assert list(item.beside) == ["base", "original", "retain"]
+        assert item.base == item.beside["base"].scores
+        assert all(given.answer and len(given.answer["texts"]) == 1 for given in item.beside.values())
+    assert list(cell_items("base", "written", store, None).items[0].beside) == ["original", "retain"]
+    assert cell_items("base", "written", store, None).items[0].base is not None
+
+
+def test_items_are_lines_of_json_for_programs_and_a_table_for_people(store, monkeypatch):
+    asked = ["items", "answers/npo#0", "given_forget", "--most", "2", "--output", str(store)]
+    lines = CliRunner().invoke(main, asked).output.splitlines()
+    assert [json.loads(line)["beside"].keys() for line in lines] == [{"base", "original", "retain"}] * 2
+    assert len(json.loads(CliRunner().invoke(main, [*asked, "--json"]).output)) == 2
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *given: os.terminal_size((100, 40)))
+    table = cell_items("answers/npo#0", "given_forget", store, None, most=2).to_text()
+    assert max(map(len, table.splitlines())) <= 100
+    first = [re.split(r"  +", line.strip())[:2] for line in table.splitlines()[2:12]]
+    named = ["right", "paraphrase", "wrong 1", "wrong 2", "wrong 3", "base", "original", "retain", "answers/npo#0"]
+    assert [line[0] for line in first[1:]] == named
+    assert first[0][1] == "asked"
+
+
+@pytest.mark.parametrize(
+    ("cell", "against"), [("base", "original"), ("answers/npo#0", "original"), ("original", "base")]
+)
+def test_flipped_items_are_those_whose_own_score_crossed_one_half(store, cell, against):
+    rows = cell_items(cell, "given_retain", store, None).items
+    crossed = [row.item for row in rows if (row.scores["prob"] < 0.5) != (row.beside[against].scores["prob"] < 0.5)]
+    shown = cell_items(cell, "given_retain", store, None, flipped_only=True).items
+    assert [row.item for row in shown] == crossed
+    assert len(shown) < len(rows) == sum(row.scores != row.beside[against].scores for row in rows)
+    assert shown or cell == "answers/npo#0"
+
+
+def test_flips_need_a_score_between_0_and_1(store):
+    with pytest.raises(UserError, match="nll of perplexity has no largest value"):
+        cell_items("answers/npo#0", "perplexity", store, None, flipped_only=True)
