@@ -115,6 +115,11 @@ def test_list_names_what_is_registered(cli) -> None:
     assert {"rmu", "adap_rmu", "cosine_meta_rmu", "multi_layer_probe"} <= {row["name"] for row in methods}
     for what in ("tasks", "suites", "models", "engines", "executors", "scorers"):
         assert cli("list", what).returncode == 0
+    statistics = {row["name"]: row for row in json.loads(cli("list", "statistics", "--json").stdout)["rows"]}
+    assert statistics["ks"]["needs"] == "unlearned (items), retain (items)"
+    assert statistics["harmonic_mean"]["needs"] == "*parts"
+    assert statistics["quotient"]["about"].startswith("value / reference")
+    assert statistics["auc"]["from"] == "unlearn_bench.leaderboards.stats.two_sample.auc"
 
 
 def test_an_exported_cell_loads_and_scores_as_the_cell(cli, store: Path, tmp_path: Path) -> None:
