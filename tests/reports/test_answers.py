@@ -13,9 +13,12 @@ from click.testing import CliRunner
 from unlearn_bench.harness import Request, evaluate
 from unlearn_bench.harness.cli import main
 from unlearn_bench.harness.errors import UserError
+from unlearn_bench.harness.planning.plan import Plan
 from unlearn_bench.harness.records import Preview
+from unlearn_bench.harness.results.board import board_of
 from unlearn_bench.harness.results.items import cell_items
 from unlearn_bench.harness.results.report import report
+from unlearn_bench.harness.store.entries import Store
 from unlearn_bench.reports.data import CheckpointAnswer, OpenQuestion
 from unlearn_bench.reports.document.escape import visible
 from unlearn_bench.reports.document.markdown import digits
@@ -155,6 +158,16 @@ def test_a_real_store_shows_the_same_questions_of_all_checkpoints(store, tmp_pat
     assert all(answer.probabilities[0] == pytest.approx(answer.scores["prob"]) for answer in given.answers)
     assert [kind for kind, _ in written.given] == ["right"]
     assert all(len(answer.texts) == 1 and "rougeL_recall" in answer.scores for answer in written.answers)
+
+
+def test_what_is_compared_with_the_original_says_so(store, tmp_path):
+    board = board_of(Plan.load(Store.open(store)), Store.open(store))
+    report([store], tmp_path / "report.md")
+    texts = [board.to_markdown(details=True), board.to_latex(), (tmp_path / "report.md").read_text(encoding="utf-8")]
+    for text in (" ".join(text.split()).replace("$\\Delta$", "Δ") for text in texts):
+        assert "Δ original" in text
+        for word in ("Δ base", "less base", "that of base", "against base", "base's", "above base", "dashed: base"):
+            assert word not in text.replace("stands in base's place", "")
 
 
 def test_items_stand_beside_base_and_the_references(store):
