@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,9 +15,13 @@ from .options import JSON, OUTPUT, SUITE, Command, echo, option, say
 @OUTPUT
 @SUITE
 @click.option("--format", "form", type=click.Choice(["md", "json", "csv", "latex"]), default="md", show_default=True)
-@click.option("--details", is_flag=True, help="Components, unclipped parts, marks and cells too.")
-def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> None:
+@click.option("--details", is_flag=True, help="Components, unclipped parts, marks and cells too, in markdown.")
+@click.option("--track", "tracks", multiple=True, help="This track alone (repeatable), in every format.")
+@click.option("--tidy", is_flag=True, help="CSV with a line for each number, in place of one for each row.")
+def leaderboard(output: Path, suite: str | None, form: str, details: bool, tracks: tuple[str, ...], tidy: bool) -> None:
     """Print the board of the last run of a suite, built again from its records."""
+    if tidy and form != "csv":
+        raise click.UsageError("--tidy is a form of CSV; add --format csv.")
     from ..planning.plan import Plan
     from ..results.board import board_of, write_board
     from ..store.entries import Store
@@ -24,7 +29,8 @@ def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> No
     store = Store.open(output)
     board = board_of(Plan.load(store, suite), store)
     write_board(board, store)
-    written = {"json": board.to_json, "csv": board.to_csv, "latex": board.to_latex}
+    board = board.only(tracks) if tracks else board
+    written = {"json": board.to_json, "csv": partial(board.to_csv, tidy=tidy), "latex": board.to_latex}
     click.echo(written[form]() if form in written else board.to_markdown(details=details), nl=False)
 
 

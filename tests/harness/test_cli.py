@@ -83,6 +83,9 @@ def test_the_board_can_be_printed_in_every_format(cli, store: Path) -> None:
     assert "rmu" in cli("leaderboard", "--output", store).stdout
     assert json.loads(cli("leaderboard", "--output", store, "--format", "json").stdout)["suite"] == "micro"
     assert cli("leaderboard", "--output", store, "--format", "csv").stdout.count("\n") == 3, "head, base, rmu"
+    tidy = cli("leaderboard", "--output", store, "--format", "csv", "--tidy", "--track", "knowledge").stdout
+    assert tidy.startswith("model,track,method,variant,kind,seeds,stress,quantity,")
+    assert "add --format csv" in cli("leaderboard", "--output", store, "--tidy").stderr
     details = cli("leaderboard", "--output", store, "--details").stdout
     assert len(details) > len(cli("leaderboard", "--output", store).stdout)
 
