@@ -79,7 +79,8 @@ class Board(BoardData):
             verdict, compared = sentences.get((model, track), ""), spec.tracks[track].compared
             lead = (
                 f"{where}: S-unlearning and its differences from {compared} and from noise of the row's own norm with "
-                f"{spec.confidence:.0%} intervals; base is not ranked. {' '.join([*broken_rows(rows), verdict])}"
+                f"{spec.confidence:.0%} intervals; base is not ranked. Bold: what may be first. "
+                f"{' '.join([*broken_rows(rows), verdict])}"
             )
             blocks.append(replace(main_table(rows, compared=compared), caption=lead.strip()).to_latex(label))
             parts = f"{where}: the two metrics behind S. {components_line(spec, track)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..schema import Alpha, Component, Frontier, Goals, RankInterval, Row, Utility
 from ..spec import BoardSpec
@@ -26,7 +27,8 @@ def main_table(rows: Sequence[Row], causes: Mapping[str, str] | None = None, com
         why = next((f": {causes[cell]}" for cell in row["cells"] if causes and cell in causes), "")
         differences = (number(row[key], sign=True) for key in ("delta_base", "delta_noise"))
         kept = Value(utility(row), row["utility"]["low"] if row["utility"] else None, numeric=True)
-        body.append((_rank(row["rank"]), method(row, numbers.get(row["variant"])), score(row, why), *differences, kept))
+        s = replace(score(row, why), strong=row["rank"] is not None and row["rank"]["low"] == 1)
+        body.append((_rank(row["rank"]), method(row, numbers.get(row["variant"])), s, *differences, kept))
     return Table.of("", ("rank", "method", "S", f"Δ {compared}", "Δ noise", "utility"), body, nulls(rows))
 
 
