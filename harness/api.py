@@ -7,11 +7,13 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ..leaderboards.spec import LOG
 from .engines.base import engines
 from .errors import UserError
 from .executors.base import ClusterExecutor, Executor, executors
@@ -202,7 +204,8 @@ def load_records(output: Path | str = DEFAULT_OUTPUT, suite: str | None = None) 
     """Return every record of a suite's plan: one row an item of a task on a checkpoint, one column a score or mark.
 
     Columns: model, track, method, variant, seed, cell, task, item, cluster, stratum, missing, then scores, then marks
-    as `mark_NAME`.
+    as `mark_NAME`. References and rows that are stored values stand last, as on boards: once a model, method `log`,
+    `cell` the digest of their files.
     """
     import pandas as pd
 
@@ -220,9 +223,16 @@ def load_records(output: Path | str = DEFAULT_OUTPUT, suite: str | None = None) 
             "cell": status.cell.id,
         }
         for task, entry in status.records.items():
-            for row in read_jsonl(entry.file("records.jsonl")):
-                scores = row["scores"] or {}
-                marks = {f"mark_{name}": value for name, value in row["marks"].items()}
-                ids = {key: row[key] for key in ("item", "cluster", "stratum", "missing")}
-                rows.append({**head, "task": task, **ids, **scores, **marks})
+            rows += [{**head, "task": task, **_flat(row)} for row in read_jsonl(entry.file("records.jsonl"))]
+    for log in plan.logs:
+        head = {"track": log.track, "method": LOG, "variant": log.name, "seed": None, "cell": log.digest}
+        for model, (task, records) in product(plan.models, log.records.items()):
+            rows += [{"model": model, **head, "task": task, **_flat(row)} for row in records]
     return pd.DataFrame(rows)
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record on one level: what it is of, its scores, its marks."""
+    marks = {f"mark_{name}": value for name, value in record["marks"].items()}
+    ids = {key: record[key] for key in ("item", "cluster", "stratum", "missing")}
+    return {**ids, **(record["scores"] or {}), **marks}

@@ -6,8 +6,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import inf, isfinite
+from math import exp, inf, isfinite, isnan
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 MANY = 0.10
@@ -90,6 +91,15 @@ class Trace:
     variances: list[float] | None = None
     ended: bool = False
 
+    @property
+    def probability(self) -> float | None:
+        """The length-normalised probability of its tokens, exp(mean l_t) (TOFU, arXiv 2401.06121).
+
+        TOFU counts the end token as one of them. None of no token, and where one has no log-probability.
+        """
+        known = [logprob for logprob in self.logprobs if logprob is not None and not isnan(logprob)]
+        return exp(fmean(known)) if known and len(known) == len(self.logprobs) else None
+
     def first(self, count: int) -> Trace:
         """Return the trace of its first tokens alone."""
         if count >= len(self.logprobs):
@@ -170,8 +180,10 @@ class Preview:
 
     Attributes:
         text: the question or prompt.
-        choices: what can be answered, in the order in which it is asked; empty where nothing is to choose from.
+        choices: what can be answered, in the order in which it is asked; empty where nothing is to choose from. Of
+            given texts all that a model is asked about, of free answers the right one.
         right: the place of the right choice, None: there is none.
+        kinds: what each choice is (`right`, `paraphrase`, `wrong`), where that is to be shown.
         toxicity: of the text itself, in [0, 1]; a report covers it from 0.5 on, and where it is None: not known.
     """
 
@@ -179,6 +191,7 @@ class Preview:
     choices: Sequence[str] = ()
     right: int | None = None
     toxicity: float | None = None
+    kinds: Sequence[str] = ()
 
 
 LogRole = Literal["loss", "log_likelihood", "total", "weight", "log_weight", "layer_loss", "directions", "other"]

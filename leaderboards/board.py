@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..harness.errors import UserError
+from ..harness.errors import UserError, suggest
 from .rows.build import build_rows
 from .rows.verdicts import build_verdicts
 from .schema import SCHEMA, BoardData, CompositeValue, Row, decode, encode, rounded
@@ -19,6 +19,7 @@ from .text.latex import PACKAGES
 from .text.legend import components_line
 from .text.markdown import to_markdown
 from .text.tables import broken_rows, component_table, main_table
+from .text.tidy import COLUMNS, numbers
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Board(BoardData):
             verdict, compared = sentences.get((model, track), ""), spec.tracks[track].compared
             lead = (
                 f"{where}: S-unlearning and its differences from {compared} and from noise of the row's own norm with "
-                f"{spec.confidence:.0%} intervals; base is not ranked. {' '.join([*broken_rows(rows), verdict])}"
+                f"{spec.confidence:.0%} intervals; base is not ranked. Bold: what may be first. "
+                f"{' '.join([*broken_rows(rows), verdict])}"
             )
             blocks.append(replace(main_table(rows, compared=compared), caption=lead.strip()).to_latex(label))
             parts = f"{where}: the two metrics behind S. {components_line(spec, track)}"
@@ -89,10 +91,39 @@ class Board(BoardData):
                     blocks.append(replace(found, caption=f"{where}. {found.caption}").to_latex(f"{label}-composites"))
         return "\n".join(block.rstrip("\n") + "\n" for block in blocks)
 
-    def to_csv(self) -> str:
-        """Return one line a row, nested keys joined by `_`, lists by `; `."""
+    def only(self, tracks: Collection[str]) -> Board:
+        """Return the board of some tracks; what compares tracks is kept where it is of these alone.
+
+        Raises:
+            UserError: a track that the board has not.
+        """
+        for track in tracks:
+            if track not in self.spec.tracks:
+                known = ", ".join(self.spec.tracks)
+                raise UserError(f"No track {track!r} on this board; it has {known}.{suggest(track, self.spec.tracks)}")
+        kept = {name: roles for name, roles in self.spec.tracks.items() if name in tracks}
+        composites = {
+            name: replace(composite, tracks=[track for track in composite.tracks or kept if track in kept])
+            for name, composite in self.spec.composites.items()
+            if composite.tracks is None or set(composite.tracks) & set(kept)
+        }
+        return replace(
+            self,
+            spec=replace(self.spec, tracks=kept, composites=composites),
+            rows=[row for row in self.rows if row["track"] in kept],
+            verdicts=[verdict for verdict in self.verdicts if verdict["track"] in kept],
+            goals=[goals for goals in self.goals if set(goals["tracks"]) <= set(kept)],
+            frontiers=[frontier for frontier in self.frontiers if frontier["track"] in kept],
+            composites=[table for table in self.composites if table["track"] in kept],
+        )
+
+    def to_csv(self, *, tidy: bool = False) -> str:
+        """Return one line a row, nested keys joined by `_`, lists by `; `; `tidy`: one line a number (see `tidy`)."""
         import pandas
 
+        if tidy:
+            frame = pandas.DataFrame(numbers(self), columns=list(COLUMNS))
+            return frame.astype({"n": "Int64"}).to_csv(index=False, lineterminator="\n")
         composites = {
             (table["model"], table["track"], row["variant"]): row["values"]
             for table in self.composites

@@ -192,6 +192,10 @@ class BoardSpec:
     stress: Mapping[str, str] = field(default_factory=dict)
     composites: Mapping[str, Composite] = field(default_factory=dict)
 
+    def compared(self, *tracks: str) -> str:
+        """Return what rows of some tracks (none: of all) are compared with: `base`, `original`, `base or original`."""
+        return " or ".join(sorted({self.tracks[track].compared for track in tracks or self.tracks}))
+
     def __post_init__(self) -> None:
         for track, roles in self.tracks.items():
             for name in roles.tasks:

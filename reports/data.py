@@ -86,7 +86,7 @@ class MeasuredCost:
 
 @dataclass(frozen=True)
 class Question:
-    """A question whose answer flipped against base; `before` and `after` are positions of `choices`."""
+    """A question whose answer flipped; `before` and `after` are positions of `choices`."""
 
     item: str
     stratum: str
@@ -135,22 +135,74 @@ class PromptSample:
 
 
 @dataclass(frozen=True)
-class Items:
-    """What stands behind a cell's number on a task: all were `asked`, `shown` of `found` are here.
+class CheckpointAnswer:
+    """What a checkpoint makes of a question with a right answer.
 
-    For questions `found` are those that flipped against base, `lost` of them from right to wrong.
+    Attributes:
+        label: the checkpoint's.
+        texts: what it wrote, where it was to write.
+        probabilities: of each given text, length-normalised, where that was asked; None: one that is not finite.
+        scores: those that the board reads, its metric first; None: it has none.
+        missing: why it has none.
+    """
+
+    label: str
+    texts: Sequence[str]
+    probabilities: Sequence[float | None]
+    scores: Mapping[str, float] | None
+    missing: str | None
+
+
+@dataclass(frozen=True)
+class OpenQuestion:
+    """A question with a right answer and what each checkpoint makes of it.
+
+    Attributes:
+        given: (what it is, text) of each text that the data give: the right answer, paraphrases, wrong answers.
+    """
+
+    item: str
+    stratum: str
+    question: str | None
+    given: Sequence[tuple[str, str]]
+    answers: Sequence[CheckpointAnswer]
+
+    @property
+    def names(self) -> list[str]:
+        """What each probability is of: the kind of its text, numbered where several are of one kind."""
+        count = max((len(answer.probabilities) for answer in self.answers), default=0)
+        kinds = [kind for kind, _ in self.given] or ["text"] * count
+        return [
+            kind if kinds.count(kind) == 1 else f"{kind} {kinds[: place + 1].count(kind)}"
+            for place, kind in enumerate(kinds)
+        ]
+
+    @property
+    def scored(self) -> list[str]:
+        """The names of the scores, the metric first."""
+        return list(dict.fromkeys(name for answer in self.answers for name in answer.scores or {}))
+
+
+@dataclass(frozen=True)
+class Items:
+    """What stands behind a number on a task: all were `asked`, `shown` of `found` are here.
+
+    Those of questions with a right answer (`answers`) are of all cells of a model, the others of one, its `label`.
+    Of questions with choices `found` are those that flipped against the row `compared`, `lost` of them from right to
+    wrong.
     """
 
     model: str
     label: str
     track: str | None
     task: str
-    kind: Literal["questions", "samples"]
+    kind: Literal["questions", "samples", "answers"]
     asked: int
     found: int
     lost: int
-    shown: Sequence[Question] | Sequence[PromptSample]
+    shown: Sequence[Question] | Sequence[PromptSample] | Sequence[OpenQuestion]
     note: str = ""
+    compared: str = "base"
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..harness.records import Preview
-from .data import COVERED, Continuation, PromptSample, Question
+from ..harness.records import Preview, Trace
+from .data import COVERED, CheckpointAnswer, Continuation, OpenQuestion, PromptSample, Question
 
 StoredRow = Mapping[str, Any]
 MOST_CELLS = 40
@@ -32,7 +32,7 @@ def spread(rows: Sequence[Any], most: int, group: Callable[[Any], Any]) -> list[
 
 
 def flipped(records: Sequence[StoredRow], base: Mapping[str, StoredRow], metric: str) -> list[tuple[StoredRow, bool]]:
-    """Return the records whose metric crossed one half against base's, with whether it rose."""
+    """Return the records whose metric crossed one half against base's (or the original's), with whether it rose."""
     flips = []
     for row in records:
         was = (base.get(row["item"]) or {}).get("scores")
@@ -59,6 +59,30 @@ def question(row: StoredRow, gained: bool, base: StoredRow, shown: Preview | Non
         None if before is None else int(before),
         None if after is None else int(after),
         gained,
+    )
+
+
+def open_question(row: StoredRow, shown: Preview | None, answers: Sequence[CheckpointAnswer]) -> OpenQuestion:
+    """Return a record's question with what the checkpoints make of it; without the data by its id only."""
+    given: list[tuple[str, str]] = []
+    if shown is not None:
+        other = "text" if shown.right is None else "choice"
+        kinds = shown.kinds or ["right" if place == shown.right else other for place in range(len(shown.choices))]
+        given = [(kind, text.strip()) for kind, text in zip(kinds, shown.choices, strict=True)]
+    return OpenQuestion(row["item"], row["stratum"], shown and shown.text, given, answers)
+
+
+def checkpoint_answer(
+    label: str, record: StoredRow | None, outcome: StoredRow | None, scores: Sequence[str]
+) -> CheckpointAnswer:
+    """Return what a checkpoint made of a question: its texts or probabilities, and those of the named scores it has."""
+    known = None if record is None else record["scores"]
+    return CheckpointAnswer(
+        label,
+        [str(text) for text in (outcome or {}).get("texts", ())],
+        [Trace(**trace).probability for trace in (outcome or {}).get("traces", ())],
+        known and {name: known[name] for name in scores if name in known},
+        "not measured" if record is None else record["missing"],
     )
 
 

@@ -12,7 +12,7 @@ from ..leaderboards.text.footnotes import at_decoding
 from ..leaderboards.text.legend import how_to_read, points_only
 from ..leaderboards.text.tables import broken_rows, cross_table, goals_table
 from . import tables
-from .data import Cell, Content, Run
+from .data import Cell, Content, Items, Run
 from .document.blocks import Block, Bullets, Document, Listing, Pairs, Section, Words
 from .figures import layers, probes, training
 from .figures import tradeoff as plane
@@ -89,7 +89,7 @@ def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
         own = [row for row in rows if row["track"] == track]
         points = " (points, not methods)" if points_only(own) else ""
         yield Section(f"{key}t{place}", f"Leaderboard: {track}{points}", 3, list(_board(run, own, f"{key}t{place}")))
-    cross = cross_table(rows)
+    cross = cross_table(spec, rows)
     if cross.rows:
         yield Section(f"{key}-cross", "Effect on the other track", 3, [cross])
     goals = [goal for goal in board.goals if goal["model"] == model]
@@ -135,13 +135,30 @@ def _model(run: Run, model: str, key: str, *, alone: bool) -> Iterator[Section]:
         yield Section(f"{key}-warnings", "Warnings", 3, [Bullets(warned)])
     items = [entry for entry in run.items if entry.model == model]
     if items:
-        lead = (
-            "For questions, those whose answer is right here and wrong in base or the other way; for prompts, sampled "
-            "continuations with their scores. Not all are shown: each list says how many of how many, taken in turn "
-            "from the strata. `unlearn-bench items CELL TASK` prints all. Prompts and continuations of a toxicity of "
-            "0.5 and more are covered until you open them, and so are those without a score."
-        )
-        yield Section(f"{key}-items", "Items behind the numbers", 3, [Words(lead), Listing(items)])
+        yield Section(f"{key}-items", "Items behind the numbers", 3, [Words(_about_items(items)), Listing(items)])
+
+
+def _about_items(items: Sequence[Items]) -> str:
+    compared = " or ".join(dict.fromkeys(each.compared for each in items if each.kind == "questions")) or "base"
+    chosen = (
+        f"For questions, those whose answer is right here and wrong in {compared} or the other way; for prompts, "
+        "sampled continuations with their scores. "
+    )
+    covers = (
+        " Prompts and continuations of a toxicity of 0.5 and more are covered until you open them, and so are those "
+        "without a score."
+    )
+    answers = (
+        " Questions with a right answer stand once a task, the same ones whatever was answered, with what every "
+        "checkpoint makes of them side by side: its answer, not covered, or the length-normalised probability of each "
+        "given answer, P; and the scores that the board reads."
+    )
+    kinds = {each.kind for each in items}
+    return (
+        f"{chosen if kinds != {'answers'} else ''}Not all are shown: each list says how many of how many, taken in "
+        f"turn from the strata. `unlearn-bench items CELL TASK` prints all.{covers if kinds != {'answers'} else ''}"
+        f"{answers if 'answers' in kinds else ''}"
+    )
 
 
 def _board(run: Run, rows: Sequence[Row], key: str) -> Iterator[Block]:
@@ -166,9 +183,9 @@ def _board(run: Run, rows: Sequence[Row], key: str) -> Iterator[Block]:
         if drawing:
             yield drawing
     if frontier:
-        yield Words(f"**At equal utility.** {reading(frontier)} {frontier['sentence']}")
-        yield from (table for table in tables.frontier(frontier, spec.confidence) if table.rows)
-    yield from (table for table in tables.beside(rows) if table.rows)
+        yield Words(f"**At equal utility.** {reading(frontier, spec.compared(track))} {frontier['sentence']}")
+        yield from (table for table in tables.frontier(frontier, spec) if table.rows)
+    yield from (table for table in tables.beside(rows, spec.compared(track)) if table.rows)
     for table in run.board.composites:
         if (table["model"], table["track"]) == (model, track):
             whole = composite_table(spec, rows, table)

@@ -24,9 +24,10 @@ def claims(board: Board) -> Table:
     several = len({row["model"] for row in board.rows}) > 1
     body = []
     for verdict in board.verdicts:
+        base = board.spec.compared(verdict["track"])
         reasons = {
-            **dict.fromkeys(verdict["winners"], "beats base and its noise, utility kept"),
-            **dict.fromkeys(verdict["leads"], f"lies above base and its noise, utility kept; {NOT_REPLICATED}"),
+            **dict.fromkeys(verdict["winners"], f"beats {base} and its noise, utility kept"),
+            **dict.fromkeys(verdict["leads"], f"lies above {base} and its noise, utility kept; {NOT_REPLICATED}"),
             **verdict["others"],
         }
         for variant, reason in reasons.items():
@@ -47,7 +48,8 @@ def claims(board: Board) -> Table:
         f"{board.spec.confidence:.0%}. That a row falls below is told by its own interval, in the leaderboard, which "
         "is narrower."
     )
-    headers = ("board", "method", "what is shown", "S less base", "S less its noise", "speaks of")
+    compared = board.spec.compared(*(verdict["track"] for verdict in board.verdicts))
+    headers = ("board", "method", "what is shown", f"S less {compared}", "S less its noise", "speaks of")
     return Table.of(caption, headers, body)
 
 
@@ -73,11 +75,13 @@ def failures(run: Run) -> Table:
 def board(spec: BoardSpec, rows: Sequence[Row], cells: Sequence[Cell]) -> Table:
     """Return the board of a model and track, its two tables as one; a row that failed says why."""
     causes = {cell.id: cell.cause for cell in cells if cell.cause}
-    main = boards.main_table(rows, causes, spec.tracks[rows[0]["track"]].compared)
+    compared = spec.compared(rows[0]["track"])
+    main = boards.main_table(rows, causes, compared)
     parts = boards.component_table(spec, rows)
     caption = (
-        f"{rows[0]['model']}, {rows[0]['track']}: S-unlearning with {spec.confidence:.0%} intervals, less that of base "
-        "and of noise of the row's own norm; base is not ranked. ↓ less means more forgotten, ↑ more is better."
+        f"{rows[0]['model']}, {rows[0]['track']}: S-unlearning with {spec.confidence:.0%} intervals, less that of "
+        f"{compared} and of noise of the row's own norm; base is not ranked. ↓ less means more forgotten, ↑ more is "
+        "better."
     )
     body = [[*row, *part[1:]] for row, part in zip(main.rows, parts.rows, strict=True)]
     return Table(caption, [*main.headers, *parts.headers[1:]], body, main.faint)
@@ -89,30 +93,31 @@ def published(spec: BoardSpec, rows: Sequence[Row]) -> Table:
     return replace(boards.published_table(spec, rows), caption=caption)
 
 
-def frontier(found: Frontier, confidence: float) -> Iterator[Table]:
+def frontier(found: Frontier, spec: BoardSpec) -> Iterator[Table]:
     """Yield what each swept method forgets at equal utility, and how far they stand apart."""
+    compared = spec.compared(found["track"])
     caption = (
-        f"Forgetting (Ubar) on each frontier where {found['tolerance']:g} of the retain metric is lost against base, "
-        f"with {confidence:.0%} intervals; noise of each setting's norm stands beside."
+        f"Forgetting (Ubar) on each frontier where {found['tolerance']:g} of the retain metric is lost against "
+        f"{compared}, with {spec.confidence:.0%} intervals; noise of each setting's norm stands beside."
     )
-    yield replace(boards.frontier_table(found), caption=caption)
-    caption = f"How much more one forgets there than another; the intervals hold together at {confidence:.0%}."
+    yield replace(boards.frontier_table(found, compared), caption=caption)
+    caption = f"How much more one forgets there than another; the intervals hold together at {spec.confidence:.0%}."
     yield replace(boards.gains_table(found), caption=caption)
 
 
-def beside(rows: Sequence[Row]) -> Iterator[Table]:
+def beside(rows: Sequence[Row], compared: str) -> Iterator[Table]:
     """Yield the tables beside a board: what is relative to base, strata, selectivity, controls; some are empty."""
-    relative = boards.beside_table(rows)
+    relative = boards.beside_table(rows, compared)
     yield replace(relative, caption=f"Beside S: {relative.caption.partition('** ')[2]}")
     task = next((row["forget"]["task"] for row in rows if row["forget"]), "")
     yield replace(boards.strata_table(rows), caption=f"The forget task ({task}) by stratum.")
     task = next((row["selectivity"]["task"] for row in rows if row["selectivity"]), "")
     caption = (
-        f"Selectivity: what {task} lost against base on the subjects next to the forget topic and on the others. A gap "
-        "below zero: the topic's neighbours lost more."
+        f"Selectivity: what {task} lost against {compared} on the subjects next to the forget topic and on the others. "
+        "A gap below zero: the topic's neighbours lost more."
     )
     yield replace(boards.selectivity_table(rows), caption=caption)
-    yield replace(boards.control_table(rows), caption="Control tasks: no say in S, rank or verdict.")
+    yield replace(boards.control_table(rows, compared), caption="Control tasks: no say in S, rank or verdict.")
 
 
 def costs(cells: Sequence[Cell]) -> Table:

@@ -25,14 +25,6 @@ def loss(logprobs: Sequence[float]) -> float | None:
     return -fmean(logprobs) if logprobs else None
 
 
-def probability(logprobs: Sequence[float]) -> float | None:
-    """Return P(a|q)^(1/n) = exp(-loss), the length-normalised probability (TOFU, Maini et al. 2024, arXiv 2401.06121).
-
-    TOFU counts the end token as one of the n.
-    """
-    return math.exp(fmean(logprobs)) if logprobs else None
-
-
 def mean_probability(probabilities: Sequence[float], aggregate: Aggregate = "geometric") -> float | None:
     """Return the mean of probabilities: exp(mean log P) or mean P; None where there is none."""
     if not probabilities:

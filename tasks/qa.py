@@ -151,8 +151,10 @@ class QuestionAnswers(Task):
         ]
 
     def preview(self, item: Item) -> Preview:
-        """Return the question with its answer and the wrong ones."""
-        return Preview(item.doc["question"], [item.doc["answer"], *item.doc["perturbed_answers"]], right=0)
+        """Return the question with its answer, paraphrases and wrong answers, as they are asked about."""
+        counts = {"paraphrase": len(item.doc["paraphrased_answers"]), "wrong": len(item.doc["perturbed_answers"])}
+        kinds = ["right", *(kind for kind, count in counts.items() for _ in range(count))]
+        return Preview(item.doc["question"], _answers(item), right=0, kinds=kinds)
 
     def workload(self) -> ItemWorkload:
         """Return the lengths of TOFU's forget10 under SmolLM2's tokenizer, with a paraphrase and five wrong answers."""
@@ -168,7 +170,7 @@ class QuestionAnswers(Task):
         answer, *others = outcome.traces
         if not answer.logprobs or (answer.ended and len(answer.logprobs) == 1):
             return Record(*place, None, "the answer has no token of its own")
-        if _probability(answer) is None:
+        if answer.probability is None:
             return Record(*place, None, "a log-probability is not finite")
         paraphrases = len(item.doc["paraphrased_answers"])
         scores = self._of_answer(answer, item.doc["answer"])
@@ -184,7 +186,7 @@ class QuestionAnswers(Task):
         counted = trace.first(len(trace.logprobs) - drop)
         lowest = {"share": settings.share, "least": settings.least, "empty": settings.empty}
         scores = {
-            "prob": _probability(trace),
+            "prob": trace.probability,
             "loss": loss,
             "zlib": None if loss is None else memorisation.zlib_ratio(loss, text),
             "exact_memorisation": memorisation.exact_memorisation(counted.hits),
@@ -200,7 +202,7 @@ class QuestionAnswers(Task):
     def _against(self, answer: Trace, paraphrases: Sequence[Trace], wrong: Sequence[Trace]) -> dict[str, float | None]:
         """Return the scores of the right answers, and those against the wrong ones."""
         aggregate = self.settings.aggregate
-        own, others = _probability(answer), _probabilities(wrong)
+        own, others = answer.probability, _probabilities(wrong)
         paraphrased = memorisation.mean_probability(_probabilities(paraphrases) or [], aggregate)
         right = paraphrased if paraphrases else own
         scores = {"paraphrased_prob": paraphrased}
@@ -220,13 +222,7 @@ def _answers(item: Item) -> list[str]:
     return [item.doc["answer"], *item.doc["paraphrased_answers"], *item.doc["perturbed_answers"]]
 
 
-def _probability(trace: Trace) -> float | None:
-    """Return the length-normalised probability of a text, None where a token has none."""
-    known = all(logprob is not None and not math.isnan(logprob) for logprob in trace.logprobs)
-    return memorisation.probability(trace.logprobs) if known else None
-
-
 def _probabilities(traces: Sequence[Trace]) -> list[float] | None:
     """Return those of several texts, None where one has none."""
-    values = list(map(_probability, traces))
+    values = [trace.probability for trace in traces]
     return None if None in values else [value for value in values if value is not None]

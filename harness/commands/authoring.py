@@ -50,15 +50,19 @@ def check(ctx: click.Context, name: str, settings: dict[str, object], as_json: b
     ctx.exit(0 if result.ok else 1)
 
 
+KINDS = ("methods", "tasks", "suites", "models", "engines", "executors", "scorers", "statistics")
+
+
 @click.command(name="list", cls=Command)
-@click.argument("what", type=click.Choice(["methods", "tasks", "suites", "models", "engines", "executors", "scorers"]))
+@click.argument("what", type=click.Choice(KINDS))
 @SUITE
 @JSON
 def list_(what: str, suite: str | None, as_json: bool) -> None:
     """List what is registered, plugins included."""
     from ..authoring.catalog import catalog
+    from ..results.statistics import listed_statistics
 
-    listed = catalog(what, suite)
+    listed = listed_statistics() if what == "statistics" else catalog(what, suite)
     echo(listed, as_json)
     for source, cause in listed.broken.items():
         click.echo(f"Broken: {source}: {cause}", err=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,9 +15,13 @@ from .options import JSON, OUTPUT, SUITE, Command, echo, option, say
 @OUTPUT
 @SUITE
 @click.option("--format", "form", type=click.Choice(["md", "json", "csv", "latex"]), default="md", show_default=True)
-@click.option("--details", is_flag=True, help="Components, unclipped parts, marks and cells too.")
-def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> None:
+@click.option("--details", is_flag=True, help="Components, unclipped parts, marks and cells too, in markdown.")
+@click.option("--track", "tracks", multiple=True, help="This track alone (repeatable), in every format.")
+@click.option("--tidy", is_flag=True, help="CSV with a line for each number, in place of one for each row.")
+def leaderboard(output: Path, suite: str | None, form: str, details: bool, tracks: tuple[str, ...], tidy: bool) -> None:
     """Print the board of the last run of a suite, built again from its records."""
+    if tidy and form != "csv":
+        raise click.UsageError("--tidy is a form of CSV; add --format csv.")
     from ..planning.plan import Plan
     from ..results.board import board_of, write_board
     from ..store.entries import Store
@@ -23,7 +29,8 @@ def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> No
     store = Store.open(output)
     board = board_of(Plan.load(store, suite), store)
     write_board(board, store)
-    written = {"json": board.to_json, "csv": board.to_csv, "latex": board.to_latex}
+    board = board.only(tracks) if tracks else board
+    written = {"json": board.to_json, "csv": partial(board.to_csv, tidy=tidy), "latex": board.to_latex}
     click.echo(written[form]() if form in written else board.to_markdown(details=details), nl=False)
 
 
@@ -32,14 +39,25 @@ def leaderboard(output: Path, suite: str | None, form: str, details: bool) -> No
 @click.argument("task")
 @OUTPUT
 @SUITE
-@click.option("--flipped", is_flag=True, help="Only items whose primary score differs from the base model's.")
+@click.option(
+    "--flipped",
+    is_flag=True,
+    help="Only items whose score crossed 0.5 against base, or the original of its track.",
+)
 @click.option("--most", default=20, show_default=True, help="Items to print; 0 for all.")
 @JSON
 def items(cell: str, task: str, output: Path, suite: str | None, flipped: bool, most: int, as_json: bool) -> None:
-    """Show the items behind a number: what was asked of CELL in TASK, what it answered and how that scored."""
+    """Show the items behind a number: what was asked of CELL in TASK, what it answered and how that scored.
+
+    Beside it stand base and the references of its track. A table on a terminal, else JSON, an item a line.
+    """
     from ..results.items import cell_items
 
-    echo(cell_items(cell, task, output, suite, flipped=flipped, most=most), as_json)
+    shown = cell_items(cell, task, output, suite, flipped_only=flipped, most=most)
+    if as_json or sys.stdout.isatty():
+        echo(shown, as_json)
+    else:
+        click.echo(shown.to_lines(), nl=False)
 
 
 @click.command(cls=Command)

@@ -18,6 +18,7 @@ from ...leaderboards.spec import LOG, BoardSpec, Checkpoint, CheckpointKind, Pub
 from ...leaderboards.stats.arrays import Answers
 from ...tasks.base import Task
 from ...tasks.base import tasks as registered
+from ..corpora import TemplateSpec
 from ..errors import UserError
 from ..planning.plan import Plan, PlannedCell
 from ..planning.status import CellStatus, statuses
@@ -215,7 +216,10 @@ def _facts(plan: Plan) -> dict[str, str]:
 def _templated(data: Mapping[str, Any]) -> str:
     """Return what questions and answers are made texts of by, where some text is questions."""
     template = data.get("template")
-    return "" if template is None else "; template " + ", ".join(f"{k} {v!r}" for k, v in template.items() if v)
+    if template is None:
+        return ""
+    named = (key for key in TemplateSpec.model_fields if template.get(key))
+    return "; template " + ", ".join(f"{key} {template[key]!r}" for key in named)
 
 
 def _reference_facts(plan: Plan) -> dict[str, str]:

@@ -135,7 +135,10 @@ def _side(name: str, plan: Plan, store: Store) -> Side:
         **{f"{status.cell.model} · {status.cell.spec.label}": _cell_facts(status, store) for status in cells},
     }
     checkpoints = [_checkpoint(plan, store, spec, status) for status in cells]
-    return Side(name, spec, identity, task_facts, checkpoints, trainings=_trainings(cells, store))
+    composites = board_of(plan, store, cells).composites if spec.composites else ()
+    return Side(
+        name, spec, identity, task_facts, checkpoints, trainings=_trainings(cells, store), composites=composites
+    )
 
 
 def _trainings(cells: Sequence[CellStatus], store: Store) -> dict[str, Training]:

@@ -59,6 +59,16 @@ def composites_of(plan: Plan, tracks: Mapping[str, TrackRoles]) -> dict[str, Com
     return {name: found[name] for name in named if name in found}
 
 
+def board_scores(plan: Plan) -> dict[str, list[str]]:
+    """Return the scores of each task that a board reads: its metric, then those that composites are made of."""
+    scores = {name: [task.without_data().metric.score] for name, task in plan.tasks.items()}
+    for definition in _definitions(plan.suite).values():
+        for score in definition.scores:
+            if score.name not in scores.get(score.task, (score.name,)):
+                scores[score.task].append(score.name)
+    return scores
+
+
 def _named(suite: SuiteSpec) -> dict[str, Composite]:
     return {name: Composite(**dict(spec)) for name, spec in suite.composites.items()}
 

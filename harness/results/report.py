@@ -4,43 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from ...leaderboards.board import Board
-from ...reports.data import Cell, Content, Items, MeasuredCost, Run
-from ...reports.items import cap, flipped, question, sample, spread
+from ...reports.data import Cell, Content, MeasuredCost, Run
 from ...reports.write import write
-from ...tasks.base import Task
-from ...tasks.base import tasks as registered
-from ..errors import UserError, first_line
-from ..planning.plan import Plan, PlannedTask
+from ..errors import UserError
+from ..planning.plan import Plan
 from ..planning.status import CellStatus, statuses
-from ..records import Item, Preview, Record
 from ..runtime import COSTS
 from ..store.entries import Store
 from ..store.files import read_jsonl
-from ..store.identity import BASE, SHUFFLED
 from .board import board_of, kind_of
 from .made import inputs_of, is_made, note_made
 from .provenance import log_schema, recorded_values
+from .viewer import items_of
 
 RUN_FIRST = "run `unlearn-bench evaluate --output {}` first"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A task with its items by id; `note`: why there are none."""
-
-    task: Task
-    items: Mapping[str, Item]
-    note: str = ""
-
-    def preview(self, item: str) -> Preview | None:
-        """Return what is shown of an item, None: its data cannot be read."""
-        return self.task.preview(self.items[item]) if item in self.items else None
 
 
 def report(stores: Sequence[Path], out: Path, suite: str | None = None, *, show_toxic: bool = False) -> Content:
@@ -105,7 +87,7 @@ def run_of(
         name,
         board or board_of(plan, store, states),
         [_cell(state, store) for state in states],
-        _items(plan, states),
+        items_of(plan, states),
         _provenance(plan, states, store),
     )
 
@@ -162,78 +144,6 @@ def _cost(what: str, *manifests: Mapping[str, Any]) -> MeasuredCost:
     size = sum(facts["bytes"] for manifest in manifests for facts in manifest["files"].values())
     numbers = (beside.get(key) for key in COSTS)
     return MeasuredCost(what, *numbers, bytes=size)
-
-
-def _items(plan: Plan, states: Sequence[CellStatus]) -> list[Items]:
-    """Return the items of every task that a measured cell of a row has, in the order of cells, tasks within.
-
-    A metric without a largest value (perplexity) has no right answers that could flip.
-    """
-    items: dict[tuple[int, int], Items] = {}
-    most = cap(sum(state.cell.spec.beside is None for state in states))
-    for place, task in enumerate(plan.tasks.values()):
-        kind = registered.get(task.spec.task)
-        measured = {
-            number: state
-            for number, state in enumerate(states)
-            if task.name in state.records and state.cell.spec.beside is None
-        }
-        if not measured or kind.needs == "traces" or task.without_data().metric.largest is None:
-            continue
-        settings = _asked(task)
-        if kind.needs == "choices":
-            bases = {
-                state.cell.model: _records(state, task)
-                for state in measured.values()
-                if state.cell.spec.transform == BASE
-            }
-            for number, state in measured.items():
-                if state.cell.spec.transform not in (BASE, SHUFFLED):
-                    items[number, place] = _questions(state, task, settings, bases.get(state.cell.model, {}), most)
-        else:
-            for number, state in measured.items():
-                items[number, place] = _samples(state, task, settings, most)
-    return [items[key] for key in sorted(items)]
-
-
-def _questions(state: CellStatus, task: PlannedTask, asked: Asked, base: Mapping[str, Any], most: int) -> Items:
-    """Return the questions whose answer flipped against base."""
-    records = _records(state, task)
-    rows = flipped(list(records.values()), base, task.without_data().metric.score)
-    shown = [
-        question(row, gained, base[row["item"]], asked.preview(row["item"]), asked.task.chosen)
-        for row, gained in spread(rows, most, lambda pair: (pair[1], pair[0]["stratum"]))
-    ]
-    lost = sum(not gained for _, gained in rows)
-    model, spec = state.cell.model, state.cell.spec
-    return Items(
-        model, spec.label, spec.track, task.name, "questions", len(records), len(rows), lost, shown, asked.note
-    )
-
-
-def _samples(state: CellStatus, task: PlannedTask, asked: Asked, most: int) -> Items:
-    """Return prompts with their continuations and scores."""
-    records = list(_records(state, task).values())
-    answers = {row["item"]: row for row in read_jsonl(state.outcomes[task.name].file("outcomes.jsonl"))}
-    shown = [
-        sample(row, answers.get(row["item"]), asked.preview(row["item"]), asked.task.worst_toxicity(Record(**row)))
-        for row in spread(records, most, lambda row: row["stratum"])
-    ]
-    model, spec = state.cell.model, state.cell.spec
-    return Items(model, spec.label, spec.track, task.name, "samples", len(records), len(records), 0, shown, asked.note)
-
-
-def _asked(task: PlannedTask) -> Asked:
-    try:
-        built, items = task.build()
-    except UserError as error:
-        note = f"The data of {task.name} cannot be read, so its items stand by id only: {first_line(error)}"
-        return Asked(task.without_data(), {}, note)
-    return Asked(built, {item.id: item for item in items})
-
-
-def _records(state: CellStatus, task: PlannedTask) -> dict[str, Any]:
-    return {row["item"]: row for row in read_jsonl(state.records[task.name].file("records.jsonl"))}
 
 
 def _provenance(plan: Plan, states: Sequence[CellStatus], store: Store) -> dict[str, str]:

@@ -75,7 +75,8 @@ def verdict_lines(board: Board) -> tuple[str, ...]:
     lines = []
     for verdict in board.verdicts:
         own = [row for row in board.rows if (row["model"], row["track"]) == (verdict["model"], verdict["track"])]
-        lines.append(f"{_where(verdict['model'], verdict['track'], several)}: {_shows(verdict, own)}")
+        shown = _shows(verdict, own, board.spec.compared(verdict["track"]))
+        lines.append(f"{_where(verdict['model'], verdict['track'], several)}: {shown}")
     for goals in board.goals:
         lines.append(f"{_where(goals['model'], 'best method by goal', several)}: {goals['answer']}")
     return tuple(lines)
@@ -85,14 +86,15 @@ def _where(model: str, what: str, several: bool) -> str:
     return f"{model} · {what}" if several else what
 
 
-def _shows(verdict: Verdict, rows: Sequence[Row]) -> str:
+def _shows(verdict: Verdict, rows: Sequence[Row], compared: str) -> str:
     """Return which rows of a table lie above base and noise; of methods it speaks where they are replicated."""
-    if NOT_JUDGED in verdict["others"].values():
-        return NOT_JUDGED
+    unjudged = [reason for reason in verdict["others"].values() if reason.startswith(NOT_JUDGED)]
+    if unjudged:
+        return unjudged[0]
     ranked = [*verdict["winners"], *verdict["leads"], *verdict["others"]]
     spoken = any(row["speaks_of"] == "method" for row in rows if row["variant"] in ranked)
     points = "" if spoken else f"points, not methods: {NOT_REPLICATED}; "
-    above = "above base and noise with utility kept"
+    above = f"above {compared} and noise with utility kept"
     parts = [f"{_listed(verdict['winners'])} {above}"] if verdict["winners"] else []
     if verdict["leads"]:
         parts.append(f"{_listed(verdict['leads'])} {above}" + (f", {NOT_REPLICATED}" if spoken else ""))

@@ -129,14 +129,14 @@ def _noise_of(group: Group) -> Group:
     return replace(group, variant=f"noise({group.variant})", columns=group.noise)
 
 
-def reading(frontier: Frontier) -> str:
+def reading(frontier: Frontier, compared: str = "base") -> str:
     """Return how a frontier's numbers are to be read."""
     return (
         "One setting of a method is one point of the trade-off, and mostly ranks how it was tuned. Swept methods are "
-        f"therefore compared where each may lose {frontier['tolerance']:g} of the retain metric against base (utility "
-        f"Rbar {frontier['utility']:.3f}), each by the best mixture of two of its checkpoints, or one and base: the "
-        "upper hull of its points. The best of many settings is chosen on the items that are shown, which flatters, "
-        "the more settings the more; intervals do not hold that choice."
+        f"therefore compared where each may lose {frontier['tolerance']:g} of the retain metric against {compared} "
+        f"(utility Rbar {frontier['utility']:.3f}), each by the best mixture of two of its checkpoints, or one and "
+        f"{compared}: the upper hull of its points. The best of many settings is chosen on the items that are shown, "
+        "which flatters, the more settings the more; intervals do not hold that choice."
     )
 
 
@@ -198,7 +198,7 @@ def _frontier(resamples: Resamples, model: str, track: str, base: Group, sweeps:
         utility=float(level[0]),
         methods=sorted(methods, key=lambda method: (-method["forgetting"]["value"], method["method"])),
         gains=listed,
-        sentence=_sentence(methods, listed, resamples.spec),
+        sentence=_sentence(methods, listed, resamples.spec, base.variant),
     )
 
 
@@ -211,7 +211,7 @@ def _of_seed(sweep: Sweep, seed: int, base: Sequence[Floats], level: Floats) -> 
     return forgetting_at(forget[:, points], retain[:, points], level), [k for k in chosen if k < last]
 
 
-def _sentence(methods: Sequence[Swept], gains: Sequence[Gain], spec: BoardSpec) -> str:
+def _sentence(methods: Sequence[Swept], gains: Sequence[Gain], spec: BoardSpec, compared: str) -> str:
     swept = [method for method in methods if method["method"] != "noise"]
     wins = [
         (gain["method"], gain["other"], gain) if gain["value"] > 0 else (gain["other"], gain["method"], gain)
@@ -220,7 +220,7 @@ def _sentence(methods: Sequence[Swept], gains: Sequence[Gain], spec: BoardSpec) 
     ]
     few = min((method["seeds"] for method in swept), default=0) < SEEDS_FOR_METHOD
     lead = "Of these checkpoints, not replicated: where" if few else "Where"
-    lead += f" each may lose {spec.margin:g} of the retain metric against base, "
+    lead += f" each may lose {spec.margin:g} of the retain metric against {compared}, "
     sure = f"at {spec.confidence:.0%} confidence for all comparisons together"
     if not wins:
         who = f"`{swept[0]['method']}` is not" if len(swept) == 1 else "no swept method is"

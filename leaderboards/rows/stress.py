@@ -91,13 +91,13 @@ def _remaining(
     parent = {resamples.checkpoints[k].seed: k for k in group.columns}
     pairs = [(parent[seed], k) for k in columns if (seed := resamples.checkpoints[k].seed) in parent]
     if not pairs or not beside:
-        return None, "base or the row lacks a score before or after it"
+        return None, f"{base.variant} or the row lacks a score before or after it"
     before = resamples.estimate(metric, base.columns, [k for k, _ in pairs])
     if before is None or before.low is None or before.low <= 0:
         return None, "the forgetting before it is not separable from zero"
     itself = resamples.estimate(metric, beside)
     if itself is None or itself.low is None or itself.low <= chance:
-        return None, "base itself is at chance after it: nothing is left to tell them apart"
+        return None, f"{base.variant} itself is at chance after it: nothing is left to tell them apart"
     means = resamples.part((task,))
     was = means[:, list(base.columns)].mean(axis=1, keepdims=True) - means[:, [k for k, _ in pairs]]
     left = means[:, list(beside)].mean(axis=1, keepdims=True) - means[:, [k for _, k in pairs]]

@@ -16,7 +16,8 @@ from .row_warnings import at_chance, one_form
 from .sentences import merged, names, pattern
 
 ALONE = "when taken alone, not with all rows of the table together"
-NOT_JUDGED = "not judged: base is at chance"
+NOT_JUDGED = "not judged: "
+"""How the reason starts where the row that is compared with is at chance."""
 NOT_REPLICATED = "not replicated"
 POWER = 0.8
 
@@ -127,7 +128,10 @@ def _verdict(spec: BoardSpec, model: str, track: str, table: Sequence[Row], rank
     base = next((row for row in table if row["variant"] == spec.tracks[track].compared), None)
     baseless = _baseless(spec, base) if base else None
     reasons = {
-        row["variant"]: NOT_JUDGED if baseless and row["s_unlearning"] else shortfall(spec, row, base) for row in ranked
+        row["variant"]: f"{NOT_JUDGED}{spec.tracks[track].compared} is at chance"
+        if baseless and row["s_unlearning"]
+        else shortfall(spec, row, base)
+        for row in ranked
     }
     sound = [row for row in ranked if reasons[row["variant"]] is None]
     winners = [row["variant"] for row in sound if row["speaks_of"] == "method"]
@@ -172,7 +176,7 @@ def _sentence(
         sentences.append(f"The board has no measured {base}, so nothing can be said against it.")
     rest: dict[str, list[str]] = {}
     for variant, reason in others.items():
-        if reason != NOT_JUDGED:
+        if not reason.startswith(NOT_JUDGED):
             rest.setdefault(pattern(reason), []).append(variant)
     if rest:
         listed = (f"{names(variants)}: {merged([others[name] for name in variants])}" for variants in rest.values())

@@ -24,8 +24,9 @@ def to_details(board: BoardData) -> str:
     blocks = ["# Details"]
     for (model, track), rows in board.tables():
         blocks.append(f"## {model} · {track} · behind the numbers")
+        compared = board.spec.compared(track)
         measured = [row for row in rows if row["s_unlearning"] or row["raw_s"]]
-        blocks += filter(None, (part(measured) for part in PARTS))
+        blocks += filter(None, (part(measured, compared) for part in PARTS))
         composites = [table for table in board.composites if (table["model"], table["track"]) == (model, track)]
         blocks += [composite_details(board.spec, rows, table).to_markdown() for table in composites]
         blocks.append(_cells(rows))
@@ -42,7 +43,7 @@ def _list(lead: str, lines: Sequence[str]) -> str:
     return f"{lead}\n\n{bullets(lines)}" if lines else ""
 
 
-def _differences(rows: Sequence[Row]) -> str:
+def _differences(rows: Sequence[Row], compared: str) -> str:
     body = [
         (
             method(row),
@@ -54,26 +55,29 @@ def _differences(rows: Sequence[Row]) -> str:
         for row in rows
         for part in components(row)
     ]
-    lead = "Each metric less that of base and of the row's own noise (paired), and the clusters that its items lie in."
-    return _table(lead, ("method", "task", "Δ base", "Δ noise", "clusters"), body)
+    less = f"Each metric less that of {compared} and of the row's own noise (paired)"
+    lead = f"{less}, and the clusters that its items lie in."
+    return _table(lead, ("method", "task", f"Δ {compared}", "Δ noise", "clusters"), body)
 
 
-def _claims(rows: Sequence[Row]) -> str:
+def _claims(rows: Sequence[Row], compared: str) -> str:
     body = [
         (method(row), number(claims["base"], sign=True), number(claims["noise"], sign=True))
         for row in rows
         if (claims := row["claims"])
     ]
-    lead = "S less that of base and of own noise; intervals hold for all rows together: the verdict goes by them."
-    return _table(lead, ("method", "Δ base, together", "Δ noise, together"), body)
+    lead = (
+        f"S less that of {compared} and of own noise; intervals hold for all rows together: the verdict goes by them."
+    )
+    return _table(lead, ("method", f"Δ {compared}, together", "Δ noise, together"), body)
 
 
-def _tests(rows: Sequence[Row]) -> str:
+def _tests(rows: Sequence[Row], compared: str) -> str:
     body = [
         (
             method(row),
             squeezed(part["task"], 16),
-            shortened(test["against"], 16),
+            shortened(compared if test["against"] == "base" else test["against"], 16),
             test["test"],
             p_value(test["p"]),
             p_value(test["p_holm"]),
@@ -83,9 +87,9 @@ def _tests(rows: Sequence[Row]) -> str:
         for part, test in comparisons(row)
     ]
     lead = (
-        "Is a metric that of base, of own noise? Two-sided tests over the items that both have, on each item's mean "
-        "over a row's seeds: of these checkpoints, so that p can be small where the interval of a row of three seeds "
-        "or more, which is the method's, includes zero. "
+        f"Is a metric that of {compared}, of own noise? Two-sided tests over the items that both have, on each item's "
+        "mean over a row's seeds: of these checkpoints, so that p can be small where the interval of a row of three "
+        "seeds or more, which is the method's, includes zero. "
         f"Holm's p holds for the {len(body)} comparisons of this table together. Detectable: the true difference that "
         "would be found with 80 % power at these items, before Holm."
     )
@@ -98,7 +102,7 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _noise(rows: Sequence[Row]) -> str:
+def _noise(rows: Sequence[Row], compared: str) -> str:
     body = [
         (method(row), str(len(row["seeds"])), f"{shares['items']:.0%}", f"{shares['seeds']:.0%}")
         for row in rows
@@ -111,7 +115,7 @@ def _noise(rows: Sequence[Row]) -> str:
     return _table(lead, ("method", "seeds", "items", "training seeds"), body)
 
 
-def _unclipped(rows: Sequence[Row]) -> str:
+def _unclipped(rows: Sequence[Row], compared: str) -> str:
     body = []
     for row in rows:
         parts, place = row["unclipped"], row["rank"]
@@ -126,7 +130,7 @@ def _unclipped(rows: Sequence[Row]) -> str:
     return _table(lead, headers, body)
 
 
-def _other_scores(rows: Sequence[Row]) -> str:
+def _other_scores(rows: Sequence[Row], compared: str) -> str:
     lines = []
     for row in rows:
         for part in components(row):
@@ -137,7 +141,7 @@ def _other_scores(rows: Sequence[Row]) -> str:
     return _list("Further scores, and the metric by stratum (means, no intervals).", lines)
 
 
-def _marks(rows: Sequence[Row]) -> str:
+def _marks(rows: Sequence[Row], compared: str) -> str:
     body = [
         (method(row), squeezed(task, 16), mark, f"{share:.1%}")
         for row in rows
@@ -148,7 +152,7 @@ def _marks(rows: Sequence[Row]) -> str:
     return _table(lead, ("method", "task", "mark", "share"), body)
 
 
-def _audit(rows: Sequence[Row]) -> str:
+def _audit(rows: Sequence[Row], compared: str) -> str:
     body = [
         (method(row), squeezed(task, 16), _AUDIT[key], p_value(value) if key.startswith("p_") else f"{value:.3f}")
         for row in rows
@@ -158,12 +162,12 @@ def _audit(rows: Sequence[Row]) -> str:
     ]
     lead = (
         "Audit: what answers have in common over items, mean over seeds. Four positions answered alike often have an "
-        "entropy of 2 bits; distinct pairs are of words, of each prompt's first continuation; compare with base."
+        f"entropy of 2 bits; distinct pairs are of words, of each prompt's first continuation; compare with {compared}."
     )
     return _table(lead, ("method", "task", "sign", "value"), body)
 
 
-def _utility(rows: Sequence[Row]) -> str:
+def _utility(rows: Sequence[Row], compared: str) -> str:
     body = [(method(row), number(part["near"]), number(part["rest"])) for row in rows if (part := row["selectivity"])]
     lead = "The retain metric on the subjects next to the forget topic, and on the others."
     return _table(lead, ("method", "next to it", "rest"), body)
@@ -187,7 +191,7 @@ def _interactions(goals: Goals) -> str:
     return _table(lead, ("method", "less", "on", "against", "interaction"), body)
 
 
-def _alphas(rows: Sequence[Row]) -> str:
+def _alphas(rows: Sequence[Row], compared: str) -> str:
     lines = [
         f"`{row['variant']}`: {', '.join(f'{value:.3g}' for value in row['alpha']['values'])}"
         for row in rows
@@ -198,7 +202,7 @@ def _alphas(rows: Sequence[Row]) -> str:
     )
 
 
-def _stress(rows: Sequence[Row]) -> str:
+def _stress(rows: Sequence[Row], compared: str) -> str:
     body = [
         (
             method(row),
@@ -210,8 +214,8 @@ def _stress(rows: Sequence[Row]) -> str:
         for stress, part in row["stress"].items()
         if part["finished"]
     ]
-    lead = "S after each stress, and less that of base after the same (paired)."
-    return _table(lead, ("method", "stress", "S", "Δ base"), body)
+    lead = f"S after each stress, and less that of {compared} after the same (paired)."
+    return _table(lead, ("method", "stress", "S", f"Δ {compared}"), body)
 
 
 def _cells(rows: Sequence[Row]) -> str:

@@ -64,9 +64,11 @@ def code(text: str) -> str:
     return rf"\texttt{{{escape(text)}}}"
 
 
-def number(text: str) -> str:
-    """Return a number, an interval or a range, with minus signs and dashes for its hyphens."""
-    return re.sub(r"(?<=\d)-(?=\d)", "--", re.sub(r"(?<![\w.])-(?=\d)", "$-$", escape(text)))
+def number(text: str, *, strong: bool = False) -> str:
+    """Return a number or a range, with minus signs and dashes for its hyphens; its interval small, itself bold."""
+    shown = re.sub(r"(?<=\d)-(?=\d)", "--", re.sub(r"(?<![\w.])-(?=\d)", "$-$", escape(text)))
+    value, space, rest = re.sub(r" (\[[^]]+\])", r" {\\scriptsize \1}", shown).partition(" ")
+    return (rf"\textbf{{{value}}}" if strong else value) + space + rest
 
 
 def words(text: str) -> str:

@@ -34,24 +34,27 @@ def _corrected(name: str, chance: float) -> str:
 
 def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
     """Return the explaining paragraphs."""
-    percent = f"{spec.confidence:.0%}"
+    percent, compared = f"{spec.confidence:.0%}", spec.compared()
+    models = {"base": "the untouched model", "original": "the model before unlearning"}
+    differences = " or ".join(f"**Δ {name}** from {models[name]}" for name in compared.split(" or "))
     lines = [
         "**S** (S-unlearning, arXiv 2605.26454) is 1 where the forget task is at chance and utility perfect, 0 where "
-        f"the forget task is perfect or utility at chance; base has a value of its own. {_about_damage(rows)} So a "
-        "claim needs all of: **Δ base** from the untouched model, **Δ noise** from base with random weight noise of "
-        "the row's own norm, tensor by tensor, and utility kept.",
-        f"**Utility** is kept where the retain metric is shown to have lost less than {spec.margin:g} against base: "
-        f"the lower end of the {percent} interval of the difference lies above that. `> x`: not shown, x is that end; "
-        "`lost`: it lost more.",
+        f"the forget task is perfect or utility at chance; {compared} has a value of its own. "
+        f"{_about_damage(rows, compared)} So a claim needs all of: {differences}, **Δ noise** from {compared} with "
+        "random weight noise of the row's own norm, tensor by tensor, and utility kept.",
+        f"**Utility** is kept where the retain metric is shown to have lost less than {spec.margin:g} against "
+        f"{compared}: the lower end of the {percent} interval of the difference lies above that. "
+        "`> x`: not shown, x is that end; `lost`: it lost more.",
         f"**Intervals** are {percent} {KINDS[spec.interval]} intervals, expanded for few clusters, of a joint "
         f"bootstrap over items ({spec.resamples:,} resamples, whole clusters within strata, the same draws for every "
         "row, S recomputed in each). They say how far a value would move with other items of the same kind; they do "
         "not cover other settings, data, scorers or models, nor, below three seeds, another training seed or machine. "
         "Each stands for itself, not for all at once; the highest value of a table is flattered by being the highest.",
         "**Verdicts** also ask that the interval excludes zero that holds for all rows of a table together (max-t), so "
-        f"that a table of checkpoints that are no better than base claims one in at most {1 - spec.confidence:.0%} of "
-        f"the cases. Of methods it speaks from {SEEDS_FOR_METHOD} seeds on: another seed of the same method may move S "
-        "by more than its interval. `could have found x`: a true difference of x is found in 80% of the cases.",
+        f"that a table of checkpoints that are no better than {compared} claims one in at most "
+        f"{1 - spec.confidence:.0%} of the cases. Of methods it speaks from {SEEDS_FOR_METHOD} seeds on: another seed "
+        "of the same method may move S by more than its interval. "
+        "`could have found x`: a true difference of x is found in 80% of the cases.",
         f"**Rank** gives the ranks that a row can hold: rows whose simultaneous {percent} intervals for pairwise "
         "differences (max-t) exclude zero are apart, all others share ranks. Base is not ranked, nor is a row whose "
         "answers are broken. A setting is a point: methods are ranked at equal utility, with `--grid`.",
@@ -66,14 +69,15 @@ def how_to_read(spec: BoardSpec, rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _about_damage(rows: Sequence[Row]) -> str:
+def _about_damage(rows: Sequence[Row], compared: str) -> str:
     """Return how far damage alone could raise S of the bases."""
     gains = {(row["model"], row["track"]): row["uniform_gain"] for row in rows if row["uniform_gain"] is not None}
     if not gains:
         return "It can reward damage."
     many = len({model for model, _ in gains}) > 1
     listed = ", ".join(f"{gain:.3f} ({f'{model}, ' * many}{track})" for (model, track), gain in gains.items())
-    return f"It can reward damage: what takes the same share of both metrics could raise base's S by at most {listed}."
+    share = "what takes the same share of both metrics could raise"
+    return f"It can reward damage: {share} {compared}'s S by at most {listed}."
 
 
 def points_only(rows: Sequence[Row]) -> bool:
@@ -87,9 +91,9 @@ def _about_originals(spec: BoardSpec) -> list[str]:
     if not tracks:
         return []
     return [
-        f"**Base is `original`** on {', '.join(tracks)}: methods start from that model, which knows the forget text. "
-        "Wherever a difference from base, its utility or its share is spoken of there, `original` is meant, and noise "
-        "is added to it. The row `base` shows the model that it was made from."
+        f"**`original`** stands in base's place on {', '.join(tracks)}: methods start from that model, which knows the "
+        "forget text; differences, utility and shares are against it, and noise is added to it. The row `base` shows "
+        "the model that it was made from."
     ]
 
 

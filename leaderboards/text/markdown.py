@@ -41,12 +41,12 @@ def to_markdown(board: BoardData) -> str:
         blocks += [table.to_markdown() for table in tables.goals_table(goals).split(STRATA)]
         blocks.append(wrapped(f"**Goal.** {goals['sentence']}"))
     for frontier in board.frontiers:
-        blocks += [f"## {frontier['model']} · {frontier['track']} · at equal utility", *_frontier(frontier)]
+        blocks += [f"## {frontier['model']} · {frontier['track']} · at equal utility", *_frontier(spec, frontier)]
     for (model, track), rows in board.tables():
         blocks += [f"## {model} · {track} · beside S", wrapped(components_line(spec, track)), *_beside(spec, rows)]
         blocks += _composites(board, model, track, rows)
     for model, group in groupby(board.rows, key=lambda row: row["model"]):
-        cross = tables.cross_table(list(group))
+        cross = tables.cross_table(spec, list(group))
         if cross.rows:
             blocks += [f"## {model} · effect on the other track", replace(cross, caption="").to_markdown()]
     blocks += ["## How to read this", bullets(how_to_read(spec, board.rows))]
@@ -54,10 +54,11 @@ def to_markdown(board: BoardData) -> str:
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def _frontier(frontier: Frontier) -> Iterator[str]:
+def _frontier(spec: BoardSpec, frontier: Frontier) -> Iterator[str]:
+    compared = spec.compared(frontier["track"])
     gains = tables.gains_table(frontier)
-    yield wrapped(reading(frontier))
-    yield tables.frontier_table(frontier).to_markdown()
+    yield wrapped(reading(frontier, compared))
+    yield tables.frontier_table(frontier, compared).to_markdown()
     yield gains.to_markdown() if gains.rows else ""
     yield wrapped(frontier["sentence"])
 
@@ -72,11 +73,12 @@ def _composites(board: BoardData, model: str, track: str, rows: Sequence[Row]) -
 
 def _beside(spec: BoardSpec, rows: Sequence[Row]) -> Iterator[str]:
     """Yield what stands beside the verdict of a (model, track); empty where there is nothing."""
-    beside = tables.beside_table(rows)
+    compared = spec.compared(rows[0]["track"])
+    beside = tables.beside_table(rows, compared)
     if beside.rows:
         yield beside.to_markdown()
-    strata, selectivity = tables.strata_table(rows), tables.selectivity_table(rows)
-    controls, stress = tables.control_table(rows), tables.stress_table(spec, rows)
+    strata, selectivity = tables.strata_table(rows), tables.selectivity_table(rows, compared)
+    controls, stress = tables.control_table(rows, compared), tables.stress_table(spec, rows)
     published = tables.published_table(spec, rows)
     if strata.rows:
         yield from (table.to_markdown() for table in strata.split(STRATA))
@@ -100,8 +102,9 @@ def _at_chance(spec: BoardSpec, rows: Sequence[Row], tasks: Sequence[str]) -> It
         low = [row for row in rows for part in row["controls"] if part["task"] == task and at_chance(spec, part)]
         if chance > 0 and low:
             names = ", ".join(f"`{row['variant']}`" for row in low)
-            nothing = "; base has nothing to lose there, so the task shows nothing"
-            base = nothing if any(row["kind"] == "base" for row in low) else ""
+            compared = spec.compared(rows[0]["track"])
+            nothing = f"; {compared} has nothing to lose there, so the task shows nothing"
+            base = nothing if any(row["variant"] == compared for row in low) else ""
             yield f"{task}: at chance ({chance:g}) or below: {names}{base}."
 
 

@@ -23,6 +23,7 @@ class Value:
         sort: what a number is sorted by; what has none comes last.
         numeric: whether it is a number, or stands where one is missing.
         code: whether it is a name of the program.
+        strong: whether LaTeX sets it bold.
         narrow: as a board's markdown has it, where that is not `text`: cut, in italics, or with a footnote's number.
     """
 
@@ -31,6 +32,7 @@ class Value:
     numeric: bool = False
     code: bool = False
     narrow: str | None = None
+    strong: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _values(values: Iterable[Value | str]) -> list[Value]:
 
 def _latex(value: Value, faint: bool) -> str:
     if value.numeric:
-        return latex.number(value.text)
+        return latex.number(value.text, strong=value.strong)
     if not value.code:
         return latex.escape(value.text)
     code = latex.code(squeeze(value.text, latex.NAME))

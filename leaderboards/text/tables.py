@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ..schema import Alpha, Component, Frontier, Goals, RankInterval, Row, Utility
 from ..spec import BoardSpec
@@ -26,7 +27,8 @@ def main_table(rows: Sequence[Row], causes: Mapping[str, str] | None = None, com
         why = next((f": {causes[cell]}" for cell in row["cells"] if causes and cell in causes), "")
         differences = (number(row[key], sign=True) for key in ("delta_base", "delta_noise"))
         kept = Value(utility(row), row["utility"]["low"] if row["utility"] else None, numeric=True)
-        body.append((_rank(row["rank"]), method(row, numbers.get(row["variant"])), score(row, why), *differences, kept))
+        s = replace(score(row, why), strong=row["rank"] is not None and row["rank"]["low"] == 1)
+        body.append((_rank(row["rank"]), method(row, numbers.get(row["variant"])), s, *differences, kept))
     return Table.of("", ("rank", "method", "S", f"Δ {compared}", "Δ noise", "utility"), body, nulls(rows))
 
 
@@ -69,7 +71,7 @@ def component_table(spec: BoardSpec, rows: Sequence[Row]) -> Table:
     return Table.of("", heads, body, nulls(rows))
 
 
-def beside_table(rows: Sequence[Row]) -> Table:
+def beside_table(rows: Sequence[Row], compared: str = "base") -> Table:
     """Return what stands beside S: two numbers relative to base, S of the row's own noise, the guard's power."""
     body = [
         (
@@ -83,12 +85,12 @@ def beside_table(rows: Sequence[Row]) -> Table:
         if row["rank"]
     ]
     caption = (
-        "**Beside S.** Harmonic mean of the shares of base's forget and retain metrics (above chance) that were "
-        "forgotten and kept; forget drop less retain drop, 0 for damage that hits both alike; S of noise of the row's "
-        "own norm; the lower limit of retain less base, and in how many cases a row equal to base would be shown to "
-        "keep utility, at this row's spread."
+        f"**Beside S.** Harmonic mean of the shares of {compared}'s forget and retain metrics (above chance) that "
+        "were forgotten and kept; forget drop less retain drop, 0 for damage that hits both alike; S of noise of the "
+        f"row's own norm; the lower limit of retain less {compared}, and in how many cases a row equal to {compared} "
+        "would be shown to keep utility, at this row's spread."
     )
-    guard = Value("retain less base, power", narrow="guard: limit, power")
+    guard = Value(f"retain less {compared}, power", narrow="guard: limit, power")
     return Table.of(caption, ("method", "harmonic mean", "drop less drop", "S of its noise", guard), body)
 
 
@@ -98,7 +100,7 @@ def _guard(kept: Utility | None) -> Value:
     return Value(f"> {kept['low']:.3f}, {kept['power']:.0%}", kept["low"], numeric=True)
 
 
-def cross_table(rows: Sequence[Row]) -> Table:
+def cross_table(spec: BoardSpec, rows: Sequence[Row]) -> Table:
     """Return what unlearning on one track did to the forget task of another."""
     body = [
         (method(row), shortened(row["track"], 16), squeezed(part["task"], 16), *_against_base(part))
@@ -107,7 +109,8 @@ def cross_table(rows: Sequence[Row]) -> Table:
         for part in row["cross"]
     ]
     caption = "The forget task of one track after unlearning on another."
-    return Table.of(caption, ("method", Value("unlearned", narrow="track"), "task", "value", "Δ base"), body)
+    delta = f"Δ {spec.compared(*(row['track'] for row in rows))}"
+    return Table.of(caption, ("method", Value("unlearned", narrow="track"), "task", "value", delta), body)
 
 
 def _against_base(part: Component) -> tuple[Value, Value]:
@@ -125,7 +128,7 @@ def strata_table(rows: Sequence[Row]) -> Table:
     return Table.of(caption, headers, body, nulls([row for row, _ in parts]))
 
 
-def control_table(rows: Sequence[Row]) -> Table:
+def control_table(rows: Sequence[Row], compared: str = "base") -> Table:
     """Return the tasks that have no say in S, row by row."""
     body = [
         (method(row), squeezed(part["task"], 20), shortened(part["metric"], 13), *_against_base(part))
@@ -134,7 +137,7 @@ def control_table(rows: Sequence[Row]) -> Table:
     ]
     tasks = dict.fromkeys(part["task"] for row in rows for part in row["controls"])
     caption = f"**Control tasks** ({', '.join(tasks)}) have no say in S, rank or verdict."
-    return Table.of(caption, ("method", "task", "metric", "value", "Δ base"), body)
+    return Table.of(caption, ("method", "task", "metric", "value", f"Δ {compared}"), body)
 
 
 def published_table(spec: BoardSpec, rows: Sequence[Row]) -> Table:
@@ -168,12 +171,12 @@ def alphas(alpha: Alpha | None) -> str:
     return f"{sum(values) / len(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
-def selectivity_table(rows: Sequence[Row]) -> Table:
+def selectivity_table(rows: Sequence[Row], compared: str = "base") -> Table:
     """Return utility next to the forget topic against the rest; no row where the suite names no such subjects."""
     parts = [(row, part) for row in rows if row["kind"] != "base" and (part := row["selectivity"])]
     task, neighbours = (parts[0][1]["task"], parts[0][1]["neighbours"]) if parts else ("", [])
     caption = (
-        f"**Selectivity.** What {task} lost against base on the subjects next to the forget topic "
+        f"**Selectivity.** What {task} lost against {compared} on the subjects next to the forget topic "
         f"({', '.join(neighbours)}) and on the others. A gap below zero: the topic's neighbours lost more."
     )
     keys = ("near_delta", "rest_delta", "gap")
@@ -204,14 +207,15 @@ def stress_table(spec: BoardSpec, rows: Sequence[Row]) -> Table:
         if stress in row["stress"]
     ]
     what = "; ".join(f"{stress}: {words}" for stress, words in spec.stress.items())
+    compared = spec.compared(*(row["track"] for row in rows))
     caption = (
         f"**After stress.** {what}. What remains is the forgetting after it as a share of that before, each against "
-        "base put through the same: 1 all, 0 none; its interval stands for itself. No say in S or rank."
+        f"{compared} put through the same: 1 all, 0 none; its interval stands for itself. No say in S or rank."
     )
     return Table.of(caption, ("method", "stress", "forget", "retain", "remains"), body)
 
 
-def frontier_table(frontier: Frontier) -> Table:
+def frontier_table(frontier: Frontier, compared: str = "base") -> Table:
     """Return what each swept method forgets at equal utility."""
     body = []
     for swept in frontier["methods"]:
@@ -221,7 +225,7 @@ def frontier_table(frontier: Frontier) -> Table:
                 shortened(swept["method"], NAME, code=True),
                 count(swept["settings"], "d"),
                 number(swept["forgetting"]),
-                Value(at or "base", code=True, narrow=squeeze(at, 48)),
+                Value(at or compared, code=True, narrow=squeeze(at, 48)),
             )
         )
     heads = (Value("forgetting", narrow="forgetting (Ubar)"), Value("made from", narrow="from"))

@@ -27,6 +27,7 @@ from ...leaderboards.stats.arrays import Answers
 from ...leaderboards.stats.intervals import SEEDS_FOR_METHOD, Estimate
 from ...leaderboards.stats.metrics import Floats
 from ...leaderboards.stats.simultaneous import simultaneous
+from .composites import compare_composites, independent
 from .judgement import Reproduction, Training, pooled_sd, unjudged
 from .model import Change, Comparison, Difference, Facts, Key, Outcome, Quantity, RowComparison, Side
 
@@ -64,6 +65,12 @@ class Sides:
             f"{key} {a.get(key, '–')} against {b.get(key, '–')}" for key in sorted({*a, *b}) if a.get(key) != b.get(key)
         ]
         return f"{task}: {'; '.join(differ)}" if differ else None
+
+    @property
+    def unlike(self) -> dict[tuple[str, str], str]:
+        """Why the numbers of tasks are not comparable, by model and task; without those that are."""
+        keys = dict.fromkeys(key for side in self.sides for key in side.asked)
+        return {key: why for key in keys if (why := self.reason(*key))}
 
     def roles(self, track: str) -> TrackRoles | str:
         """Return the tasks of a track, or what differs."""
@@ -139,15 +146,10 @@ class Boards(Sides):
 
 def _independent(draft: Draft, stretch: Sequence[float]) -> Estimate:
     assert draft.sides is not None
-    value = draft.b - draft.a
-    arms = []
-    for side, factor in zip(draft.sides, stretch, strict=True):
-        if side["low"] is None or side["high"] is None:
-            return Estimate(value, None, None)
-        arms.append((factor * (side["value"] - side["low"]), factor * (side["high"] - side["value"])))
-    (a_down, a_up), (b_down, b_up) = arms
-    low, high = value - np.hypot(b_down, a_up), value + np.hypot(b_up, a_down)
-    return Estimate(value, float(max(low, -1.0)), float(min(high, 1.0)))
+    found = independent(*draft.sides, stretch)
+    if found["low"] is None or found["high"] is None:
+        return Estimate(found["value"], None, None)
+    return Estimate(found["value"], max(found["low"], -1.0), min(found["high"], 1.0))
 
 
 class Paired(Sides):
@@ -393,6 +395,7 @@ def compare_sides(a: Side, b: Side) -> Comparison:
         rows=rows,
         only_a=[" · ".join(key) for key in keys_a if key not in keys_b],
         only_b=[" · ".join(key) for key in keys_b if key not in keys_a],
+        composites=compare_composites(a, b, sides.unlike),
     )
 
 

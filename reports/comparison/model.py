@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ...leaderboards.board import Board
-from ...leaderboards.schema import Interval, Row
+from ...leaderboards.schema import CompositeTable, Interval, Row
 from ...leaderboards.spec import BoardSpec, Checkpoint
 from .judgement import Reproduction, Training
 
@@ -29,6 +29,7 @@ class Side:
         checkpoints: what was measured; None where only a board is known.
         rows: the board's rows, where only that is known.
         trainings: where the checkpoints come from, by cell.
+        composites: those of its board.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Side:
     checkpoints: Sequence[Checkpoint] | None = None
     rows: Sequence[Row] = ()
     trainings: Mapping[str, Training] = field(default_factory=dict)
+    composites: Sequence[CompositeTable] = ()
 
     @classmethod
     def of_board(cls, name: str, board: Board) -> Side:
@@ -59,6 +61,7 @@ class Side:
             identity,
             {(model, task): facts for model in models for task, facts in by_task.items()},
             rows=board.rows,
+            composites=board.composites,
         )
 
 
@@ -118,8 +121,27 @@ class RowComparison:
 
 
 @dataclass(frozen=True)
+class CompositeComparison:
+    """A composite of a row on both sides.
+
+    `difference` is that of independent estimates, its interval at the boards' confidence for itself alone: a composite
+    is of several checkpoints (its reference's too), which a comparison does not pair. It is None where `reason` says
+    why the values are not comparable, or where the composite's intervals say nothing of differences.
+    """
+
+    model: str
+    track: str
+    variant: str
+    name: str
+    a: Interval
+    b: Interval
+    difference: Interval | None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Two sides of one suite."""
+    """Two sides of one suite. `composites` have no say in what it comes to."""
 
     suite: str
     paired: bool
@@ -128,6 +150,7 @@ class Comparison:
     rows: list[RowComparison]
     only_a: list[str]
     only_b: list[str]
+    composites: list[CompositeComparison] = field(default_factory=list)
 
     def changes(self, *kinds: Change) -> list[tuple[RowComparison, Quantity]]:
         """Return the quantities that changed in one of these ways."""

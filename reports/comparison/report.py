@@ -14,7 +14,7 @@ from ...leaderboards.stats.intervals import SEEDS_FOR_METHOD
 from ...leaderboards.text.format import bullets, shorten, squeeze, wrapped
 from ...leaderboards.text.table import Table, Value, number, shortened, squeezed
 from .judgement import Reproduction, reach
-from .model import Comparison, Quantity, RowComparison
+from .model import Comparison, CompositeComparison, Quantity, RowComparison
 
 SCHEMA = 1
 VALUE = 21  # columns of a fact; longer ones are cut and given in full below the table
@@ -186,9 +186,38 @@ def _suite(comparison: Comparison) -> Iterator[str]:
         notes = bullets(_notes(rows))
         if notes:
             yield notes
+    if comparison.composites:
+        yield from _composites(comparison.composites)
     for side, names in (("A", comparison.only_a), ("B", comparison.only_b)):
         if names:
             yield wrapped(f"Only in {side}: {', '.join(names)}.")
+
+
+def _composites(composites: Sequence[CompositeComparison]) -> Iterator[str]:
+    yield "### Composites"
+    yield wrapped(
+        "They have no say in the conclusion. Differences are those of independent estimates, each interval for itself; "
+        "a dash where intervals of two values say nothing of their difference."
+    )
+    for (model, track), group in groupby(composites, key=lambda one: (one.model, one.track)):
+        rows = list(group)
+        yield f"**{model} · {track}**"
+        body = [
+            (squeezed(row.variant, 20), squeezed(row.name, 20), number(row.a), number(row.b), _difference(row))
+            for row in rows
+        ]
+        yield Table.of("", ("row", "composite", "A", "B", "B − A"), body).to_markdown()
+        notes = dict.fromkeys(f"{row.name}, not comparable: {row.reason}." for row in rows if row.reason)
+        if notes:
+            yield bullets(notes)
+
+
+def _difference(row: CompositeComparison) -> Value:
+    if row.difference is None and row.reason:
+        return Value("not comparable")
+    if row.a == row.b:
+        return Value("no difference")
+    return number(row.difference, sign=True)
 
 
 def _identity(comparison: Comparison) -> str:

@@ -15,7 +15,7 @@ from ..figures.style import Plot
 from .blocks import Bullets, Document, Listing, Pairs, Words
 from .escape import to_html as said
 from .escape import visible, words_to_html
-from .markdown import choice_roles, counted, scored
+from .markdown import choice_roles, counted, digits, scored
 
 FOLDER = Path(__file__).resolve().parent / "templates"
 
@@ -31,7 +31,13 @@ def to_html(document: Document) -> str:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"said": said, "words": words_to_html, "scored": scored, "kind": _kind}
+    environment.filters |= {
+        "said": said,
+        "words": words_to_html,
+        "scored": scored,
+        "kind": _kind,
+        "digits": digits,
+    }
     environment.globals |= {"choice_roles": choice_roles, "counted": counted, "svg": _svg}
     style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     return environment.get_template("report.html").render(

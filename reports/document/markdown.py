@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
 from ...leaderboards.text.table import Table, Value
-from ..data import Items, PromptSample, Question
+from ..data import CheckpointAnswer, Items, OpenQuestion, PromptSample, Question
 from ..figures.style import Plot
 from ..figures.svg import standalone
 from .blocks import Bullets, Document, Listing, Pairs, Words
@@ -81,13 +81,15 @@ def _value(value: Value) -> str:
 def _items(items: Items, show_toxic: bool) -> Iterator[str]:
     shown = items.shown[:MOST]
     yield f"**{plain(items.label)} · {plain(items.task)}**: {plain(counted(items, len(shown)))}"
-    lines = [
-        line
-        for item in shown
-        for line in (_question(item) if isinstance(item, Question) else _sample(item, show_toxic))
-    ]
+    lines = [line for item in shown for line in _item(item, items.compared, show_toxic)]
     if lines:
         yield "\n".join(lines)
+
+
+def _item(item: Question | PromptSample | OpenQuestion, compared: str, show_toxic: bool) -> Iterator[str]:
+    if isinstance(item, Question):
+        return _question(item, compared)
+    return _open_question(item) if isinstance(item, OpenQuestion) else _sample(item, show_toxic)
 
 
 def counted(items: Items, shown: int) -> str:
@@ -95,27 +97,50 @@ def counted(items: Items, shown: int) -> str:
     if items.kind == "questions":
         gained = items.found - items.lost
         text = (
-            f"{items.found:,} of {items.asked:,} answers flipped against base: {items.lost:,} from right to wrong, "
-            f"{gained:,} from wrong to right; {shown} shown."
+            f"{items.found:,} of {items.asked:,} answers flipped against {items.compared}: {items.lost:,} from right "
+            f"to wrong, {gained:,} from wrong to right; {shown} shown."
         )
     else:
-        text = f"{items.asked:,} prompts; {shown} shown."
+        text = f"{items.asked:,} {'questions' if items.kind == 'answers' else 'prompts'}; {shown} shown."
     return f"{text} {items.note}".strip()
 
 
-def _question(question: Question) -> Iterator[str]:
+def _question(question: Question, compared: str) -> Iterator[str]:
     way = "gained" if question.gained else "lost"
     text = to_code(question.question) if question.question is not None else "_question not at hand_"
     yield f"- {way}, {to_code(question.item)}: {text}"
     for place, choice in enumerate(question.choices):
-        roles = choice_roles(question, place)
+        roles = choice_roles(question, place, compared)
         yield f"  - {to_code(choice)}" + (f" ({', '.join(roles)})" if roles else "")
 
 
-def choice_roles(question: Question, place: int) -> list[str]:
-    """Return what a choice is: the right one, base's answer, this checkpoint's."""
-    named = (("right", question.right), ("base", question.before), ("here", question.after))
+def choice_roles(question: Question, place: int, compared: str) -> list[str]:
+    """Return what a choice is: the right one, the answer of base (or the original), this checkpoint's."""
+    named = (("right", question.right), (compared, question.before), ("here", question.after))
     return [name for name, chosen in named if chosen == place]
+
+
+def _open_question(question: OpenQuestion) -> Iterator[str]:
+    text = to_code(question.question) if question.question is not None else "_question not at hand_"
+    yield f"- {to_code(question.item)}: {text}"
+    for name, (_, given) in zip(question.names, question.given, strict=False):
+        yield f"  - {plain(name)}: {to_code(given)}"
+    for answer in question.answers:
+        named = zip(question.names, answer.probabilities, strict=False)
+        numbers = [*_scores(answer), *(f"{plain(name)} {digits(value)}" for name, value in named)]
+        lead = f"  - {to_code(answer.label)} ({', '.join(numbers)})"
+        yield ": ".join((lead, *(to_code(text.strip()) for text in answer.texts[:1])))
+
+
+def _scores(answer: CheckpointAnswer) -> list[str]:
+    if answer.scores is None:
+        return [f"no score: {plain(answer.missing or 'missing')}"]
+    return [f"{plain(name)} {digits(value)}" for name, value in answer.scores.items()]
+
+
+def digits(value: float | None) -> str:
+    """Return a probability or score with three digits; a small one so that it is told from another."""
+    return "–" if value is None else f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
 
 
 def _sample(sample: PromptSample, show_toxic: bool) -> Iterator[str]:

@@ -87,8 +87,10 @@ def trade_off(
     if broken:
         caption += f" Not drawn, as most of their answers are none: {', '.join(broken)}."
     if curves:
+        compared = spec.compared(points[0][0]["track"])
         caption += (
-            " A line is a method's frontier, the upper hull of its settings and base: what lies between two of them "
+            " A line is a method's frontier, the upper hull of its settings and "
+            f"{compared}: what lies between two of them "
             "comes of answering with either at random. Named are rows on it."
         )
     return draw(key, caption, words, (WIDTH + 0.9, height), paint)
@@ -174,11 +176,12 @@ def forest(key: str, spec: BoardSpec, rows: Sequence[Row], title: str) -> Plot |
         for row, s in points
     )
     ranked = sum(row["rank"] is not None for row, _ in points)
+    compared = spec.compared(points[0][0]["track"])
 
     def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.2, 1))
         places = range(len(points))
-        base = next((s["value"] for row, s in points if row["kind"] == "base"), None)
+        base = next((s["value"] for row, s in points if row["variant"] == compared), None)
         if base is not None:
             dashed(left, base)
         for place, (row, s) in zip(places, points, strict=True):
@@ -203,9 +206,9 @@ def forest(key: str, spec: BoardSpec, rows: Sequence[Row], title: str) -> Plot |
             axes.grid(axis="x", color=FAINT, alpha=0.15, linewidth=0.8)
 
     caption = (
-        f"S with {spec.confidence:.0%} intervals (dashed: base), and the ranks that a row may hold. Ranks come from "
-        "paired differences: rows whose intervals overlap may be apart. Base is not ranked. A cross is noise of the "
-        "row's own norm."
+        f"S with {spec.confidence:.0%} intervals (dashed: {compared}), and the ranks that a row may hold. Ranks come "
+        "from paired differences: rows whose intervals overlap may be apart. Base is not ranked. A cross is noise of "
+        "the row's own norm."
     )
     return draw(key, caption, words, (WIDTH, 1.1 + 0.3 * len(points)), paint)
 
@@ -240,7 +243,7 @@ def metrics(key: str, spec: BoardSpec, rows: Sequence[Row], track: str) -> Plot 
             zip(pair, (roles.forget_task, roles.retain_task), "↓↑", strict=True)
         ):
             for model, block in blocks:
-                _dots(axes, firsts[model], [(row, values[side]) for row, *values in block])
+                _dots(axes, firsts[model], [(row, values[side]) for row, *values in block], spec.compared(track))
             left, right = axes.get_xlim()
             if left - 0.3 * (right - left) < (chance := spec.tasks[task].chance) < right:
                 axes.axvline(chance, color=FAINT, linewidth=1, linestyle=":", alpha=0.8)
@@ -253,8 +256,8 @@ def metrics(key: str, spec: BoardSpec, rows: Sequence[Row], track: str) -> Plot 
         pair[0].set_ylim(height - 1, -0.6)
 
     caption = (
-        f"{track}: both metrics as they were measured, with {spec.confidence:.0%} intervals (dashed: base, dotted: "
-        "chance, where it is near). ↓ less means more forgotten, ↑ more is better."
+        f"{track}: both metrics as they were measured, with {spec.confidence:.0%} intervals (dashed: "
+        f"{spec.compared(track)}, dotted: chance, where it is near). ↓ less means more forgotten, ↑ more is better."
     )
     return draw(key, caption, words, (WIDTH + 0.6, 0.8 + 0.24 * height), paint)
 
@@ -264,11 +267,11 @@ def _told(row: Row) -> str:
     return squeeze(row["variant"], 30) if row["broken"] is None else f"{squeeze(row['variant'], 20)} (broken)"
 
 
-def _dots(axes: Axes, first: float, points: Sequence[tuple[Row, Interval]]) -> None:
-    """Draw the values of one model's rows below each other, beside that of base."""
+def _dots(axes: Axes, first: float, points: Sequence[tuple[Row, Interval]], compared: str) -> None:
+    """Draw the values of one model's rows below each other, beside that of what they are compared with."""
     look = looks([row for row, _ in points])
     for row, value in points:
-        if row["kind"] == "base":
+        if row["variant"] == compared:
             ends, at = [first - 0.4, first + len(points) - 0.6], [value["value"]] * 2
             axes.plot(at, ends, color=FAINT, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
     for place, (row, value) in enumerate(points):

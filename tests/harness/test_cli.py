@@ -83,6 +83,9 @@ def test_the_board_can_be_printed_in_every_format(cli, store: Path) -> None:
     assert "rmu" in cli("leaderboard", "--output", store).stdout
     assert json.loads(cli("leaderboard", "--output", store, "--format", "json").stdout)["suite"] == "micro"
     assert cli("leaderboard", "--output", store, "--format", "csv").stdout.count("\n") == 3, "head, base, rmu"
+    tidy = cli("leaderboard", "--output", store, "--format", "csv", "--tidy", "--track", "knowledge").stdout
+    assert tidy.startswith("model,track,method,variant,kind,seeds,stress,quantity,")
+    assert "add --format csv" in cli("leaderboard", "--output", store, "--tidy").stderr
     details = cli("leaderboard", "--output", store, "--details").stdout
     assert len(details) > len(cli("leaderboard", "--output", store).stdout)
 
@@ -115,6 +118,11 @@ def test_list_names_what_is_registered(cli) -> None:
     assert {"rmu", "adap_rmu", "cosine_meta_rmu", "multi_layer_probe"} <= {row["name"] for row in methods}
     for what in ("tasks", "suites", "models", "engines", "executors", "scorers"):
         assert cli("list", what).returncode == 0
+    statistics = {row["name"]: row for row in json.loads(cli("list", "statistics", "--json").stdout)["rows"]}
+    assert statistics["ks"]["needs"] == "unlearned (items), retain (items)"
+    assert statistics["harmonic_mean"]["needs"] == "*parts"
+    assert statistics["quotient"]["about"].startswith("value / reference")
+    assert statistics["auc"]["from"] == "unlearn_bench.leaderboards.stats.two_sample.auc"
 
 
 def test_an_exported_cell_loads_and_scores_as_the_cell(cli, store: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from unlearn_bench.harness import Request, Result, evaluate
+from unlearn_bench.harness import Request, Result, evaluate, load_records
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.maintenance.export import export_cell
 from unlearn_bench.harness.maintenance.garbage import garbage
@@ -26,6 +26,7 @@ from unlearn_bench.harness.results.board import board_of
 from unlearn_bench.harness.results.items import cell_items
 from unlearn_bench.harness.results.report import report
 from unlearn_bench.harness.store.entries import Store
+from unlearn_bench.harness.store.files import read_jsonl
 
 TASKS = ("wmdp", "mmlu")
 QUICK: dict[str, Any] = {"tracks": ("knowledge",), "tasks": TASKS, "limit": 8, "settings": ("training.steps=2",)}
@@ -251,6 +252,12 @@ def test_stored_values_stand_as_rows(by_folder: Result, tmp_path: Path) -> None:
     assert row_of(result, "some")["s_unlearning"] is None
     assert "has no score of mmlu: a stored log has no items of it" in row_of(result, "some")["warnings"]
     assert [state.cell.spec.label for state in result.cells] == ["base"]
+    records = load_records(result.store.root)
+    theirs = records[records["variant"] == "theirs"].set_index(["task", "item"])
+    given = {(task, row["item"]): row for task, file in files.items() for row in read_jsonl(Path(file))}
+    assert set(theirs.index) == set(given)
+    assert all(theirs.loc[key, "acc"] == row["scores"]["acc"] for key, row in given.items())
+    assert {tuple(row) for row in theirs[["model", "track", "method"]].to_numpy()} == {("micro", "knowledge", "log")}
     assert "The checkpoint 'rmu' is called like" in refused(checkpoints={"rmu": Path(files["wmdp"])})
 
 
@@ -288,7 +295,7 @@ def test_the_board_compares_with_the_original_and_shows_base(from_original: Resu
         assert forget[name]["delta_base"]["value"] == pytest.approx(gap, abs=1e-6)
     text = from_original.board.to_markdown()
     assert "Δ original" in text
-    assert "**Base is `original`** on knowledge" in text
+    assert "**`original`** stands in base's place on knowledge" in " ".join(text.split())
     assert "base" not in from_original.board.verdicts[0]["sentence"]
     assert rows["rmu"]["stress"]["quantise8"]["s_unlearning"]
     assert rows["original"]["stress"]["relearn"]["s_unlearning"]

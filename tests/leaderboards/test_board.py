@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.leaderboards import build_board, load_board
+from unlearn_bench.leaderboards.stats.composite import Composite
+from unlearn_bench.leaderboards.text.tidy import COLUMNS
 
 LONG = "cosine_meta_rmu[alpha=0.25,learned=false]"
 
@@ -198,3 +200,39 @@ def test_importing_leaderboards_loads_no_torch_and_building_a_board_neither():
         "assert not bad, bad\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_board_of_some_tracks_is_a_board(toy, tmp_path) -> None:
+    composites = {
+        "kept": Composite("mean", ["mmlu.acc"]),
+        "rude": Composite("mean", ["rtp.toxicity"], tracks=["toxicity"]),
+    }
+    both = [toy.checkpoint(name, track=track) for name in ("rmu", "probe") for track in ("knowledge", "toxicity")]
+    cells = [toy.base(), *toy.noised(*both, toy.checkpoint("adap", track="toxicity"))]
+    board = build_board(toy.spec(composites=composites), cells)
+    alone = board.only(["knowledge"])
+    assert {row["track"] for row in alone.rows} == {"knowledge"} == set(alone.spec.tracks)
+    assert [table["track"] for table in alone.composites] == ["knowledge"]
+    assert board.goals
+    assert not alone.goals
+    (tmp_path / "board.json").write_text(alone.to_json())
+    assert load_board(tmp_path / "board.json").to_json() == alone.to_json()
+    for text in (alone.to_markdown(details=True), alone.to_csv(), alone.to_latex(), alone.to_csv(tidy=True)):
+        assert "adap" not in text
+        assert "rmu" in text
+    assert board.only(list(board.spec.tracks)).to_markdown() == board.to_markdown()
+    with pytest.raises(UserError, match=r"No track 'knowlege' on this board; it has knowledge, toxicity. Did you mean"):
+        board.only(["knowlege"])
+
+
+def test_a_tidy_table_has_a_line_for_each_number(toy) -> None:
+    board = build_board(toy.spec(), [toy.base(), *toy.noised(toy.checkpoint("rmu", wmdp=0.3))])
+    frame = pandas.read_csv(io.StringIO(board.to_csv(tidy=True)))
+    assert list(frame.columns) == list(COLUMNS)
+    row = next(row for row in board.rows if row["variant"] == "rmu")
+    own = frame[(frame["variant"] == "rmu") & (frame["track"] == row["track"])].set_index("quantity")
+    for quantity, value in (("s_unlearning", row["s_unlearning"]), ("forget_delta_base", row["forget"]["delta_base"])):
+        assert own.loc[quantity, ["value", "low", "high"]].tolist() == list(value.values())
+    assert own.loc["forget", ["task", "metric", "n"]].tolist() == ["wmdp", "acc", row["forget"]["n"]]
+    assert not frame["value"].isna().any()
+    assert not frame.duplicated(["model", "track", "variant", "stress", "quantity", "task"]).any()

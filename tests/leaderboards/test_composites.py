@@ -15,6 +15,10 @@ from unlearn_bench.leaderboards.stats.composite import Composite, definitions
 from unlearn_bench.leaderboards.stats.formula import Sample, statistic, statistics
 from unlearn_bench.leaderboards.stats.metrics import Floats
 from unlearn_bench.leaderboards.stats.two_sample import auc, ks
+from unlearn_bench.reports.comparison.compare import compare_sides
+from unlearn_bench.reports.comparison.composites import independent
+from unlearn_bench.reports.comparison.model import Side
+from unlearn_bench.reports.comparison.report import ComparisonReport
 
 
 def values(board, name: str, track: str = "knowledge") -> dict:
@@ -190,3 +194,41 @@ def test_weighted_statistics_are_those_of_repeated_items() -> None:
     shares = [(side[:, None] <= points).mean(axis=0) for side in (one, other)]
     assert data == np.abs(shares[0] - shares[1]).max()
     assert (plain == data).all()
+
+
+def test_two_boards_are_compared_by_their_composites_too(toy) -> None:
+    composites = {
+        "utility": Composite("harmonic_mean", ["1 - wmdp.acc", "mmlu.acc"]),
+        "distance": Composite("ks", ["wmdp.acc", "wmdp.acc"]),
+    }
+
+    def side(name: str, more: dict | None = None, **accuracies: float) -> Side:
+        reference = toy.checkpoint("retrained", "reference", seed=None, wmdp=0.3, role="retain")
+        cells = [toy.base(), toy.checkpoint("rmu", **accuracies), reference]
+        return Side.of_board(name, build_board(toy.spec(composites=composites | (more or {})), cells))
+
+    a, b = side("a", wmdp=0.5, mmlu=0.6), side("b", wmdp=0.3, mmlu=0.6)
+    comparison = compare_sides(a, b)
+    found = {(one.variant, one.name): one for one in comparison.composites}
+    utility, distance = found["rmu", "utility"], found["rmu", "distance"]
+    assert utility.difference == independent(utility.a, utility.b)
+    assert utility.difference["value"] == pytest.approx(utility.b["value"] - utility.a["value"])
+    assert utility.difference["low"] < utility.difference["value"] < utility.difference["high"]
+    assert distance.difference is distance.reason is None
+    told = ComparisonReport("a", "b", [comparison])
+    assert "### Composites" in told.to_text()
+    assert '"utility"' in told.to_json()
+    without = compare_sides(*(Side(one.name, one.spec, {}, one.asked, rows=one.rows) for one in (a, b)))
+    assert without.rows == comparison.rows
+    assert told.status == ComparisonReport("a", "b", [without]).status
+    assert "Composites" not in ComparisonReport("a", "b", [without]).to_text()
+    other = side("b", {"utility": Composite("mean", ["mmlu.acc"])}, wmdp=0.3, mmlu=0.6)
+    apart = next(one for one in compare_sides(a, other).composites if one.name == "utility")
+    assert (apart.difference, apart.reason) == (None, "the composite is another one")
+
+
+def test_the_difference_of_independent_estimates_has_the_arms_of_both() -> None:
+    a, b = {"value": 0.5, "low": 0.2, "high": 0.54}, {"value": 0.7, "low": 0.67, "high": 0.82}
+    found = independent(a, b)
+    assert found == {"value": pytest.approx(0.2), "low": pytest.approx(0.15), "high": pytest.approx(0.2 + 0.32311)}
+    assert independent(a, {"value": 0.7, "low": None, "high": None})["low"] is None

@@ -50,9 +50,18 @@ def test_all_of_a_markdown_row_stands_in_the_latex_row(board: Board) -> None:
     rows = [row for row in board.rows if row["track"] == "knowledge"]
     lines = board.to_latex().split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
     for row, line in zip(main_table(rows).rows, lines, strict=True):
-        assert [number(value.text) for value in row if value.numeric] == [
+        assert [number(value.text, strong=value.strong) for value in row if value.numeric] == [
             cell for place, cell in enumerate(line.removesuffix(r" \\").split(" & ")) if place != 1
         ]
+
+
+def test_rows_that_may_be_first_are_bold_together_and_intervals_are_small(board: Board) -> None:
+    ranked = {row["variant"]: row for row in board.rows if row["rank"] and row["track"] == "knowledge"}
+    lines = board.to_latex().split(r"\midrule")[1].splitlines()
+    bold = {row["variant"] for row in ranked.values() if row["rank"]["low"] == 1}
+    assert 0 < len(bold) == sum(r"\textbf{0." in line for line in lines) < len(board.rows)
+    assert number("0.41 [0.30, -0.45]", strong=True) == r"\textbf{0.41} {\scriptsize [0.30, $-$0.45]}"
+    assert number("1-3") == "1--3"
 
 
 def test_a_text_does_nothing_but_show() -> None:
@@ -69,7 +78,7 @@ def test_a_text_does_nothing_but_show() -> None:
 
 
 def test_numbers_have_minus_signs_and_ranges_dashes() -> None:
-    assert number("-0.031 [-0.070, +0.1]") == "$-$0.031 [$-$0.070, +0.1]"
+    assert number("-0.031 [-0.070, +0.1]") == r"$-$0.031 {\scriptsize [$-$0.070, +0.1]}"
     assert number("1-3") == "1--3"
     assert number("–") == r"\textendash{}"
 

@@ -10,7 +10,18 @@ import pytest
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards.board import build_board
 from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, Published, TaskInfo, TrackRoles
-from unlearn_bench.reports.data import Cell, Content, Continuation, Items, MeasuredCost, PromptSample, Question, Run
+from unlearn_bench.reports.data import (
+    Cell,
+    CheckpointAnswer,
+    Content,
+    Continuation,
+    Items,
+    MeasuredCost,
+    OpenQuestion,
+    PromptSample,
+    Question,
+    Run,
+)
 
 NASTY = (
     "</code></bdi></script><script>document.title='owned'</script><img src=https://evil.example/x onerror=alert(1)>"
@@ -125,6 +136,50 @@ def run() -> Run:
 @pytest.fixture(scope="session")
 def content(run: Run) -> Content:
     return Content("0.1.0", [run])
+
+
+@pytest.fixture(scope="session")
+def answered(run: Run) -> Content:
+    """Questions with right answers, written freely and given, with texts of every danger; without data too."""
+    written = [
+        CheckpointAnswer("base", [f"It is {NASTY}."], [], {"rougeL_recall": 0.25}, None),
+        CheckpointAnswer("knowledge/rmu#0", ["", "a", "b", "c", "d" * 3000], [], None, "no answer was <b>given</b>"),
+    ]
+    given = [
+        CheckpointAnswer("base", [], [0.5, 2e-7, None], {"prob": 0.5, "truth_ratio": 4e-7}, None),
+        CheckpointAnswer("knowledge/rmu#0", [], [], None, "not measured"),
+    ]
+    texts = [("right", f"The answer {NASTY}"), ("wrong", "An error"), ("wrong", "Another")]
+    items = [
+        Items(
+            "tiny",
+            "2 checkpoints",
+            None,
+            "open",
+            "answers",
+            9,
+            9,
+            0,
+            [
+                OpenQuestion("o-1", "s1", f"What is {NASTY}?", texts[:1], written),
+            ],
+        ),
+        Items(
+            "tiny",
+            "2 checkpoints",
+            None,
+            "given",
+            "answers",
+            9,
+            9,
+            0,
+            [
+                OpenQuestion("g-1", "s1", "What is plain?", texts, given),
+                OpenQuestion("g-2", "s1", None, [], given),
+            ],
+        ),
+    ]
+    return Content("0.1.0", [replace(run, items=items)])
 
 
 LAYER_SETS = ([0], [4], [8], [0, 1, 2], [6, 7, 8], [2, 4, 6], [0, 1, 2, 3, 4, 5, 6, 7, 8])

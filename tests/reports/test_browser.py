@@ -235,6 +235,25 @@ def test_a_long_name_does_not_widen_a_phone(driver, swept, tmp_path):
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.parametrize(("width", "abreast"), [(390, False), (1280, True)])
+def test_answers_stand_side_by_side_where_there_is_room(driver, answered, tmp_path, width, abreast):
+    driver.get_log("browser")
+    write(answered, tmp_path / "report.html")
+    driver.get((tmp_path / "report.html").as_uri())
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.execute_script("document.querySelectorAll('details.items').forEach(each => { each.open = true; })")
+    base, row = (each.rect for each in driver.find_elements("css selector", ".beside > li"))
+    assert (base["y"] == row["y"]) == abreast
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+    assert "P(wrong 2)" in find(driver, ".probabilities").text
+    find(driver, "input.search").send_keys("plain")
+    assert [each.text for each in shown(driver, ".item .asked")] == ["What is plain?"]
+    assert driver.title == "Unlearning report: toy"
+    assert driver.get_log("browser") == []
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_figures_and_their_marks_stand_out_from_the_paper(page, scheme):
     features = [{"name": "prefers-color-scheme", "value": scheme}]

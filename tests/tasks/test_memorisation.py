@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unlearn_bench.harness.records import Trace
 from unlearn_bench.tasks import _memorisation as memorisation
 
 HITS = st.lists(st.integers(0, 1), min_size=1, max_size=30)
@@ -73,7 +74,8 @@ def test_min_k_plus_plus_scales_by_the_vocabulary_and_never_by_less_than_its_flo
 
 
 def test_an_answer_to_nothing_and_one_of_probability_0_have_no_ratio():
-    assert memorisation.probability([]) is None
+    assert Trace([], []).probability is None
+    assert Trace([-1.0, float("nan")], [0, 0]).probability is None
     assert memorisation.loss([]) is None
     assert memorisation.truth_ratio(0.5, []) is None
     assert memorisation.truth_ratio(0.0, [0.5]) is None
@@ -114,7 +116,7 @@ def test_the_truth_ratios_of_openunlearning_follow_from_its_losses(log, rows):
     right = "Q_A_PARA_Prob" if rows in ("forget", "retain") else "Q_A_Prob"
     published = items(log, "forget_truth_ratio" if rows == "forget" else f"{rows}_Truth_Ratio", "score")
     ratios = [
-        memorisation.truth_ratio(memorisation.probability([-loss]), [math.exp(-one) for one in wrong], epsilon=1e-10)
+        memorisation.truth_ratio(math.exp(-loss), [math.exp(-one) for one in wrong], epsilon=1e-10)
         for loss, wrong in zip(
             items(log, f"{rows}_{right}", "avg_loss"), items(log, f"{rows}_Q_A_PERT_Prob", "avg_loss"), strict=True
         )
