@@ -116,6 +116,9 @@ class TaskSpec(Spec):
     scorer: ScorerSpec | None = runtime(None, description="scorer of this task; None: the suite's")
     limit: int | None = runtime(None, ge=1, description="at most this many items, a seeded, stratified sample")
     settings: dict[str, Any] = identity({})
+    optional: bool = runtime(
+        False, description="left out, which boards say, where its data or scorer are not to be had; not if named"
+    )
 
     @field_validator("task", mode="before")
     @classmethod

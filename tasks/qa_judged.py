@@ -94,8 +94,11 @@ class QuestionAnswersJudged(QuestionAnswersRouge):
         if not known:
             reason = "no answer could be judged" if texts else "no answer was given"
             return Record(*place, None, reason, marks)
-        agreed = [value >= self.settings.threshold for value in known]
-        return Record(*place, {"agreed": fmean(agreed), "agreement": fmean(known)}, None, marks)
+        return Record(*place, self.scores_of(known), None, marks)
+
+    def scores_of(self, values: Sequence[float]) -> dict[str, float]:
+        """Return the scores of a question of what the judge says of each of its answers."""
+        return {"agreed": fmean(value >= self.settings.threshold for value in values), "agreement": fmean(values)}
 
 
 def _probability(value: float | None) -> float | None:

@@ -113,16 +113,19 @@ class QuestionAnswersRouge(Task):
         if not texts:
             return Record(*place, None, "no answer was given: logits that are not finite, or no room for a token")
         rouge = [self._rouge.score(item.doc["answer"].strip(), text.strip()) for text in texts]
-        scores = {
-            "rougeL_recall": fmean(one["rougeL"].recall for one in rouge),
-            "rouge1_recall": fmean(one["rouge1"].recall for one in rouge),
-            "rougeL_f1": fmean(one["rougeL"].fmeasure for one in rouge),
-        }
         marks = {
             "wordless": sum(not text.strip() for text in texts) / len(texts),
             "truncated": float(outcome.truncated > 0),
         }
-        return Record(*place, scores, None, marks)
+        return Record(*place, self.scores(rouge), None, marks)
+
+    def scores(self, rouge: Sequence[Any]) -> dict[str, float]:
+        """Return the scores of a question of what ROUGE says of each of its answers."""
+        return {
+            "rougeL_recall": fmean(one["rougeL"].recall for one in rouge),
+            "rouge1_recall": fmean(one["rouge1"].recall for one in rouge),
+            "rougeL_f1": fmean(one["rougeL"].fmeasure for one in rouge),
+        }
 
 
 def given(outcome: Generations) -> list[str]:

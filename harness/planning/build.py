@@ -63,6 +63,7 @@ class Inputs:
         references: what stands in a role on which tracks.
         logs: those references that are stored values.
         notes: what a board says of what was left out.
+        left_out: optional task to why it is not measured.
     """
 
     request: Request
@@ -80,6 +81,7 @@ class Inputs:
     logs: Sequence[StoredLog]
     engine: str
     notes: Sequence[str]
+    left_out: Mapping[str, str]
 
     def digest_of(self, source: SourceSpec, schema: type[RowSpec]) -> str:
         """Return the digest of a source's rows."""
@@ -145,6 +147,7 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
         data_folder=str(inputs.folder) if inputs.folder else None,
         command=request.command,
         notes=tuple(dict.fromkeys([*inputs.notes, *inputs.reader.notes(inputs.sources())])),
+        left_out=dict(inputs.left_out),
         unreached=tuple(dict.fromkeys(inputs.reader.missing)),
     )
 
@@ -172,7 +175,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     _check_models(models.values())
     _check_tokenizers(models, reader)
     imports = resolve_imports(request, models, store)
-    tasks = resolve_tasks(request, suite, tracks, folder, store, reader)
+    tasks, left_out = resolve_tasks(request, suite, tracks, folder, store, reader)
     engine = resolve_engine(request.engine, request.engine_options)
     check_traced(tasks.values(), engine)
     places = [Path(suite.folder), *([folder] if folder else []), Path()]
@@ -192,6 +195,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         logs=stored_logs(references, request.stored, suite, tracks, tasks, places),
         engine=engine,
         notes=[*left_out, *unstarted, *same_files(imports), *(own.note for own in imports.values() if own.note)],
+        left_out=left_out,
     )
 
 

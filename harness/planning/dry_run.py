@@ -80,6 +80,7 @@ class DryRun(Printable):
         total, assumptions: of the estimates; None for an embedded suite.
         unreached: what could not be reached and what to do.
         stored: references that are stored values, of which nothing is made or measured.
+        left_out: optional task to why it is not measured.
     """
 
     suite: str
@@ -88,6 +89,7 @@ class DryRun(Printable):
     assumptions: str | None
     unreached: list[str]
     stored: list[str]
+    left_out: dict[str, str]
 
     def facts(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
@@ -111,6 +113,7 @@ class DryRun(Printable):
         noted = [cell for cell in self.cells if cell.notes]
         lines += ["", *(f"{cell.name}: {'; '.join(cell.notes)}." for cell in noted)] if noted else []
         lines += [f"Nothing to make: {log}." for log in self.stored]
+        lines += [f"Left out: {task}, which is optional. {cause}" for task, cause in self.left_out.items()]
         lines += ["", *(f"Not reached: {cause}" for cause in self.unreached)] if self.unreached else []
         return "\n".join(lines) + "\n"
 
@@ -137,6 +140,7 @@ def dry_run(request: Request, output: Path, batch_size: int) -> DryRun:
         assumptions=costs.assumptions if costs else None,
         unreached=list(plan.unreached),
         stored=[log.words for log in plan.logs],
+        left_out=plan.left_out,
     )
 
 

@@ -27,7 +27,7 @@ from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
-from .composites import composites_of
+from .composites import composites_of, left_out
 from .made import inputs_of, is_made, note_made
 from .optimism import optimism_facts
 from .provenance import (
@@ -190,6 +190,8 @@ def _facts(plan: Plan) -> dict[str, str]:
     others = dict.fromkeys(c.spec.settings["method"] for c in plan.cells if c.spec.origin == UNRELATED)
     if others:
         facts["unrelated"] = f"{', '.join(others)}, trained with the retain text in place of the forget text"
+    if plan.left_out:
+        facts["not measured"] = left_out(plan)
     if plan.notes:
         facts["notes"] = "; ".join(plan.notes)
     scorers: dict[str, list[str]] = {}

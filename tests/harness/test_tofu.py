@@ -54,6 +54,7 @@ def data(tmp_path: Path) -> Path:
     lines(folder / "forget01_perturbed.json", forget)
     lines(folder / "retain_perturbed.json", retain)
     lines(folder / "forget01.json", [asked(row) for row in forget])
+    lines(folder / "holdout01.json", [asked(perturbed("Chelm", number)) for number in range(40)])
     lines(folder / "retain99.json", [asked(row) for row in retain])
     lines(folder / "real_authors.json", [options(number) for number in range(8)])
     lines(folder / "world_facts.json", [options(number) for number in range(8, 16)])
@@ -102,8 +103,11 @@ def test_every_part_of_the_board_has_a_value(suite: Path, data: Path, tmp_path: 
     values = {row["variant"]: row["values"] for row in table["rows"]}
     assert set(values) == {"base", "original", "retain", "npo"}
     for row in values.values():
-        assert row["forget_quality"]["missing"] is None
-        assert row["model_utility"]["value"] is not None
+        assert row.keys() == load_suite(str(suite)).composites.keys()
+        for name, value in row.items():
+            assert value["missing"] is None, name
+            assert value["value"] is not None, name
+            assert "low" in value["value"], name
     assert values["retain"]["forget_quality"]["p"] == [1.0]
     assert values["retain"]["forget_quality"]["value"]["value"] == 0.0
 

@@ -255,6 +255,14 @@ def test_memorisation_and_relative_utility_of_the_unlearning_depth_board(board) 
         assert min(share, 1.0) == pytest.approx(row["utility_rel"], abs=1e-10), (row["model"], row["epoch"])
 
 
+def test_privacy_of_the_unlearning_depth_board(board) -> None:
+    """Of likenesses, in place of the AUCs behind them: a likeness s is that of an AUC of s to one of 1."""
+    for row in board["method_results"]["models"]:
+        likenesses = [np.array(row[key]) for key in AGGREGATES["privacy_mia"]]
+        found = float(aggregates.privacy(*likenesses, *[np.array(1.0)] * 4))
+        assert found == pytest.approx(row["privacy_mia"], abs=1e-10), (row["model"], row["epoch"])
+
+
 def test_the_meta_evaluation_of_the_unlearning_depth_board(board) -> None:
     meta = board["meta_eval"]
     for name, parts_of in meta["robustness"].items():
