@@ -65,7 +65,7 @@ class QuestionAnswersJudged(QuestionAnswersRouge):
             raise UserError("qa_judged needs a scorer of pairs; name one under `scorer:` of the task in the suite.")
         asked = [self._pairs(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
         pairs = sorted({pair for of in asked for pair in of if pair is not None})
-        said = dict(zip(pairs, map(_probability, scorer.score(pairs)), strict=True)) if pairs else {}
+        said = dict(zip(pairs, map(judgement, scorer.score(pairs)), strict=True)) if pairs else {}
         return [
             self._judged(item, outcome, [0.0 if pair is None else said[pair] for pair in of])
             for item, outcome, of in zip(items, outcomes, asked, strict=True)
@@ -101,6 +101,6 @@ class QuestionAnswersJudged(QuestionAnswersRouge):
         return {"agreed": fmean(value >= self.settings.threshold for value in values), "agreement": fmean(values)}
 
 
-def _probability(value: float | None) -> float | None:
+def judgement(value: float | None) -> float | None:
     """Return a judgement, or None where it is not one in [0, 1]."""
     return float(value) if value is not None and math.isfinite(value) and 0 <= value <= 1 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ...tasks.base import scorers, tasks
+from ...tasks.base import Scorer, Task, scorers, tasks
 from ..errors import DataError, UserError, suggest
 from ..store.entries import Store
 from ..suite import ScorerSpec, SuiteSpec, TaskSpec
@@ -106,19 +106,28 @@ def _with_threshold(spec: TaskSpec, scorer: ScorerSpec) -> TaskSpec:
 def _scorer(
     request: Request, task: TaskSpec, suite: SuiteSpec, folder: Path | None, store: Store | None
 ) -> ScorerSpec | None:
-    """Return the scorer of a task: its own, else the one that the user named, else the suite's; of pairs its own."""
+    """Return the scorer of a task: its own, else the one that the user named, else the suite's.
+
+    One of pairs or of fluency is the task's own.
+    """
     kind = tasks.get(task.task)
-    if kind.pairs and task.scorer is None:
+    needs = _scored(kind)
+    if task.scorer is None and (kind.pairs or kind.fluency):
+        example = "fluency" if kind.fluency else "nli"
         raise UserError(
-            f"Task {task.task} needs a scorer of pairs of texts: name one under `scorer:` of the task in the suite, as"
-            " {kind: nli, path: FOLDER}."
+            f"Task {task.task} needs a scorer of {needs}: name one under `scorer:` of the task in the suite, as"
+            f" {{kind: {example}, path: FOLDER}}."
         )
     own = task.scorer or suite.scorer
-    if own is not None and scorers.get(own.kind).pairs != kind.pairs:
-        scores, needs = ("texts", "pairs of them") if kind.pairs else ("pairs of texts", "texts")
+    if own is not None and (scores := _scored(scorers.get(own.kind))) != needs:
         raise UserError(f"Scorer {own.kind} scores {scores}, and task {task.task} needs one of {needs}; name another.")
     named = request.scorer if task.scorer is None else None
     built = build_task(task.model_copy(update={"fewshot": None}))
     changes = overrides(request.settings).get(SCORER, {}) if task.scorer is None else {}
     use = ScorerUse(built.threshold, built.workload().sampled, changes)
     return resolve_scorer(named, own, Path(suite.folder), folder, store, use)
+
+
+def _scored(kind: type[Task] | type[Scorer]) -> str:
+    """Return what a kind of scorer scores, or a task has scored."""
+    return "pairs of texts" if kind.pairs else "fluency of texts" if kind.fluency else "texts"

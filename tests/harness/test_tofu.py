@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,11 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def suite(tmp_path: Path, root: Path) -> Path:
-    """A suite that extends `tofu01` with a small model that chats, its original and its reference made on the spot."""
+def suite(tmp_path: Path, root: Path, save: Callable[..., str]) -> Path:
+    """A suite that extends `tofu01` with a small model that chats, its original and its reference made on the spot.
+
+    Its classifier of gibberish has random weights.
+    """
     model = tmp_path / "small"
     shutil.copytree(root / "harness" / "suites" / "micro" / "model", model)
     config = json.loads((model / "tokenizer_config.json").read_text())
@@ -88,6 +92,15 @@ def suite(tmp_path: Path, root: Path) -> Path:
             }
         },
         "training": {"steps": 2, "accumulation": 1, "max_length": 128},
+        "tasks": {
+            "forget_fluency": {
+                "scorer": {
+                    "hub": None,
+                    "path": save(tmp_path / "judge", "BertForSequenceClassification", positions=256),
+                    "accepted": "a test",
+                }
+            }
+        },
         "bootstrap": {"resamples": 200},
     }
     file = tmp_path / "small.yaml"
