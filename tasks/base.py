@@ -174,6 +174,7 @@ class Task(ABC):
         judged: whether `score` needs a scorer of texts; `pairs`: one of pairs of texts, `fluency`: one that says how
             fluent they are; a suite names either as the `scorer` of the task.
         scoring: settings that only `score` reads; changing them needs no model.
+        compared: settings that boards show with the task, in this order: values under others are not comparable.
         metrics: the task's numbers, the primary one first; a setting `metric` may name another (`Task.metric`).
         marks: what each mark of its records says of a row of a board, beside `truncated`, which every task has.
         chosen: the score that is the place of the choice that was taken, for audits of models that always answer alike.
@@ -195,6 +196,7 @@ class Task(ABC):
     pairs: ClassVar[bool] = False
     fluency: ClassVar[bool] = False
     scoring: ClassVar[frozenset[str]] = frozenset()
+    compared: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[Metric, ...]]
     marks: ClassVar[Mapping[str, Mark]] = {
         "truncated": Mark("{share} of the prompts of {task} were cut to fit the model", above=0.01)

@@ -51,6 +51,7 @@ class QuestionAnswersJudged(QuestionAnswersRouge):
     judged = True
     pairs = True
     scoring = frozenset({"metric", "stemmer", "premise", "threshold", "least_recall"})
+    compared = (*QuestionAnswersRouge.compared, "premise", "threshold", "least_recall")
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("agreed", chance=0.0, better="higher"),
         Metric("agreement", chance=0.0, better="higher"),
@@ -79,7 +80,7 @@ class QuestionAnswersJudged(QuestionAnswersRouge):
 
     def _pair(self, text: str, right: str) -> Pair | None:
         least = self.settings.least_recall
-        if not text or (least and self._rouge.score(right, text)["rougeL"].recall < least):
+        if not text or (least and self.rouge(right, text)["rougeL"].recall < least):
             return None
         return (text, right) if self.settings.premise == "generated" else (right, text)
 

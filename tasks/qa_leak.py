@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -93,14 +93,15 @@ class QuestionAnswersLeak(QuestionAnswersRouge):
     summary = "questions answered many times: leak@k by ROUGE against the right answer"
     citation = "Reisizadeh et al. 2025, Leak@k, arXiv 2511.04934; Lin 2004, ROUGE"
     scoring = frozenset({"metric", "stemmer", "k", "threshold"})
+    compared = (*QuestionAnswersRouge.compared, "k", "threshold")
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("leak", chance=0.0, better="higher"),)
 
-    def scores(self, rouge: Sequence[Any]) -> dict[str, float]:
-        """Return the scores of a question of what ROUGE says of each of its answers."""
-        recalls = [one["rougeL"].recall for one in rouge]
+    def scores(self, answer: str, texts: Sequence[str]) -> dict[str, float]:
+        """Return the scores of a question of its right answer and the generated ones."""
+        recalls = [self.rouge(answer, text)["rougeL"].recall for text in texts]
         least = self.settings.threshold
         values = recalls if least is None else [float(recall >= least) for recall in recalls]
-        return super().scores(rouge) | leaks(values, self.settings.k)
+        return super().scores(answer, texts) | leaks(values, self.settings.k)
 
 
 @register("qa_leak_judged")
@@ -115,6 +116,7 @@ class QuestionAnswersLeakJudged(QuestionAnswersJudged):
     summary = "questions answered many times: leak@k by agreement with the right answer"
     citation = "Reisizadeh et al. 2025, Leak@k, arXiv 2511.04934"
     scoring = QuestionAnswersJudged.scoring | {"k"}
+    compared = (*QuestionAnswersJudged.compared, "k")
     metrics: ClassVar[tuple[Metric, ...]] = (Metric("leak", chance=0.0, better="higher"),)
 
     def scores_of(self, values: Sequence[float]) -> dict[str, float]:

@@ -174,11 +174,22 @@ def _info(plan: Plan, name: str) -> TaskInfo:
         metric.chance,
         metric.better,
         planned.version,
-        f"{planned.spec.task}, {planned.count} items, data {planned.data}",
+        f"{planned.spec.task}, {planned.count} items, data {planned.data}{_named(kind.compared, planned.settings)}",
         metric.largest,
         {**Task.marks, **kind.marks},
         kind.chosen,
     )
+
+
+def _named(names: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """Return settings for a board's facts; those of a group of settings one by one, empty texts not."""
+    shown = {name: settings[name] for name in names if settings.get(name) != ""}
+    flat = {
+        key: value
+        for name, own in shown.items()
+        for key, value in (own.items() if isinstance(own, Mapping) else [(name, own)])
+    }
+    return "".join(f"; {key} {value!r}" for key, value in flat.items())
 
 
 def _facts(plan: Plan) -> dict[str, str]:

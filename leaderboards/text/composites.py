@@ -29,11 +29,6 @@ def composite_table(spec: BoardSpec, rows: Sequence[Row], table: CompositeTable)
     return Table.of(_caption(spec, table), headers, body, nulls(shown))
 
 
-def columns(table: CompositeTable) -> int:
-    """Return how many composites stand side by side in a table of a board."""
-    return 2 if any(value["p"] for row in table["rows"] for value in row["values"].values()) else 3
-
-
 def _caption(spec: BoardSpec, table: CompositeTable) -> str:
     said = "; ".join(f"{name}: {described(spec.composites[name])}" for name in table["better"])
     roles = {row["role"]: f"`{row['variant']}`" for row in table["rows"] if row["role"]}
