@@ -175,7 +175,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     _check_models(models.values())
     _check_tokenizers(models, reader)
     imports = resolve_imports(request, models, store)
-    tasks, left_out = resolve_tasks(request, suite, tracks, folder, store, reader)
+    tasks, unmeasured = resolve_tasks(request, suite, tracks, folder, store, reader)
     engine = resolve_engine(request.engine, request.engine_options)
     check_traced(tasks.values(), engine)
     places = [Path(suite.folder), *([folder] if folder else []), Path()]
@@ -195,7 +195,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         logs=stored_logs(references, request.stored, suite, tracks, tasks, places),
         engine=engine,
         notes=[*left_out, *unstarted, *same_files(imports), *(own.note for own in imports.values() if own.note)],
-        left_out=left_out,
+        left_out=unmeasured,
     )
 
 

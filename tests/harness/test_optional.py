@@ -77,6 +77,7 @@ def test_what_is_left_out_is_said_while_planning_and_on_the_board(root: Path, tm
     said = result.board.spec.facts["not measured"]
     assert said.startswith("holdout, mia_loss, mia_zlib, mia_min_k, mia_min_k_plus_plus, mia_reference, privacy")
     assert "No file matches data/nowhere.jsonl" in said
+    assert "notes" not in result.board.spec.facts
     assert "- not measured: holdout" in (tmp_path / "store" / "leaderboards" / "mine.md").read_text()
 
 
