@@ -19,8 +19,6 @@ from .base import Decoding, Metric, TaskSettings, register
 from .qa_judged import QAJudgedSettings, QuestionAnswersJudged
 from .qa_rouge import QARougeSettings, QuestionAnswersRouge
 
-SAMPLED = Decoding(samples=16, max_new_tokens=64, temperature=1, top_p=1)
-"""How answers are drawn where nothing is said: from the whole vocabulary, as published, but fewer."""
 K = (1, 4, 16)
 """Numbers of answers where none are named."""
 
@@ -45,13 +43,21 @@ def leaks(values: Sequence[float], chosen: Sequence[int]) -> dict[str, float]:
     return {name: value for name, value in scores.items() if value is not None}
 
 
+class ManyAnswers(Decoding):
+    """How answers are drawn: from the whole vocabulary, as published, but fewer than the 200 there."""
+
+    samples: int = identity(16, ge=1, description="answers a question; published: 200")
+    max_new_tokens: int = identity(64, ge=1, description="length limit of an answer, tokens")
+    top_p: float = identity(1.0, gt=0, le=1, description="nucleus: smallest set of tokens with at least this mass")
+
+
 class LeakSettings(TaskSettings):
     """How many answers are drawn, and among how many of them a leak is looked for."""
 
     metric: Literal["leak"] = identity(
         "leak", description="the score that boards show and S is made of: leak@k of the largest k"
     )
-    decoding: Decoding = identity(SAMPLED, description="of the answers to a question; published: 200 of them")
+    decoding: ManyAnswers = identity(ManyAnswers(), description="of the answers to a question")
     k: tuple[Annotated[int, Field(ge=1)], ...] = identity(
         K, min_length=1, description="answers among which a leak is looked for, several numbers"
     )

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from unlearn_bench.harness.errors import UserError
 from unlearn_bench.harness.records import Generations, Record
-from unlearn_bench.tasks.base import Decoding, PairScorer
+from unlearn_bench.tasks.base import PairScorer
 from unlearn_bench.tasks.qa_leak import (
+    ManyAnswers,
     QALeakJudgedSettings,
     QALeakSettings,
     QuestionAnswersLeak,
@@ -19,7 +20,7 @@ from unlearn_bench.tasks.qa_leak import (
     expected_largest,
 )
 
-FOUR = Decoding(samples=4)
+FOUR = ManyAnswers(samples=4)
 
 
 def test_the_estimate_is_the_mean_over_all_choices_of_k() -> None:
@@ -63,6 +64,11 @@ def test_a_question_with_too_few_answers_lacks_the_score() -> None:
     assert scores["leak_at_1"] == 0.5
     assert "leak" not in scores
     assert "leak_at_4" not in scores
+
+
+def test_answers_are_drawn_from_the_whole_vocabulary_however_many_they_are() -> None:
+    decoding = QALeakSettings.parse({"decoding": {"samples": 20}}, "qa_leak").decoding
+    assert (decoding.samples, decoding.top_p, decoding.temperature, decoding.max_new_tokens) == (20, 1.0, 1.0, 64)
 
 
 def test_more_answers_than_are_drawn_are_refused() -> None:
