@@ -274,6 +274,7 @@ class CompositeSpec(Spec):
     better: Literal["higher", "lower"] | None = runtime(None, description="None: as the statistic has it")
     tracks: list[str] | None = runtime(None, description="None: every track that has the tasks")
     description: str = runtime("", description="what a board says of it")
+    place: int = runtime(0, description="where boards show it among the others: as in the suite's file, set on loading")
 
 
 class SuiteSpec(Spec):
@@ -305,6 +306,18 @@ class SuiteSpec(Spec):
     tuned: dict[str, dict[str, TunedSpec]] = recorded({}, description="per track and variant: written by `tune`")
     threads: int = recorded(1, ge=1, description="torch threads of a worker; more than one changes the last bits")
     folder: str = runtime("", description="folder of the suite's file, set on loading")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _composites_keep_their_order(cls, values: Any) -> Any:
+        composites = values.get("composites") if isinstance(values, Mapping) else None
+        if not isinstance(composites, Mapping):
+            return values
+        placed = {
+            name: {"place": place, **spec} if isinstance(spec, Mapping) else spec
+            for place, (name, spec) in enumerate(composites.items())
+        }
+        return {**values, "composites": placed}
 
     @model_validator(mode="after")
     def _names_differ(self) -> SuiteSpec:

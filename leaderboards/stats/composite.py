@@ -41,6 +41,7 @@ class Composite:
         better: which way a row is better; None: the statistic's own.
         tracks: where it is shown; None: on every track that has all of its tasks.
         description: what a reader is told of it.
+        place: where it is shown among the others.
     """
 
     statistic: str
@@ -50,6 +51,7 @@ class Composite:
     better: Better | None = None
     tracks: Sequence[str] | None = None
     description: str = ""
+    place: int = 0
 
 
 @dataclass(frozen=True)
