@@ -307,18 +307,6 @@ class SuiteSpec(Spec):
     threads: int = recorded(1, ge=1, description="torch threads of a worker; more than one changes the last bits")
     folder: str = runtime("", description="folder of the suite's file, set on loading")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _composites_keep_their_order(cls, values: Any) -> Any:
-        composites = values.get("composites") if isinstance(values, Mapping) else None
-        if not isinstance(composites, Mapping):
-            return values
-        placed = {
-            name: {"place": place, **spec} if isinstance(spec, Mapping) else spec
-            for place, (name, spec) in enumerate(composites.items())
-        }
-        return {**values, "composites": placed}
-
     @model_validator(mode="after")
     def _names_differ(self) -> SuiteSpec:
         for kind, names in (("model", self.models), ("task", self.tasks), ("track", self.tracks)):
@@ -335,6 +323,18 @@ class SuiteSpec(Spec):
             if track not in self.tracks:
                 raise ValueError(f"variants are given for the track {track!r}.{suggest(track, self.tracks)}")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _composites_keep_their_order(cls, values: Any) -> Any:
+        composites = values.get("composites") if isinstance(values, Mapping) else None
+        if not isinstance(composites, Mapping):
+            return values
+        placed = {
+            name: {"place": place, **spec} if isinstance(spec, Mapping) else spec
+            for place, (name, spec) in enumerate(composites.items())
+        }
+        return {**values, "composites": placed}
 
 
 def load_suite(name: str) -> SuiteSpec:

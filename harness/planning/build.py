@@ -190,12 +190,12 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         stress=stress,
         models=models,
         tasks=tasks,
+        left_out=unmeasured,
         imports=imports,
         references=resolve_folders(references, models, suite, store, reader, places),
         logs=stored_logs(references, request.stored, suite, tracks, tasks, places),
         engine=engine,
         notes=[*left_out, *unstarted, *same_files(imports), *(own.note for own in imports.values() if own.note)],
-        left_out=unmeasured,
     )
 
 

@@ -78,18 +78,18 @@ class DryRun(Printable):
     Attributes:
         cells: in the plan's order.
         total, assumptions: of the estimates; None for an embedded suite.
+        left_out: optional task to why it is not measured.
         unreached: what could not be reached and what to do.
         stored: references that are stored values, of which nothing is made or measured.
-        left_out: optional task to why it is not measured.
     """
 
     suite: str
     cells: list[CellOutlook]
     total: RoundedCost | None
     assumptions: str | None
+    left_out: dict[str, str]
     unreached: list[str]
     stored: list[str]
-    left_out: dict[str, str]
 
     def facts(self) -> dict[str, Any]:
         """Return it as plain JSON types."""
@@ -110,10 +110,10 @@ class DryRun(Printable):
             )
         large = [cell.name for cell in self.cells if cell.cost and cell.cost.gpu_gib > A100.memory / GIB]
         lines += [f"Too large for {A100.name}: {', '.join(dict.fromkeys(large))}."] if large else []
+        lines += [f"Left out: {task}, which is optional. {cause}" for task, cause in self.left_out.items()]
         noted = [cell for cell in self.cells if cell.notes]
         lines += ["", *(f"{cell.name}: {'; '.join(cell.notes)}." for cell in noted)] if noted else []
         lines += [f"Nothing to make: {log}." for log in self.stored]
-        lines += [f"Left out: {task}, which is optional. {cause}" for task, cause in self.left_out.items()]
         lines += ["", *(f"Not reached: {cause}" for cause in self.unreached)] if self.unreached else []
         return "\n".join(lines) + "\n"
 
@@ -138,9 +138,9 @@ def dry_run(request: Request, output: Path, batch_size: int) -> DryRun:
         cells=[_outlook(plan, cell, status, by_cell.get(id(cell))) for cell, status in cells],
         total=RoundedCost.of(costs.total) if costs else None,
         assumptions=costs.assumptions if costs else None,
+        left_out=plan.left_out,
         unreached=list(plan.unreached),
         stored=[log.words for log in plan.logs],
-        left_out=plan.left_out,
     )
 
 

@@ -48,17 +48,6 @@ def _scores_of(definition: Definition, role: str | None, known: Mapping[str, Def
     return list(dict.fromkeys((score.task, score.name) for score in scores))
 
 
-def composites_of(plan: Plan, tracks: Mapping[str, TrackRoles]) -> dict[str, Composite]:
-    """Return the composites that the tracks of a plan have the tasks of, each with those tracks."""
-    found, named = {}, _named(plan.suite)
-    for name, definition in _definitions(plan.suite).items():
-        tasks = {score.task for score in definition.scores}
-        able = [track for track in definition.tracks if track in tracks and tasks <= set(tracks[track].tasks)]
-        if able:
-            found[name] = replace(named[name], tracks=able)
-    return {name: found[name] for name in named if name in found}
-
-
 def left_out(plan: Plan) -> str:
     """Return which optional tasks are not measured, which composites have no value for it, and why."""
     known = _definitions(plan.suite)
@@ -69,6 +58,17 @@ def left_out(plan: Plan) -> str:
     return "; ".join(
         f"{', '.join((task, *lacking[task]))} ({cause.rstrip('.')})" for task, cause in plan.left_out.items()
     )
+
+
+def composites_of(plan: Plan, tracks: Mapping[str, TrackRoles]) -> dict[str, Composite]:
+    """Return the composites that the tracks of a plan have the tasks of, each with those tracks."""
+    found, named = {}, _named(plan.suite)
+    for name, definition in _definitions(plan.suite).items():
+        tasks = {score.task for score in definition.scores}
+        able = [track for track in definition.tracks if track in tracks and tasks <= set(tracks[track].tasks)]
+        if able:
+            found[name] = replace(named[name], tracks=able)
+    return {name: found[name] for name in named if name in found}
 
 
 def _named(suite: SuiteSpec) -> dict[str, Composite]:
