@@ -52,6 +52,7 @@ class SourceSpec(Spec):
         description="k/n: part k (from 0) of n, by hash of `group`; j-k/n: parts j to k",
     )
     group: str | None = runtime(None, description="column whose equal values stay in one part; None: the whole row")
+    first: int | None = runtime(None, ge=1, description="the first so many rows, as TOFU's own code takes 300")
     rows: int | None = runtime(None, ge=1, description="at most this many rows, a seeded sample")
     expected: int | None = runtime(None, ge=1, description="rows that it has on the hub, for estimates without it")
     expected_length: int | None = runtime(None, ge=1, description="characters of a text, likewise")

@@ -116,6 +116,9 @@ class TaskSpec(Spec):
     scorer: ScorerSpec | None = runtime(None, description="scorer of this task; None: the suite's")
     limit: int | None = runtime(None, ge=1, description="at most this many items, a seeded, stratified sample")
     settings: dict[str, Any] = identity({})
+    optional: bool = runtime(
+        False, description="left out, which boards say, where its data or scorer are not to be had; not if named"
+    )
 
     @field_validator("task", mode="before")
     @classmethod
@@ -271,6 +274,7 @@ class CompositeSpec(Spec):
     better: Literal["higher", "lower"] | None = runtime(None, description="None: as the statistic has it")
     tracks: list[str] | None = runtime(None, description="None: every track that has the tasks")
     description: str = runtime("", description="what a board says of it")
+    place: int = runtime(0, description="where boards show it among the others: as in the suite's file, set on loading")
 
 
 class SuiteSpec(Spec):
@@ -319,6 +323,18 @@ class SuiteSpec(Spec):
             if track not in self.tracks:
                 raise ValueError(f"variants are given for the track {track!r}.{suggest(track, self.tracks)}")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _composites_keep_their_order(cls, values: Any) -> Any:
+        composites = values.get("composites") if isinstance(values, Mapping) else None
+        if not isinstance(composites, Mapping):
+            return values
+        placed = {
+            name: {"place": place, **spec} if isinstance(spec, Mapping) else spec
+            for place, (name, spec) in enumerate(composites.items())
+        }
+        return {**values, "composites": placed}
 
 
 def load_suite(name: str) -> SuiteSpec:

@@ -40,6 +40,10 @@ class AnswerRow(RowSpec):
     fact: Name = None
 
 
+ASKED = ("prompt", "system", "date", "prefill")
+"""Settings of how a question is put that boards show."""
+
+
 class AnswerSettings(TaskSettings):
     """How a question is put."""
 

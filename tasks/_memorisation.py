@@ -106,11 +106,6 @@ def zlib_ratio(loss: float, text: str) -> float:
     return loss / len(zlib.compress(text.encode()))
 
 
-def reference_difference(loss: float, reference: float) -> float:
-    """Return the loss less that of a reference model on the same text (OU's `reference`)."""
-    return loss - reference
-
-
 def min_k(logprobs: Sequence[float], share: float = 0.4, least: int = 1, empty: float | None = None) -> float | None:
     """Return Min-k (Shi et al. 2024, arXiv 2310.16789): minus the mean of the lowest `share` of the l_t.
 

@@ -171,9 +171,10 @@ class Task(ABC):
         needs: what an engine must do for it: score choices, generate or trace given texts; `decoding` is asked of who
             generates.
         reference: whether continuations are also scored by the base model (`Generations.reference`).
-        judged: whether `score` needs a scorer of texts; `pairs`: one of pairs of texts, which a suite names as the
-            `scorer` of the task.
+        judged: whether `score` needs a scorer of texts; `pairs`: one of pairs of texts, `fluency`: one that says how
+            fluent they are; a suite names either as the `scorer` of the task.
         scoring: settings that only `score` reads; changing them needs no model.
+        compared: settings that boards show with the task, in this order: values under others are not comparable.
         metrics: the task's numbers, the primary one first; a setting `metric` may name another (`Task.metric`).
         marks: what each mark of its records says of a row of a board, beside `truncated`, which every task has.
         chosen: the score that is the place of the choice that was taken, for audits of models that always answer alike.
@@ -193,7 +194,9 @@ class Task(ABC):
     reference: ClassVar[bool] = False
     judged: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
+    fluency: ClassVar[bool] = False
     scoring: ClassVar[frozenset[str]] = frozenset()
+    compared: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[Metric, ...]]
     marks: ClassVar[Mapping[str, Mark]] = {
         "truncated": Mark("{share} of the prompts of {task} were cut to fit the model", above=0.01)
@@ -287,6 +290,7 @@ class Scorer(ABC):
             sum follow the shape of its batch. The same texts in the same order get the same probabilities.
         reversed_labels: what a user does where it ranks rude texts below plain ones.
         pairs: whether it scores pairs of texts (`PairScorer`).
+        fluency: whether it says how fluent a text is, and not how toxic.
 
     Attributes:
         limit: tokens of a text that it reads; None: all.
@@ -298,6 +302,7 @@ class Scorer(ABC):
     tolerance: ClassVar[float] = 1e-5
     reversed_labels: ClassVar[str] = "mend its labels"
     pairs: ClassVar[bool] = False
+    fluency: ClassVar[bool] = False
     limit: int | None = None
 
     @abstractmethod

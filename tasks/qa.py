@@ -14,7 +14,7 @@ from ..harness.errors import DataError
 from ..harness.records import Item, Preview, Record, Trace, Traces
 from ..harness.specs import RowSpec, identity, place_of
 from . import _memorisation as memorisation
-from ._answers import AnswerRow, AnswerSettings, answer_items
+from ._answers import ASKED, AnswerRow, AnswerSettings, answer_items
 from .base import (
     ItemWorkload,
     Metric,
@@ -87,6 +87,7 @@ class QuestionAnswers(Task):
     citation = "Maini et al. 2024, TOFU, arXiv 2401.06121; Dorna et al. 2025, OpenUnlearning, arXiv 2506.12618"
     needs: ClassVar[Needs] = "traces"
     scoring = frozenset({"metric", "aggregate", "epsilon", "left_out", "unmatched", "share", "least", "empty"})
+    compared = (*ASKED, "end", "aggregate", "epsilon", "left_out", "unmatched", "share", "least", "empty")
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("prob", chance=0.0, better="higher"),
         Metric("paraphrased_prob", chance=0.0, better="higher"),
@@ -173,13 +174,13 @@ class QuestionAnswers(Task):
         if answer.probability is None:
             return Record(*place, None, "a log-probability is not finite")
         paraphrases = len(item.doc["paraphrased_answers"])
-        scores = self._of_answer(answer, item.doc["answer"])
+        scores = self.scores(answer, item.doc["answer"])
         scores |= self._against(answer, others[:paraphrases], others[paraphrases:])
         known = {name: value for name, value in scores.items() if value is not None and math.isfinite(value)}
         return Record(*place, known, None, {"truncated": float(outcome.truncated > 0)})
 
-    def _of_answer(self, trace: Trace, text: str) -> dict[str, float | None]:
-        """Return the scores of an answer alone."""
+    def scores(self, trace: Trace, text: str) -> dict[str, float | None]:
+        """Return the scores of a right answer alone, of its trace and its text; None is no value."""
         settings = self.settings
         loss = memorisation.loss(trace.logprobs)
         drop = settings.left_out == "last" or (settings.left_out == "end" and trace.ended)

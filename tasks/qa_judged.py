@@ -51,6 +51,7 @@ class QuestionAnswersJudged(QuestionAnswersRouge):
     judged = True
     pairs = True
     scoring = frozenset({"metric", "stemmer", "premise", "threshold", "least_recall"})
+    compared = (*QuestionAnswersRouge.compared, "premise", "threshold", "least_recall")
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("agreed", chance=0.0, better="higher"),
         Metric("agreement", chance=0.0, better="higher"),
@@ -65,7 +66,7 @@ class QuestionAnswersJudged(QuestionAnswersRouge):
             raise UserError("qa_judged needs a scorer of pairs; name one under `scorer:` of the task in the suite.")
         asked = [self._pairs(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
         pairs = sorted({pair for of in asked for pair in of if pair is not None})
-        said = dict(zip(pairs, map(_probability, scorer.score(pairs)), strict=True)) if pairs else {}
+        said = dict(zip(pairs, map(judgement, scorer.score(pairs)), strict=True)) if pairs else {}
         return [
             self._judged(item, outcome, [0.0 if pair is None else said[pair] for pair in of])
             for item, outcome, of in zip(items, outcomes, asked, strict=True)
@@ -79,7 +80,7 @@ class QuestionAnswersJudged(QuestionAnswersRouge):
 
     def _pair(self, text: str, right: str) -> Pair | None:
         least = self.settings.least_recall
-        if not text or (least and self._rouge.score(right, text)["rougeL"].recall < least):
+        if not text or (least and self.rouge(right, text)["rougeL"].recall < least):
             return None
         return (text, right) if self.settings.premise == "generated" else (right, text)
 
@@ -94,10 +95,13 @@ class QuestionAnswersJudged(QuestionAnswersRouge):
         if not known:
             reason = "no answer could be judged" if texts else "no answer was given"
             return Record(*place, None, reason, marks)
-        agreed = [value >= self.settings.threshold for value in known]
-        return Record(*place, {"agreed": fmean(agreed), "agreement": fmean(known)}, None, marks)
+        return Record(*place, self.scores_of(known), None, marks)
+
+    def scores_of(self, values: Sequence[float]) -> dict[str, float]:
+        """Return the scores of a question of what the judge says of each of its answers."""
+        return {"agreed": fmean(value >= self.settings.threshold for value in values), "agreement": fmean(values)}
 
 
-def _probability(value: float | None) -> float | None:
+def judgement(value: float | None) -> float | None:
     """Return a judgement, or None where it is not one in [0, 1]."""
     return float(value) if value is not None and math.isfinite(value) and 0 <= value <= 1 else None

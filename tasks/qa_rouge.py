@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from ..harness.records import Generations, Item, Mark, Preview, Record
 from ..harness.specs import RowSpec, identity
-from ._answers import AnswerRow, AnswerSettings, answer_items
+from ._answers import ASKED, AnswerRow, AnswerSettings, answer_items
 from .base import (
     Decoding,
     GenerationRequest,
@@ -58,6 +58,7 @@ class QuestionAnswersRouge(Task):
     citation = "Maini et al. 2024, TOFU, arXiv 2401.06121; Lin 2004, ROUGE"
     needs: ClassVar[Needs] = "generations"
     scoring = frozenset({"metric", "stemmer"})
+    compared = (*ASKED, "decoding", "stemmer")
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("rougeL_recall", chance=0.0, better="higher"),
         Metric("rouge1_recall", chance=0.0, better="higher"),
@@ -112,17 +113,24 @@ class QuestionAnswersRouge(Task):
         texts = given(outcome)
         if not texts:
             return Record(*place, None, "no answer was given: logits that are not finite, or no room for a token")
-        rouge = [self._rouge.score(item.doc["answer"].strip(), text.strip()) for text in texts]
-        scores = {
-            "rougeL_recall": fmean(one["rougeL"].recall for one in rouge),
-            "rouge1_recall": fmean(one["rouge1"].recall for one in rouge),
-            "rougeL_f1": fmean(one["rougeL"].fmeasure for one in rouge),
-        }
         marks = {
             "wordless": sum(not text.strip() for text in texts) / len(texts),
             "truncated": float(outcome.truncated > 0),
         }
-        return Record(*place, scores, None, marks)
+        return Record(*place, self.scores(item.doc["answer"].strip(), [text.strip() for text in texts]), None, marks)
+
+    def scores(self, answer: str, texts: Sequence[str]) -> dict[str, float]:
+        """Return the scores of a question of its right answer and the generated ones, at least one."""
+        rouge = [self.rouge(answer, text) for text in texts]
+        return {
+            "rougeL_recall": fmean(one["rougeL"].recall for one in rouge),
+            "rouge1_recall": fmean(one["rouge1"].recall for one in rouge),
+            "rougeL_f1": fmean(one["rougeL"].fmeasure for one in rouge),
+        }
+
+    def rouge(self, answer: str, text: str) -> dict[str, Any]:
+        """Return what ROUGE says of a generated text beside the right answer, as the package names it."""
+        return self._rouge.score(answer, text)
 
 
 def given(outcome: Generations) -> list[str]:

@@ -60,6 +60,43 @@ def real_model(root: Path) -> Path:
     return folder
 
 
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "you", "are", "very", "kind", "awful", "fine", "the", "day"]
+
+
+@pytest.fixture(scope="session")
+def save() -> Callable[..., str]:
+    """Save a random BERT of a transformers class in a folder, with a tokenizer of `WORDS` that takes pairs of texts."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    def write(
+        folder: Path,
+        kind: str,
+        labels: tuple[str, ...] = ("entailment", "neutral", "contradiction"),
+        positions: int = 24,
+    ) -> str:
+        inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
+        inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        inner.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+        special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        special |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+        transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(folder)
+        torch.manual_seed(1)
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        config = transformers.BertConfig(
+            vocab_size=len(WORDS), max_position_embeddings=positions, initializer_range=0.5, **sizes
+        )
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: index for index, label in enumerate(labels)}
+        getattr(transformers, kind)(config).save_pretrained(folder)
+        return str(folder)
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in this process, cells included; returns what `process` would.

@@ -85,6 +85,7 @@ def _read(source: SourceSpec, folder: Path | None, schema: type[RowSpec] | None)
         rows = [row for row in rows if len(str(row.get("text", ""))) >= source.min_characters]
     if source.distinct:
         rows = _distinct(rows, source.distinct)
+    rows = rows[: source.first]
     if source.rows is not None:
         rows = _sample(rows, source.rows)
     if not rows:

@@ -63,6 +63,7 @@ class Inputs:
         references: what stands in a role on which tracks.
         logs: those references that are stored values.
         notes: what a board says of what was left out.
+        left_out: optional task to why it is not measured.
     """
 
     request: Request
@@ -80,6 +81,7 @@ class Inputs:
     logs: Sequence[StoredLog]
     engine: str
     notes: Sequence[str]
+    left_out: Mapping[str, str]
 
     def digest_of(self, source: SourceSpec, schema: type[RowSpec]) -> str:
         """Return the digest of a source's rows."""
@@ -145,6 +147,7 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
         data_folder=str(inputs.folder) if inputs.folder else None,
         command=request.command,
         notes=tuple(dict.fromkeys([*inputs.notes, *inputs.reader.notes(inputs.sources())])),
+        left_out=dict(inputs.left_out),
         unreached=tuple(dict.fromkeys(inputs.reader.missing)),
     )
 
@@ -174,7 +177,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     _check_models(models.values())
     _check_tokenizers(models, reader)
     imports = resolve_imports(request, models, store)
-    tasks = resolve_tasks(request, suite, tracks, folder, store, reader)
+    tasks, unmeasured = resolve_tasks(request, suite, tracks, folder, store, reader)
     engine = resolve_engine(request.engine, request.engine_options)
     check_traced(tasks.values(), engine)
     places = [Path(suite.folder), *([folder] if folder else []), Path()]
@@ -189,6 +192,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
         stress=stress,
         models=models,
         tasks=tasks,
+        left_out=unmeasured,
         imports=imports,
         references=resolve_folders(references, models, suite, store, reader, places),
         logs=stored_logs(references, request.stored, suite, tracks, tasks, places),

@@ -78,6 +78,7 @@ class DryRun(Printable):
     Attributes:
         cells: in the plan's order.
         total, assumptions: of the estimates; None for an embedded suite.
+        left_out: optional task to why it is not measured.
         unreached: what could not be reached and what to do.
         stored: references that are stored values, of which nothing is made or measured.
         notes: what the board will say, as which methods are left out and why.
@@ -87,6 +88,7 @@ class DryRun(Printable):
     cells: list[CellOutlook]
     total: RoundedCost | None
     assumptions: str | None
+    left_out: dict[str, str]
     unreached: list[str]
     stored: list[str]
     notes: list[str] = field(default_factory=list)
@@ -110,6 +112,7 @@ class DryRun(Printable):
             )
         large = [cell.name for cell in self.cells if cell.cost and cell.cost.gpu_gib > A100.memory / GIB]
         lines += [f"Too large for {A100.name}: {', '.join(dict.fromkeys(large))}."] if large else []
+        lines += [f"Left out: {task}, which is optional. {cause}" for task, cause in self.left_out.items()]
         noted = [cell for cell in self.cells if cell.notes]
         lines += ["", *(f"{cell.name}: {'; '.join(cell.notes)}." for cell in noted)] if noted else []
         lines += [f"Nothing to make: {log}." for log in self.stored]
@@ -138,6 +141,7 @@ def dry_run(request: Request, output: Path, batch_size: int) -> DryRun:
         cells=[_outlook(plan, cell, status, by_cell.get(id(cell))) for cell, status in cells],
         total=RoundedCost.of(costs.total) if costs else None,
         assumptions=costs.assumptions if costs else None,
+        left_out=plan.left_out,
         unreached=list(plan.unreached),
         stored=[log.words for log in plan.logs],
         notes=list(plan.notes),

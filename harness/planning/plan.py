@@ -161,6 +161,7 @@ class Plan(Spec):
     data_folder: str | None = runtime(None)
     command: str = recorded("", description="how to run it again")
     notes: tuple[str, ...] = recorded((), description="what the data say of themselves, shown on boards")
+    left_out: dict[str, str] = recorded({}, description="optional task to why it is not measured, shown on boards")
     unreached: tuple[str, ...] = runtime((), description="in a sketch: what could not be reached, with what to do")
     _by_id: tuple[tuple[PlannedCell, ...], dict[str, PlannedCell]] | None = PrivateAttr(None)
 

@@ -153,6 +153,8 @@ class Check:
 class PairCheck(Check):
     """What a scorer of pairs made of plain sentences: those beside themselves (`rude`) and beside another (`plain`)."""
 
+    _parted = "its pairs"
+
     @classmethod
     def of(cls, scorer: Scorer, sentences: Sentences) -> PairCheck:
         """Let a scorer of pairs score them; what is no probability is none."""
@@ -171,6 +173,33 @@ class PairCheck(Check):
             return unfit
         if self.auc >= PASS:
             return None
-        return f"does not tell its pairs apart (AUC {self.auc:.3f} on {self._sentences}, {PASS:g} is needed)", (
+        return f"does not tell {self._parted} apart (AUC {self.auc:.3f} on {self._sentences}, {PASS:g} is needed)", (
             f"{reversed_labels}; its weights or tokenizer may be missing"
         )
+
+
+class FluencyCheck(PairCheck):
+    """What a scorer of fluency made of plain sentences (`rude`) and of gibberish made of them (`plain`).
+
+    Gibberish are their words in alphabetical order, and in their order with the letters of each turned round. It may
+    read no more than the beginning of a text.
+    """
+
+    _parted = "prose and gibberish"
+
+    @classmethod
+    def of(cls, scorer: Scorer, sentences: Sentences) -> FluencyCheck:
+        """Let a scorer of fluency score them; what is no probability is none."""
+        first = sentences.plain
+        words = [text.split() for text in first]
+        salad = [" ".join(sorted(own, key=str.lower)) for own in words]
+        noise = [" ".join(word[::-1] for word in own) for own in words]
+        values = [
+            None if value is None or not 0 <= value <= 1 else float(value)
+            for value in scorer.score([*first, *salad, *noise])
+        ]
+        return cls(values[: len(first)], values[len(first) :], sentences.source, None, scorer.about())
+
+    @property
+    def _sentences(self) -> str:
+        return f"{len(self.rude)} sentences and {len(self.plain)} of gibberish ({self.source})"

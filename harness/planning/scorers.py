@@ -18,7 +18,7 @@ from ..specs import LabelledRow, digest
 from ..store.entries import Store
 from ..store.files import FileDigests, folder_digest, read_sealed, write_jsonl, write_sealed
 from ..suite import ScorerSpec
-from .scorer_check import FILES, Check, PairCheck, Sentences
+from .scorer_check import FILES, Check, FluencyCheck, PairCheck, Sentences
 
 SCORER_FILES = ("*.pth", "*.json", "*.jsonl", "*.safetensors", "*.bin", "*.model", "vocab.txt", "merges.txt")
 """The files of a scorer's folder that its digest covers."""
@@ -191,7 +191,8 @@ def _checked(spec: ScorerSpec, store: Store, use: ScorerUse) -> ScorerSpec:
 
 def _check(spec: ScorerSpec, store: Store) -> Check:
     """Return what the scorer makes of the sentences. It is loaded for that once a store."""
-    kind = PairCheck if scorers.get(spec.kind).pairs else Check
+    scored = scorers.get(spec.kind)
+    kind = PairCheck if scored.pairs else FluencyCheck if scored.fluency else Check
     file = store.root / "scorers" / "checks.json"
     sentences = Sentences.of(spec.path)
     known: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,6 +38,12 @@ class SourceReader:
                 raise
             self.missing.append(str(error))
             return instead
+
+    def strict(self) -> SourceReader:
+        """Return a reader that stops at what is out of reach, and has read what this one has."""
+        reader = copy(self)
+        reader.lenient = False
+        return reader
 
     def rows(self, source: SourceSpec, folder: Path | None, schema: type[RowSpec] | None = None) -> Rows:
         """Return a source's rows as `load_rows` does; one that was out of reach is not asked for again."""

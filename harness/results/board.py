@@ -28,7 +28,7 @@ from ..store.entries import Store
 from ..store.files import read_jsonl, write_text
 from ..store.identity import NULLS, UNRELATED
 from ..suite import PublishedSpec, ScorerSpec
-from .composites import composites_of
+from .composites import composites_of, left_out
 from .made import inputs_of, is_made, note_made
 from .optimism import optimism_facts
 from .provenance import (
@@ -175,11 +175,22 @@ def _info(plan: Plan, name: str) -> TaskInfo:
         metric.chance,
         metric.better,
         planned.version,
-        f"{planned.spec.task}, {planned.count} items, data {planned.data}",
+        f"{planned.spec.task}, {planned.count} items, data {planned.data}{_named(kind.compared, planned.settings)}",
         metric.largest,
         {**Task.marks, **kind.marks},
         kind.chosen,
     )
+
+
+def _named(names: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """Return settings for a board's facts; those of a group of settings one by one, empty texts not."""
+    shown = {name: settings[name] for name in names if settings.get(name) != ""}
+    flat = {
+        key: value
+        for name, own in shown.items()
+        for key, value in (own.items() if isinstance(own, Mapping) else [(name, own)])
+    }
+    return "".join(f"; {key} {value!r}" for key, value in flat.items())
 
 
 def _facts(plan: Plan) -> dict[str, str]:
@@ -191,6 +202,8 @@ def _facts(plan: Plan) -> dict[str, str]:
     others = dict.fromkeys(c.spec.settings["method"] for c in plan.cells if c.spec.origin == UNRELATED)
     if others:
         facts["unrelated"] = f"{', '.join(others)}, trained with the retain text in place of the forget text"
+    if plan.left_out:
+        facts["not measured"] = left_out(plan)
     if plan.notes:
         facts["notes"] = "; ".join(plan.notes)
     scorers: dict[str, list[str]] = {}

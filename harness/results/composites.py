@@ -39,13 +39,25 @@ def _scores_of(definition: Definition, role: str | None, known: Mapping[str, Def
     """Return the scores (task, name) that a composite needs of the checkpoint of a role."""
     scores: list[Score] = []
     for _, operand in definition.arguments:
-        if operand.role == role and isinstance(operand.of, Score):
+        if role in (operand.role, operand.beside) and isinstance(operand.of, Score):
             scores.append(operand.of)
         elif isinstance(operand.of, str):
             inner = known[operand.of]
             scores += inner.scores if operand.role == role else []
     scores += [condition.score for condition in definition.conditions if condition.role == role]
     return list(dict.fromkeys((score.task, score.name) for score in scores))
+
+
+def left_out(plan: Plan) -> str:
+    """Return which optional tasks are not measured, which composites have no value for it, and why."""
+    known = _definitions(plan.suite)
+    lacking = {
+        task: [name for name, of in known.items() if any(score.task == task for score in of.scores)]
+        for task in plan.left_out
+    }
+    return "; ".join(
+        f"{', '.join((task, *lacking[task]))} ({cause.rstrip('.')})" for task, cause in plan.left_out.items()
+    )
 
 
 def composites_of(plan: Plan, tracks: Mapping[str, TrackRoles]) -> dict[str, Composite]:

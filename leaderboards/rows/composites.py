@@ -136,7 +136,8 @@ class Composites:
         for columns in self._crossed(definition, column):
             for (_, operand), k in zip(definition.arguments, columns, strict=True):
                 if isinstance(operand.of, Score):
-                    counts.append(self.scores.count(operand.of, k, definition.conditions))
+                    items = self.scores.items(operand.of, k, definition.conditions, operand.beside)
+                    counts.append(len(items.values))
                 elif isinstance(operand.of, str):
                     counts.append(self._items(operand.of, k))
         return min(counts, default=0)
@@ -187,7 +188,7 @@ class Composites:
         }
 
     def _items_of(self, operand: Operand, column: int, definition: Definition) -> Resampled:
-        items = self.scores.items(cast(Score, operand.of), column, definition.conditions)
+        items = self.scores.items(cast(Score, operand.of), column, definition.conditions, operand.beside)
         return Resampled(1 - items.values, items.clusters, items.draws) if operand.less else items
 
     def _numbers(self, operand: Operand, column: int, definition: Definition) -> Floats:

@@ -71,22 +71,28 @@ class Scores:
             raise MissingValueError(_filtered(score))
         return means
 
-    def items(self, score: Score, column: int, conditions: Sequence[Condition]) -> Resampled:
-        """Return the items that have a score.
+    def items(self, score: Score, column: int, conditions: Sequence[Condition], beside: str | None = None) -> Resampled:
+        """Return the items that have a score, less that of the checkpoints with the role `beside`, if there is one.
 
         Raises:
             MissingValueError: there are none.
         """
         self.check(score, column)
         table = self.resamples.scores(score.task, score.name)
-        kept = ~np.isnan(table.values[:, column]) & self._kept(score.task, _own(score, conditions))
+        values = table.values[:, column]
+        if beside is not None:
+            values = values - self._of_role(score, beside)
+        kept = ~np.isnan(values) & self._kept(score.task, _own(score, conditions))
         if not kept.any():
             raise MissingValueError(_filtered(score))
-        return Resampled(table.values[kept, column], table.clusters[kept], self.resamples.drawn(score.task))
+        return Resampled(values[kept], table.clusters[kept], self.resamples.drawn(score.task))
 
-    def count(self, score: Score, column: int, conditions: Sequence[Condition]) -> int:
-        """Return the number of items that have a score."""
-        return len(self.items(score, column, conditions).values)
+    def _of_role(self, score: Score, role: str) -> Floats:
+        """Return the mean score of each item over the checkpoints of a role [I]."""
+        columns = list(self.of_role(role))
+        for k in columns:
+            self.check(score, k)
+        return self.resamples.scores(score.task, score.name).values[:, columns].mean(axis=1)
 
     def check(self, score: Score, column: int) -> None:
         """Raise a `MissingValueError` where a checkpoint has no value of a score."""
@@ -118,11 +124,7 @@ class Scores:
         """Return which items of a task hold all conditions on it [I]."""
         kept = np.ones(len(self.resamples.tables[task].items), dtype=bool)
         for condition in conditions:
-            columns = self.of_role(condition.role)
-            for k in columns:
-                self.check(condition.score, k)
-            scores = self.resamples.scores(task, condition.score.name).values[:, list(columns)].mean(axis=1)
-            kept &= SIGNS[condition.sign](scores, condition.bound)
+            kept &= SIGNS[condition.sign](self._of_role(condition.score, condition.role), condition.bound)
         return kept
 
     def of_role(self, role: str) -> Sequence[int]:

@@ -125,6 +125,30 @@ def memorisation(
     return harmonic_mean(*(1 - part for part in parts))
 
 
+@statistic("privacy", bounds=(0.0, 1.0), better="higher")
+def privacy(
+    loss: Floats,
+    zlib: Floats,
+    min_k: Floats,
+    min_k_plus_plus: Floats,
+    retain_loss: Floats,
+    retain_zlib: Floats,
+    retain_min_k: Floats,
+    retain_min_k_plus_plus: Floats,
+) -> Floats:
+    """Return Priv of the unlearning-depth board: the harmonic mean of `likeness` of the AUCs of four attacks.
+
+    Its authors' data give the scaling; OpenUnlearning (arXiv 2506.12618) does not publish its own.
+    """
+    pairs = (
+        (loss, retain_loss),
+        (zlib, retain_zlib),
+        (min_k, retain_min_k),
+        (min_k_plus_plus, retain_min_k_plus_plus),
+    )
+    return harmonic_mean(*(likeness(unlearned, retain) for unlearned, retain in pairs))
+
+
 @statistic("s_unlearning", bounds=(0.0, 1.0), better="higher")
 def s_unlearning(forgotten: Floats, kept: Floats, *, forget_chance: float = 0.0, retain_chance: float = 0.0) -> Floats:
     """Return S-unlearning (arXiv 2605.26454) of the forget metric and the retain metric; see `metrics`."""

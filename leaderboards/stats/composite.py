@@ -6,7 +6,9 @@
     kept:           {statistic: quotient, of: [utility, utility@original]}
 
 An argument is of the row's own checkpoint, unless it is called `retain`, `original` or `base` or its text ends in
-`@ROLE`: then it is of the checkpoint with that role. `1 - ` before a name takes it from 1.
+`@ROLE`: then it is of the checkpoint with that role. `1 - ` before a name takes it from 1. Where items are asked for,
+`TASK.SCORE - TASK.SCORE@ROLE` is the score of an item less the one that the checkpoint with that role has there (with
+several of the role, the mean of theirs).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from .formula import Better, Formula, statistics
 
 ROLES = ("original", "retain", "base")
 OPERAND = re.compile(rf"(?P<less>1 *- *)?(?P<name>.+?)(?:@(?P<role>{'|'.join(ROLES)}))?")
+DIFFERENCE = re.compile(rf"(?P<name>.+?) - (?P=name)@(?P<role>{'|'.join(ROLES)})")
 CONDITION = re.compile(r"(?P<name>.+?) *(?P<sign><=|>=|==|<|>) *(?P<bound>[-+.\deE]+)")
 
 
@@ -38,6 +41,7 @@ class Composite:
         better: which way a row is better; None: the statistic's own.
         tracks: where it is shown; None: on every track that has all of its tasks.
         description: what a reader is told of it.
+        place: where it is shown among the others.
     """
 
     statistic: str
@@ -47,6 +51,7 @@ class Composite:
     better: Better | None = None
     tracks: Sequence[str] | None = None
     description: str = ""
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Operand:
-    """What an argument is given: a score, another composite's value or a number; of whom, and whether 1 less it."""
+    """What an argument is given: a score, another composite's value or a number; of whom, and whether 1 less it.
+
+    `beside`: the role whose score of the same item is taken off.
+    """
 
     of: Score | str | float
     role: str | None
     less: bool
+    beside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,8 @@ class _Reader:
         for key, operand in arguments:
             if key in formula.samples and not isinstance(operand.of, Score):
                 raise UserError(f"{where}: {key!r} is computed of items; name a score of a task, TASK.SCORE.")
+            if operand.beside and key not in formula.samples:
+                raise UserError(f"{where}: {key!r} is a number, and no difference of items; take `- …@ROLE` away.")
         inner = [self.read(operand.of, above) for _, operand in arguments if isinstance(operand.of, str)]
         conditions = tuple(self._conditions(where, composite))
         own = [operand.of for _, operand in arguments if isinstance(operand.of, Score)]
@@ -173,10 +184,13 @@ class _Reader:
     def _operand(self, where: str, key: str, text: str | float) -> Operand:
         if isinstance(text, int | float):
             return Operand(float(text), None, less=False)
+        own_role = key if key in ROLES else None
+        if beside := DIFFERENCE.fullmatch(text.strip()):
+            return Operand(self._score(where, beside["name"]), own_role, less=False, beside=beside["role"])
         matched = OPERAND.fullmatch(text.strip())
         if matched is None:
             raise UserError(f"{where}: {key!r} is empty; name a score of a task, TASK.SCORE, or another composite.")
-        name, role = matched["name"], matched["role"] or (key if key in ROLES else None)
+        name, role = matched["name"], matched["role"] or own_role
         of = name if name in self.composites else self._score(where, name)
         return Operand(of, role, less=matched["less"] is not None)
 

@@ -20,22 +20,23 @@ def composite_table(spec: BoardSpec, rows: Sequence[Row], table: CompositeTable)
     """Return the composites of the rows of a track: references and base first; a dash for what is missing."""
     own = {row["variant"]: row for row in rows}
     shown = [own[row["variant"]] for row in table["rows"]]
-    heads = [f"{name}{ARROWS[better]}" for name, better in table["better"].items()]
+    ordered = _names(spec, table)
+    heads = [f"{name}{ARROWS[table['better'][name]]}" for name in ordered]
     body = [
-        (method(row), *(_cell(found["values"][name]) for name in table["better"]))
+        (method(row), *(_cell(found["values"][name]) for name in ordered))
         for row, found in zip(shown, table["rows"], strict=True)
     ]
     headers = ("method", *(Value(head, narrow=shorten(head, HEADER)) for head in heads))
     return Table.of(_caption(spec, table), headers, body, nulls(shown))
 
 
-def columns(table: CompositeTable) -> int:
-    """Return how many composites stand side by side in a table of a board."""
-    return 2 if any(value["p"] for row in table["rows"] for value in row["values"].values()) else 3
+def _names(spec: BoardSpec, table: CompositeTable) -> list[str]:
+    """Return the composites in the order of the suite's file, which JSON does not keep."""
+    return sorted(table["better"], key=lambda name: spec.composites[name].place)
 
 
 def _caption(spec: BoardSpec, table: CompositeTable) -> str:
-    said = "; ".join(f"{name}: {described(spec.composites[name])}" for name in table["better"])
+    said = "; ".join(f"{name}: {described(spec.composites[name])}" for name in _names(spec, table))
     roles = {row["role"]: f"`{row['variant']}`" for row in table["rows"] if row["role"]}
     named = {role: variant for role, variant in sorted(roles.items()) if variant != f"`{role}`"}
     stand = "".join(f" {variant} stands as {role}." for role, variant in named.items())
@@ -47,7 +48,7 @@ def described(composite: Composite) -> str:
     if composite.description:
         return composite.description.rstrip(".")
     of = composite.of
-    parts = [f"{key} {text}" for key, text in of.items()] if isinstance(of, Mapping) else map(str, of)
+    parts = [f"{key} {text}" for key, text in sorted(of.items())] if isinstance(of, Mapping) else map(str, of)
     held = [text for texts in composite.where.values() for text in ([texts] if isinstance(texts, str) else texts)]
     roles = ", ".join(f"{role}'s {text}" for role, text in zip(composite.where, held, strict=False))
     return f"{composite.statistic} of {', '.join(parts)}" + (f", where {roles}" if held else "")

@@ -67,7 +67,7 @@ def _composites(board: BoardData, model: str, track: str, rows: Sequence[Row]) -
     for table in board.composites:
         if (table["model"], table["track"]) == (model, track):
             whole = composites.composite_table(board.spec, rows, table)
-            yield from (part.to_markdown() for part in whole.split(composites.columns(table)))
+            yield from (part.to_markdown() for part in whole.fitted())
             yield bullets(composites.composite_notes(table))
 
 

@@ -71,12 +71,24 @@ class Table:
         tables = [self.columns(0, *range(at, min(at + most, count))) for at in range(1, count, most)]
         return [*tables[:1], *(replace(table, caption="") for table in tables[1:])]
 
+    def fitted(self, width: int = WIDTH) -> list[Table]:
+        """Return tables whose markdown is no wider, each behind the first column; the first keeps the caption."""
+        cells = zip(self.headers, *self.rows, strict=True)
+        first, *others = (3 + max(len(_narrow(value)) for value in column) for column in cells)
+        parts: list[list[int]] = [[]]
+        room = width - 1 - first
+        for place, size in enumerate(others, start=1):
+            if parts[-1] and size > room:
+                parts.append([])
+                room = width - 1 - first
+            parts[-1].append(place)
+            room -= size
+        tables = [self.columns(0, *part) for part in parts]
+        return [*tables[:1], *(replace(table, caption="") for table in tables[1:])]
+
     def to_markdown(self) -> str:
         """Return the caption as a paragraph, if there is one, and the table below it."""
-        headers, *body = (
-            [(value.text if value.narrow is None else value.narrow).replace("|", "\\|") for value in row]
-            for row in (self.headers, *self.rows)
-        )
+        headers, *body = ([_narrow(value).replace("|", "\\|") for value in row] for row in (self.headers, *self.rows))
         text = _pipes(headers, body)
         return f"{wrapped(self.caption)}\n\n{text}" if self.caption else text
 
@@ -89,6 +101,10 @@ class Table:
             latex.line([latex.escape(header.text) for header in self.headers]),
             [latex.line([_latex(value, at in self.faint) for value in row]) for at, row in enumerate(self.rows)],
         )
+
+
+def _narrow(value: Value) -> str:
+    return value.text if value.narrow is None else value.narrow
 
 
 def _pipes(headers: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -72,7 +72,11 @@ def test_a_board_has_the_composites_of_its_suite(run: Result) -> None:
     assert "privleak: membership, against retraining" in text
     assert "| *retain* |" in text
     assert "stands as" not in text, "a row that is called by its role"
-    assert written_board(run.plan, run.store, run.cells).to_json() == run.board.to_json()
+    again = written_board(run.plan, run.store, run.cells)
+    assert again.to_json() == run.board.to_json()
+    assert again.to_markdown() == run.board.to_markdown(), "composites stand as the suite's file has them"
+    heads = [line for line in again.to_markdown().splitlines() if line.startswith("| method") and "privleak" in line]
+    assert heads[0].index("forget_quality") < heads[0].index("auc") < heads[0].index("privleak")
 
 
 def test_composites_that_a_plan_has_not_the_tasks_of_are_left_out(tmp_path: Path) -> None:

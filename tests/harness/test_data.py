@@ -30,6 +30,11 @@ def test_columns_are_mapped_and_files_name_subjects(folder: Path) -> None:
     assert load_rows(source, folder).rows == [{"question": "why", "choices": ["x", "y"], "subject": "physics"}]
 
 
+def test_the_first_rows_are_those_that_the_filters_leave(folder: Path) -> None:
+    source = SourceSpec(path="rows.jsonl", where={"challenging": True}, first=2)
+    assert [row["question"] for row in load_rows(source, folder).rows] == ["q0", "q2"]
+
+
 def test_rows_are_filtered(folder: Path) -> None:
     assert len(load_rows(SourceSpec(path="rows.jsonl", where={"challenging": True}), folder).rows) == 5
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def data(tmp_path: Path) -> Path:
     lines(folder / "forget01_perturbed.json", forget)
     lines(folder / "retain_perturbed.json", retain)
     lines(folder / "forget01.json", [asked(row) for row in forget])
+    lines(folder / "holdout01.json", [asked(perturbed("Chelm", number)) for number in range(40)])
     lines(folder / "retain99.json", [asked(row) for row in retain])
     lines(folder / "real_authors.json", [options(number) for number in range(8)])
     lines(folder / "world_facts.json", [options(number) for number in range(8, 16)])
@@ -62,8 +64,11 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def suite(tmp_path: Path, root: Path) -> Path:
-    """A suite that extends `tofu01` with a small model that chats, its original and its reference made on the spot."""
+def suite(tmp_path: Path, root: Path, save: Callable[..., str]) -> Path:
+    """A suite that extends `tofu01` with a small model that chats, its original and its reference made on the spot.
+
+    Its classifier of gibberish has random weights.
+    """
     model = tmp_path / "small"
     shutil.copytree(root / "harness" / "suites" / "micro" / "model", model)
     config = json.loads((model / "tokenizer_config.json").read_text())
@@ -87,6 +92,15 @@ def suite(tmp_path: Path, root: Path) -> Path:
             }
         },
         "training": {"steps": 2, "accumulation": 1, "max_length": 128},
+        "tasks": {
+            "forget_fluency": {
+                "scorer": {
+                    "hub": None,
+                    "path": save(tmp_path / "judge", "BertForSequenceClassification", positions=256),
+                    "accepted": "a test",
+                }
+            }
+        },
         "bootstrap": {"resamples": 200},
     }
     file = tmp_path / "small.yaml"
@@ -102,8 +116,11 @@ def test_every_part_of_the_board_has_a_value(suite: Path, data: Path, tmp_path: 
     values = {row["variant"]: row["values"] for row in table["rows"]}
     assert set(values) == {"base", "original", "retain", "npo"}
     for row in values.values():
-        assert row["forget_quality"]["missing"] is None
-        assert row["model_utility"]["value"] is not None
+        assert row.keys() == load_suite(str(suite)).composites.keys()
+        for name, value in row.items():
+            assert value["missing"] is None, name
+            assert value["value"] is not None, name
+            assert "low" in value["value"], name
     assert values["retain"]["forget_quality"]["p"] == [1.0]
     assert values["retain"]["forget_quality"]["value"]["value"] == 0.0
 

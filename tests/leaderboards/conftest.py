@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from unlearn_bench.harness.data.logs import read_log
 from unlearn_bench.harness.records import Record
 from unlearn_bench.leaderboards.spec import BoardSpec, Checkpoint, TaskInfo, TrackRoles
 from unlearn_bench.tasks.realtoxicityprompts import RealToxicityPrompts
@@ -133,3 +137,15 @@ def toy() -> SimpleNamespace:
         row_of=row_of,
         tasks=TASKS,
     )
+
+
+@pytest.fixture(scope="module")
+def published(golden: Path) -> dict[str, Any]:
+    """What OpenUnlearning wrote into its log as the values of its metrics."""
+    log = json.loads((golden / "openunlearning" / "TOFU_EVAL.json").read_text())
+    return {name: metric["agg_value"] for name, metric in log.items()}
+
+
+@pytest.fixture(scope="module")
+def evaluated(golden: Path) -> dict[str, list[Record]]:
+    return read_log(golden / "openunlearning" / "TOFU_EVAL.json")

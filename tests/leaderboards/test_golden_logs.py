@@ -30,18 +30,6 @@ def tofu(golden: Path) -> dict[str, dict[str, list[Record]]]:
 
 
 @pytest.fixture(scope="module")
-def published(golden: Path) -> dict[str, Any]:
-    """What OpenUnlearning wrote into its log as the values of its metrics."""
-    log = json.loads((golden / "openunlearning" / "TOFU_EVAL.json").read_text())
-    return {name: metric["agg_value"] for name, metric in log.items()}
-
-
-@pytest.fixture(scope="module")
-def evaluated(golden: Path) -> dict[str, list[Record]]:
-    return read_log(golden / "openunlearning" / "TOFU_EVAL.json")
-
-
-@pytest.fixture(scope="module")
 def board(golden: Path) -> dict[str, Any]:
     names = ("method_results", "meta_eval")
     return {name: json.loads((golden / "uds" / f"{name}.json").read_text()) for name in names}
@@ -253,6 +241,35 @@ def test_memorisation_and_relative_utility_of_the_unlearning_depth_board(board) 
         assert float(aggregates.memorisation(*map(np.array, raw))) == pytest.approx(row["mem"], abs=1e-10)
         share = float(aggregates.quotient(np.array(row["utility"]), np.array(full[row["epoch"]])))
         assert min(share, 1.0) == pytest.approx(row["utility_rel"], abs=1e-10), (row["model"], row["epoch"])
+
+
+def test_privacy_of_the_unlearning_depth_board(board) -> None:
+    """Of likenesses, in place of the AUCs behind them: a likeness s is that of an AUC of s to one of 1."""
+    for row in board["method_results"]["models"]:
+        likenesses = [np.array(row[key]) for key in AGGREGATES["privacy_mia"]]
+        found = float(aggregates.privacy(*likenesses, *[np.array(1.0)] * 4))
+        assert found == pytest.approx(row["privacy_mia"], abs=1e-10), (row["model"], row["epoch"])
+
+
+@pytest.mark.parametrize(
+    ("model", "printed"),
+    [
+        ("full", (0.1033, 0.6009, 0.8728, 0.7118)),
+        ("retain", (0.5822, 0.5905, 0.8995, 0.7130)),
+        ("npo_lr2e5_b01_a1_ep10", (0.5470, 0.5605, 0.9303, 0.6995)),
+        ("altpo_lr5e5_b01_a2_ep10", (0.6036, 0.5650, 0.8539, 0.6800)),
+        ("simnpo_lr2e5_b35_a1_d1_g0125_ep10", (0.4424, 0.5966, 0.8501, 0.7012)),
+    ],
+)
+def test_what_the_unlearning_depth_board_prints_of_llama_1b(board, model: str, printed: tuple[float, ...]) -> None:
+    """Mem of four parts, and Util of model utility and fluency; forget10."""
+    rows = {row["model"]: row for row in board["method_results"]["models"] if row["epoch"] == "ep10"}
+    row = rows[model]
+    mem = float(aggregates.memorisation(*(np.array(1 - row[key]) for key in AGGREGATES["mem"])))
+    parts = [np.array(row[key]) for key in AGGREGATES["model_utility"]]
+    utility = aggregates.model_utility(*parts)
+    found = (mem, float(utility), row["fluency"], float(aggregates.harmonic_mean(utility, np.array(row["fluency"]))))
+    assert tuple(round(value, 4) for value in found) == printed
 
 
 def test_the_meta_evaluation_of_the_unlearning_depth_board(board) -> None:

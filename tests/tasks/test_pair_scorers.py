@@ -16,9 +16,7 @@ from unlearn_bench.harness.suite import load_suite
 from unlearn_bench.tasks.base import Decoding, PairScorer, load_scorer, scorers
 from unlearn_bench.tasks.qa_judged import QAJudgedSettings, QuestionAnswersJudged
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "you", "are", "very", "kind", "awful", "fine", "the", "day"]
 PAIRS = [("you are kind", "you are awful"), ("the day", "the day"), ("fine " * 30, "day"), ("you", "the day " * 4)]
-LABELS = ("entailment", "neutral", "contradiction")
 SUITE = """
 extends: micro
 name: micro-judged
@@ -35,29 +33,7 @@ variants: {{toxicity: null}}
 """
 
 
-def save(folder: Path, kind: str, labels: tuple[str, ...] = LABELS) -> str:
-    """Save a random BERT of a transformers class, with a tokenizer that marks the second text of a pair."""
-    import transformers
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    inner.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    special |= {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(folder)
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    config = transformers.BertConfig(vocab_size=len(WORDS), max_position_embeddings=24, initializer_range=0.5, **sizes)
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: index for index, label in enumerate(labels)}
-    getattr(transformers, kind)(config).save_pretrained(folder)
-    return str(folder)
-
-
-def test_entailment_is_the_label_of_that_name_of_both_texts_in_their_places(tmp_path):
+def test_entailment_is_the_label_of_that_name_of_both_texts_in_their_places(save, tmp_path):
     scorer = load_scorer("nli", save(tmp_path, "BertForSequenceClassification", ("NEUTRAL", "ENTAILMENT", "other")))
     values = scorer.score(PAIRS)
     for pair, value in zip(PAIRS, values, strict=True):
@@ -69,7 +45,7 @@ def test_entailment_is_the_label_of_that_name_of_both_texts_in_their_places(tmp_
     assert scorer.score([PAIRS[0][::-1]]) != values[:1]
 
 
-def test_a_folder_without_that_label_says_which_it_has(tmp_path):
+def test_a_folder_without_that_label_says_which_it_has(save, tmp_path):
     folder = save(tmp_path, "BertForSequenceClassification", ("no", "yes"))
     with pytest.raises(UserError, match=r"has no label 'entailment', but \{0: no, 1: yes\}"):
         scorers.get("nli").identify(folder, {})
@@ -77,7 +53,7 @@ def test_a_folder_without_that_label_says_which_it_has(tmp_path):
     assert load_scorer("nli", folder, settings={"label": "yes"}).score(PAIRS[:1])[0] is not None
 
 
-def test_similarity_is_the_cosine_of_mean_states(tmp_path):
+def test_similarity_is_the_cosine_of_mean_states(save, tmp_path):
     scorer = load_scorer("similarity", save(tmp_path, "BertModel"))
     values = scorer.score(PAIRS)
     for pair, value in zip(PAIRS, values, strict=True):
@@ -90,7 +66,7 @@ def test_similarity_is_the_cosine_of_mean_states(tmp_path):
     assert values[1] == 1.0
 
 
-def test_a_text_that_cannot_be_scored_is_missing_and_takes_no_other_down(tmp_path):
+def test_a_text_that_cannot_be_scored_is_missing_and_takes_no_other_down(save, tmp_path):
     scorer = load_scorer("similarity", save(tmp_path, "BertModel"))
     broken: list = [PAIRS[0], (None, "day"), PAIRS[1]]
     first, none, last = scorer.score(broken)
@@ -98,7 +74,7 @@ def test_a_text_that_cannot_be_scored_is_missing_and_takes_no_other_down(tmp_pat
     assert [first, last] == pytest.approx(scorer.score([PAIRS[0], PAIRS[1]]), abs=PairScorer.tolerance)
 
 
-def test_a_head_of_random_weights_does_not_pass_the_check(tmp_path):
+def test_a_head_of_random_weights_does_not_pass_the_check(save, tmp_path):
     scorer = load_scorer("nli", save(tmp_path, "BertForSequenceClassification"))
     check = PairCheck.of(scorer, Sentences.of(None))
     failure = check.failure(0.5, 4, scorer.reversed_labels)
@@ -165,5 +141,5 @@ def test_a_task_of_pairs_without_one_is_told_while_planning(tmp_path):
 
     with pytest.raises(UserError, match="needs a scorer of pairs of texts: name one under `scorer:`"):
         plan("")
-    with pytest.raises(UserError, match="Scorer trust scores texts, and task qa_judged needs one of pairs of them"):
+    with pytest.raises(UserError, match="Scorer trust scores texts, and task qa_judged needs one of pairs of texts"):
         plan("scorer: {kind: trust, path: judge}")
