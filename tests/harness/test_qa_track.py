@@ -11,7 +11,7 @@ from unlearn_bench.leaderboards.board import Board
 
 SUITE = load_suite("micro")
 TASKS = ["forget_qa", "retain_qa", "forget_rouge", "retain_rouge", "holdout_qa", "perplexity"]
-SETTINGS = ("training.steps=12", "training.learning_rate=1e-3")
+SETTINGS = ("training.steps=20",)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
 @pytest.fixture(scope="module")
 def rows(board: Board) -> dict[str, dict]:
     """Row by its variant."""
-    return {row["variant"]: row for row in board.rows}
+    return {row["variant"]: dict(row) for row in board.rows}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,8 @@ def test_every_task_and_every_composite_has_a_value(board: Board, composites: di
 def test_the_track_runs_only_where_it_is_named() -> None:
     asked = Request(suite="micro", methods=("none",), limit=8)
     assert make_plan(asked, None).tracks == ("knowledge", "toxicity")
-    assert "qa" in {row.tracks for row in catalog("suites", None).rows if row.name == "micro"}.pop()
+    listed = {row["name"]: row["tracks"] for row in catalog("suites", None).facts()["rows"]}
+    assert listed["micro"] == "knowledge, toxicity; qa"
 
 
 def test_where_no_track_runs_by_itself_all_do() -> None:
