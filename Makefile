@@ -68,7 +68,9 @@ real-model: $(VENV)/.installed
 
 # Search every method's settings on validation items with the same budget; what is found is part of the suite.
 tune: $(VENV)/.installed
-	$(BIN)/unlearn-bench tune --suite harness/suites/micro/base.yaml --out harness/suites/micro/suite.yaml \
+	$(BIN)/unlearn-bench tune --suite harness/suites/micro/base.yaml --out harness/suites/micro/qa.yaml --tracks qa \
+		--methods npo,simnpo,grad_diff,grad_ascent,idk_dpo --budget 24 --output build/tuning
+	$(BIN)/unlearn-bench tune --suite harness/suites/micro/qa.yaml --out harness/suites/micro/suite.yaml \
 		--methods all --budget 24 --output build/tuning
 
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -92,6 +92,7 @@ class TrackSpec(Spec):
         (), description="subjects of the retain task next to the forget topic; boards show them against the others"
     )
     corpora: CorporaSpec = runtime()
+    default: bool = runtime(True, description="false: it runs only where --tracks names it")
     references: dict[Role, ReferenceSpec] = runtime(
         {}, description="by role, `original` or `retain`: what methods start from, and what they are measured against"
     )
@@ -306,6 +307,11 @@ class SuiteSpec(Spec):
     tuned: dict[str, dict[str, TunedSpec]] = recorded({}, description="per track and variant: written by `tune`")
     threads: int = recorded(1, ge=1, description="torch threads of a worker; more than one changes the last bits")
     folder: str = runtime("", description="folder of the suite's file, set on loading")
+
+    @property
+    def default_tracks(self) -> list[str]:
+        """The tracks that run where none is named: all, where each would have to be named."""
+        return [name for name, track in self.tracks.items() if track.default] or list(self.tracks)
 
     @model_validator(mode="after")
     def _names_differ(self) -> SuiteSpec:

@@ -46,7 +46,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class ListedSuite:
-    """A suite; its tracks and models are joined by commas."""
+    """A suite; its tracks and models are joined by commas, behind a semicolon the tracks that run only where named."""
 
     name: str
     tracks: str
@@ -102,7 +102,9 @@ def catalog(what: str, suite: str | None) -> Catalog:
 
 def _suite(name: str, spec: SuiteSpec) -> ListedSuite:
     about = spec.description.strip().split("\n")[0]
-    return ListedSuite(name, ", ".join(spec.tracks), ", ".join(spec.models) or "yours", about)
+    named = [track for track in spec.tracks if track not in spec.default_tracks]
+    tracks = "; ".join(", ".join(group) for group in (spec.default_tracks, named) if group)
+    return ListedSuite(name, tracks, ", ".join(spec.models) or "yours", about)
 
 
 def _registered(name: str, registry: Registry[Any]) -> Registered:

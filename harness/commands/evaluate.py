@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     help="What stands on the tracks as `original` (methods start from it) or `retain` (trained without the forget"
     " text): a model's folder, or for retain a file of stored values of items; goes before the suite's (repeatable).",
 )
-@option("--tracks", "Tracks, separated by commas.", callback=names)
+@option("--tracks", "Tracks, separated by commas; none: all but those that run only where named.", callback=names)
 @option("--tasks", "Tasks, separated by commas.", callback=names)
 @option(
     "--seeds",

@@ -30,7 +30,7 @@ from .options import (
 @SUITE
 @option("--methods", "Methods, separated by commas.", default="all", callback=names)
 @option("--models", "The model: one of the suite, a folder or a hub id.", callback=names)
-@option("--tracks", "Tracks, separated by commas.", callback=names)
+@option("--tracks", "Tracks, separated by commas; none: all but those that run only where named.", callback=names)
 @click.option(
     "--budget",
     type=click.IntRange(min=1),

@@ -33,7 +33,7 @@ from ..store.identity import UNRELATED, CellSpec
 from ..suite import CorporaSpec, SourceSpec, StressSpec, SuiteSpec, TrainingSpec, VariantSpec, chosen_suite
 from .attached import attached_cells
 from .classes import source_of
-from .imports import ImportedFolder, import_notes, resolve_imports, same_files
+from .imports import ImportedFolder, import_notes, resolve_imports, same_files, shipped
 from .logs import stored_logs
 from .names import check_checkpoints, check_once, check_rows
 from .nulls import as_unrelated, check_nulls, unmade_nulls, unrelated_text
@@ -46,9 +46,6 @@ from .tasks import choose, resolve_tasks
 from .variants import choose_variants, overrides, runnable, startable, supplied
 
 logger = logging.getLogger(__name__)
-
-SHIPPED = Path(__file__).resolve().parents[1] / "suites"
-"""The folder of the suites, and models, of this package."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +154,7 @@ def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inpu
     check_once(request)
     suite = request.extended(chosen_suite(request.suite, request.data_root))
     folder = _data_folder(request, suite)
-    tracks = choose("track", request.tracks, suite.tracks)
+    tracks = choose("track", request.tracks or suite.default_tracks, suite.tracks)
     chosen = choose_variants(request.method_names, request.settings, suite, tracks, request.grid)
     references = choose_references(request, suite, tracks, taken_names([*request.checkpoints, *suite.logs], chosen))
     originals = {track for reference in references if reference.role == "original" for track in reference.tracks}
@@ -351,7 +348,7 @@ def _models(request: Request, suite: SuiteSpec, store: Store | None, reader: Sou
 def _check_models(models: Iterable[ModelSpec]) -> None:
     """Raise a `UserError` where the weights of a model that lies here do not fit it; this package's own do."""
     for model in models:
-        if model.path is not None and Path(model.path).is_dir() and SHIPPED not in Path(model.path).resolve().parents:
+        if model.path is not None and Path(model.path).is_dir() and not shipped(Path(model.path)):
             check_weights(described(model), Path(model.path))
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 COMPARED = 8
 """Items of a task whose prompts are compared."""
 SHOWN = 4
+SHIPPED = Path(__file__).resolve().parents[1] / "suites"
+"""The folder of the suites, and models, of this package."""
 COPY = "copy the tokenizer files of its base (tokenizer.json, tokenizer_config.json, …) into {}"
 
 
@@ -61,11 +63,17 @@ def imported(what: str, folder: Path, base: ModelSpec, store: Store | None) -> I
     """Return a checkpoint made elsewhere: a whole model, or an adapter of the base; refuse one that does not fit."""
     digests = store.digests if store else None
     if not is_adapter(folder):
-        check_weights(what, folder)
+        if not shipped(folder):
+            check_weights(what, folder)
         return ImportedFolder(folder, {"digest": folder_digest(folder, MODEL_FILES, digests)})
     note = check_adapter(what, folder, base) if base.digest else None
     settings = {"adapter": folder_digest(folder, ADAPTER_FILES, digests), "dtype": base.dtype, "version": 1}
     return ImportedFolder(folder, settings, note)
+
+
+def shipped(folder: Path) -> bool:
+    """Return whether a folder is one of this package's own, whose weights fit it."""
+    return SHIPPED in folder.resolve().parents
 
 
 def same_files(imports: Mapping[str, ImportedFolder]) -> Iterator[str]:

@@ -19,12 +19,14 @@ def check_composites(suite: SuiteSpec) -> None:
 
 def check_logs(plan: Plan) -> None:
     """Raise a `UserError` where the composites of a track need scores of a stored log, and it serves none of them."""
-    known = _definitions(plan.suite)
+    known, measured = _definitions(plan.suite), set(plan.tasks)
     for log in (log for log in plan.logs if log.role is not None):
         wanted = {
             name: scores
             for name, definition in known.items()
-            if log.track in definition.tracks and (scores := _scores_of(definition, log.role, known))
+            if log.track in definition.tracks
+            and {score.task for score in definition.scores} <= measured
+            and (scores := _scores_of(definition, log.role, known))
         }
         if wanted and not any(all(map(log.has, scores)) for scores in wanted.values()):
             name, scores = next(iter(wanted.items()))

@@ -159,7 +159,7 @@ def plan_study(request: Request, budget: int, seed: int = 0) -> Study:
         raise UserError(f"--set {name}.…: {name} is not among the methods that are tuned ({', '.join(names)}).")
     training = TrainingSpec.parse({**suite.training.identity(), **fixed.get("training", {})}, "training")
     suite = suite.model_copy(update={"training": training})
-    tracks = tuple(dict.fromkeys(request.tracks or suite.tracks))
+    tracks = tuple(dict.fromkeys(request.tracks or suite.default_tracks))
     for track in tracks:
         if track not in suite.tracks:
             raise UserError(f"Unknown track {track!r}.{suggest(track, suite.tracks)}")

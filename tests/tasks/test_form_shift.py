@@ -46,10 +46,12 @@ def test_in_micro_it_asks_the_same_facts_in_forms_that_no_text_has(folder: Path)
     shifted, plain = (load_rows(suite.tasks[name].data, folder).rows for name in ("form_shift", "wmdp"))
     by_choices = {(row["fact"], tuple(row["choices"])): row for row in plain}
     text = " ".join(
-        row["text"]
+        str(row[column])
         for track in suite.tracks.values()
         for source in (*track.corpora.forget.values(), *track.corpora.relearn.values(), track.corpora.retain)
         for row in load_rows(source, folder).rows
+        for column in ("text", "prompt", "answer")
+        if column in row
     )
     assert {row["fact"] for row in shifted} == {row["fact"] for row in plain}
     for row in shifted:
