@@ -10,7 +10,7 @@ from unlearn_bench.harness.suite import BootstrapSpec, SuiteSpec, load_suite
 from unlearn_bench.leaderboards.board import Board
 
 SUITE = load_suite("micro")
-TASKS = ["forget_qa", "retain_qa", "forget_rouge", "retain_rouge", "holdout_qa", "perplexity"]
+TASKS = ["forget_qa", "retain_qa", "forget_rouge", "forget_leak", "retain_rouge", "holdout_qa", "perplexity"]
 SETTINGS = ("training.steps=20",)
 
 
@@ -68,11 +68,20 @@ def test_the_utility_of_both_is_alike(composites: dict[str, dict]) -> None:
 
 
 def test_only_the_base_tells_what_it_was_told_from_what_nobody_was(composites: dict[str, dict]) -> None:
-    for score in ("mia_loss", "mia_min_k"):
+    for score in ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus"):
         assert value(composites, "base", score) > 0.8
         assert value(composites, "retain", score) == pytest.approx(0.5, abs=0.15)
     assert value(composites, "base", "privleak") < -50
     assert value(composites, "retain", "privleak") == 0
+    assert value(composites, "retain", "privacy") == 1
+    assert value(composites, "base", "privacy") < 0.5
+
+
+def test_the_base_remembers_what_the_retrained_model_does_not(composites: dict[str, dict]) -> None:
+    for lower in ("extraction_strength", "exact_memorisation", "leak_at_1", "leak_at_4"):
+        assert value(composites, "retain", lower) < value(composites, "base", lower), lower
+    for higher in ("memorisation", "aggregate"):
+        assert value(composites, "retain", higher) > value(composites, "base", higher), higher
 
 
 def test_every_task_and_every_composite_has_a_value(board: Board, composites: dict[str, dict]) -> None:
