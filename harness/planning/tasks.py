@@ -41,7 +41,8 @@ def resolve_tasks(
     known = {name: suite.tasks[name] for name in dict.fromkeys([*measured, *controls])}
 
     def pinned(spec: TaskSpec, place: Path | None, limit: int | None) -> tuple[str, str, int]:
-        reader.rows(spec.data, place, tasks.get(spec.task).Row)  # what was out of reach is not asked for again
+        if spec.data is not None:
+            reader.rows(spec.data, place, tasks.get(spec.task).Row)  # what was out of reach is not asked for again
         return pin_items(spec, place, limit)
 
     planned = {}
@@ -50,9 +51,10 @@ def resolve_tasks(
         kind = tasks.get(spec.task)
         scorer = reader(lambda spec=spec: _scorer(request, spec, suite, folder, store), None) if kind.judged else None
         spec = spec if scorer is None else _with_threshold(spec, scorer)
+        spec = reader(lambda spec=spec: _completed(spec), spec)
         settings = kind.Settings.parse(spec.settings, spec.task).identity()
         limit = min(filter(None, (spec.limit, request.limit)), default=None)
-        expected = min(filter(None, (spec.data.expected, limit)), default=0)
+        expected = min(filter(None, (spec.data and spec.data.expected, limit)), default=0)
         data, items, count = reader(
             lambda spec=spec, place=place, limit=limit: pinned(spec, place, limit), ("", "", expected)
         )
@@ -76,6 +78,13 @@ def resolve_tasks(
     ):
         raise UserError("--set scorer.… changes nothing: no task of this run has the suite's scorer; leave it out.")
     return planned
+
+
+def _completed(spec: TaskSpec) -> TaskSpec:
+    """Return a task with the settings that only its source knows."""
+    kind = tasks.get(spec.task)
+    values = kind.completed(kind.Settings.parse(spec.settings, spec.task))
+    return spec.model_copy(update={"settings": values}) if values else spec
 
 
 def _with_threshold(spec: TaskSpec, scorer: ScorerSpec) -> TaskSpec:

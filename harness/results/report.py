@@ -14,7 +14,6 @@ from ...reports.data import Cell, Content, Items, MeasuredCost, Run
 from ...reports.items import cap, flipped, question, sample, spread
 from ...reports.write import write
 from ...tasks.base import Task
-from ...tasks.base import tasks as registered
 from ..errors import UserError, first_line
 from ..planning.plan import Plan, PlannedTask
 from ..planning.status import CellStatus, statuses
@@ -172,13 +171,13 @@ def _items(plan: Plan, states: Sequence[CellStatus]) -> list[Items]:
     items: dict[tuple[int, int], Items] = {}
     most = cap(sum(state.cell.spec.beside is None for state in states))
     for place, task in enumerate(plan.tasks.values()):
-        kind = registered.get(task.spec.task)
+        kind = task.without_data()
         measured = {
             number: state
             for number, state in enumerate(states)
             if task.name in state.records and state.cell.spec.beside is None
         }
-        if not measured or kind.needs == "traces" or task.without_data().metric.largest is None:
+        if not measured or kind.needs == "traces" or kind.metric.largest is None:
             continue
         settings = _asked(task)
         if kind.needs == "choices":
