@@ -111,7 +111,7 @@ class TaskSpec(Spec):
     """A registered task with its data and settings."""
 
     task: str = identity(description="registered name, or the class itself")
-    data: SourceSpec = runtime()
+    data: SourceSpec | None = runtime(None, description="None: the task brings its own rows, as lm-eval's do")
     validation: SourceSpec | None = runtime(None, description="items for tuning, no fact shared with `data`")
     fewshot: SourceSpec | None = runtime(None, description="rows that `num_fewshot` examples come from")
     scorer: ScorerSpec | None = runtime(None, description="scorer of this task; None: the suite's")

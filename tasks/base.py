@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
+from ..harness.errors import UserError
 from ..harness.records import Choices, Generations, Item, Mark, Outcome, Preview, Record, Traces
 from ..harness.registry import Registry
 from ..harness.specs import Kind, RowSpec, Spec, identity
@@ -211,6 +212,28 @@ class Task(ABC):
     @abstractmethod
     def example_rows(cls) -> list[dict[str, Any]]:
         """Return a few valid data rows in the schema of the task's data set, for the contract test."""
+
+    @classmethod
+    def named(cls, name: str, include_path: str | None = None) -> dict[str, dict[str, Any]]:
+        """Return the settings of the tasks that `TASK:NAME` stands for, by name; most tasks have no names below them.
+
+        Raises:
+            UserError: there is none.
+        """
+        raise UserError(f"{cls.__name__} has no tasks by name, so nothing is called {name!r}.")
+
+    @classmethod
+    def completed(cls, settings: Any) -> dict[str, Any]:
+        """Return the values of settings with those that only its source knows; planning asks once."""
+        return {}
+
+    def own_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of a task that brings its own; the others are given `data:` in the suite.
+
+        Raises:
+            UserError: it brings none.
+        """
+        raise UserError(f"Task {type(self).__name__} has no `data:`; name its source in the suite.")
 
     @abstractmethod
     def items(self, rows: Sequence[Mapping[str, Any]]) -> list[Item]:

@@ -6,11 +6,8 @@ through its own `ConfigurableTask`; nothing here concatenates a prompt.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import permutations
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,6 +17,7 @@ from pydantic import BeforeValidator
 from ..harness.errors import CellError, UserError
 from ..harness.records import Choices, Item, Mark, Preview, Record
 from ..harness.specs import Name, RowSpec, Text, digest, identity, shown, whole
+from ._quiet import quiet
 from ._rows import identities
 from .base import ChoiceRequest, ItemWorkload, Metric, ModelRequest, Needs, Scorer, Task, TaskSettings, check_answered
 
@@ -214,7 +212,7 @@ class MultipleChoice(Task):
         arguments: dict[str, list[tuple[str, str]]] = {item.id: [] for item in items}
         for members in subjects.values():
             task = self.lm_eval_task(members)
-            with _quiet():
+            with quiet():
                 task.build_all_requests()
             for instance in task.instances:
                 arguments[members[instance.doc_id].id].append(instance.args)
@@ -240,7 +238,7 @@ class MultipleChoice(Task):
         splits = {"test": docs}
         if shown := self._shown.get(items[0].stratum):
             splits["dev"] = [_columns(doc) for doc in shown]
-        with _quiet():
+        with quiet():
             from datasets import Dataset
             from lm_eval.api.task import ConfigurableTask
 
@@ -329,16 +327,3 @@ def _unusable(item: Item, outcome: Choices) -> str | None:
     if not all(outcome.tokens):
         return "a choice has no token of its own"
     return None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep lm-eval's log lines and progress bars off the terminal."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -65,7 +65,16 @@ if TYPE_CHECKING:
     " text): a model's folder, or for retain a file of stored values of items; goes before the suite's (repeatable).",
 )
 @option("--tracks", "Tracks, separated by commas; none: all but those that run only where named.", callback=names)
-@option("--tasks", "Tasks, separated by commas.", callback=names)
+@option(
+    "--tasks",
+    "Tasks, separated by commas; lm_eval:NAME is one of lm-eval's, or those of a group, as a control.",
+    callback=names,
+)
+@option(
+    "--include-path",
+    "Folder of further YAML files of lm-eval's tasks.",
+    type=click.Path(path_type=Path, file_okay=False),
+)
 @option(
     "--seeds",
     "Training seeds, separated by commas: one training a method and seed.",

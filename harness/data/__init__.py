@@ -1,5 +1,6 @@
 """Data: files of rows in every format, rows of a source under our column names with their digest, samples of items."""
 
+from .files import DataRow
 from .memory import ask_hub_again
 from .rows import FILE, Rows, hub_copy, load_rows
 from .samples import sample_items
@@ -18,6 +19,7 @@ from .text import (
 
 __all__ = [
     "FILE",
+    "DataRow",
     "Question",
     "Rows",
     "TrainingText",

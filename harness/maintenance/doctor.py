@@ -164,7 +164,8 @@ def _named(suite: SuiteSpec) -> Iterator[SourceSpec]:
         if track.corpora.probe is not None:
             yield track.corpora.probe
     for task in suite.tasks.values():
-        yield task.data
+        if task.data is not None:
+            yield task.data
     for scorer in (suite.scorer, *(task.scorer for task in suite.tasks.values())):
         if scorer is not None and scorer.train is not None:
             yield scorer.train

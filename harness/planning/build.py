@@ -113,7 +113,8 @@ class Inputs:
         for reference in self.references:
             yield from reference.spec.finetune.text if reference.spec.finetune else ()
         for task in self.tasks.values():
-            yield task.spec.data
+            if task.spec.data is not None:
+                yield task.spec.data
 
 
 def make_plan(request: Request, store: Store | None, reader: SourceReader | None = None) -> Plan:
@@ -152,7 +153,7 @@ def make_plan(request: Request, store: Store | None, reader: SourceReader | None
 def resolve(request: Request, store: Store | None, reader: SourceReader) -> Inputs:
     """Return what a request names, each checked: suite, tracks, variants, nulls, stresses, models, tasks, imports."""
     check_once(request)
-    suite = request.extended(chosen_suite(request.suite, request.data_root))
+    request, suite = request.with_named_tasks(request.extended(chosen_suite(request.suite, request.data_root)))
     folder = _data_folder(request, suite)
     tracks = choose("track", request.tracks or suite.default_tracks, suite.tracks)
     chosen = choose_variants(request.method_names, request.settings, suite, tracks, request.grid)

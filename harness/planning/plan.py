@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import PrivateAttr, field_validator
 
 from ...tasks.base import Task, tasks
-from ..data import Rows, load_rows, sample_items
+from ..data import DataRow, Rows, load_rows, sample_items
 from ..errors import UserError
 from ..models.load import ModelSpec
 from ..records import Item
@@ -228,7 +228,15 @@ def _with_examples(spec: TaskSpec, folder: Path | None) -> tuple[Task, Rows | No
 
 def chosen_items(task: Task, spec: TaskSpec, folder: Path | None, limit: int | None) -> list[Item]:
     """Return the items of a task that are asked: all, or a seeded sample of `limit`."""
-    return sample_items(task.items(load_rows(spec.data, folder, task.Row).rows), limit)
+    return sample_items(task.items(task_rows(task, spec, folder).rows), limit)
+
+
+def task_rows(task: Task, spec: TaskSpec, folder: Path | None) -> Rows:
+    """Return the rows of a task: those of its data, or that it brings itself."""
+    if spec.data is not None:
+        return load_rows(spec.data, folder, task.Row)
+    own = task.own_rows()
+    return Rows([DataRow(row) for row in own], digest(own))
 
 
 def read_task(spec: TaskSpec, folder: Path | None, limit: int | None) -> tuple[Task, list[Item], str]:
@@ -237,7 +245,7 @@ def read_task(spec: TaskSpec, folder: Path | None, limit: int | None) -> tuple[T
     Each source is read once, so that the digest is that of what is used.
     """
     task, examples = _with_examples(spec, folder)
-    rows = load_rows(spec.data, folder, task.Row)
+    rows = task_rows(task, spec, folder)
     items = sample_items(task.items(rows.rows), limit)
     return task, items, rows.digest if examples is None else digest([rows.digest, examples.digest])
 

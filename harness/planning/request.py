@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...methods.base import Method, methods
+from ...tasks.base import tasks as registered
 from ..errors import UserError
 from ..models.load import ModelSpec
 from ..runtime import BOARD_SEED
@@ -27,7 +28,9 @@ class Request:
         references: ROLE or TRACK/ROLE (`original`, `retain`) to a model's folder, or to a file of stored values; goes
             before the suite's.
         tasks: names of the tracks' tasks, and specs of further ones: controls, called like the task that they name.
-            Their files are below `data_root`, else the folder of work.
+            Their files are below `data_root`, else the folder of work. `KIND:NAME` is a control too, of a kind that
+            has tasks by name (`lm_eval:arc_easy`).
+        include_path: folder of further tasks by name, for `KIND:NAME`.
         seeds: of training; None: `BOARD_SEED`, in a study `TUNING_SEED` (of `runtime`).
         settings: overrides, `METHOD.KEY=VALUE`, `training.KEY=VALUE` or `scorer.KEY=VALUE`.
         grid: sweeps, `METHOD.KEY=VALUE,VALUE` or `training.KEY=…`: a variant for each choice of one value a key.
@@ -48,6 +51,7 @@ class Request:
     references: Mapping[str, Path] = field(default_factory=dict)
     tracks: Sequence[str] | None = None
     tasks: Sequence[str | TaskSpec] | None = None
+    include_path: Path | str | None = None
     seeds: Sequence[int] | None = None
     limit: int | None = None
     settings: Sequence[str] = ()
@@ -103,6 +107,30 @@ class Request:
         given = any(isinstance(task, TaskSpec) and task.task == name for task in self.tasks or ())
         return Path(self.data_root or "").resolve() if given else None
 
+    def with_named_tasks(self, suite: SuiteSpec) -> tuple[Request, SuiteSpec]:
+        """Return the request with `KIND:NAME` as the tasks that it stands for, and the suite with these as controls.
+
+        Where nothing else is named they stand beside all tasks of the tracks.
+
+        Raises:
+            UserError: a kind that has no tasks by name, or a name that it does not know.
+        """
+        place = None if self.include_path is None else str(Path(self.include_path).resolve())
+        specs: dict[str, TaskSpec] = {}
+        asked: dict[str | TaskSpec, None] = {}
+        for given in self.tasks or ():
+            kind, colon, name = given.partition(":") if isinstance(given, str) else ("", "", "")
+            if not colon or given in suite.tasks:
+                asked[given] = None
+                continue
+            own = registered.get(kind).named(name, place)
+            specs |= {f"{kind}:{one}": TaskSpec(task=kind, settings=settings) for one, settings in own.items()}
+            asked |= dict.fromkeys(f"{kind}:{one}" for one in own)
+        if not specs:
+            return self, suite
+        only = asked.keys() <= specs.keys()
+        return replace(self, tasks=None if only else tuple(asked)), _with_controls(suite, specs)
+
     def extended(self, suite: SuiteSpec) -> SuiteSpec:
         """Return the suite with the models and tasks that are given as specs, the tasks as controls of every track.
 
@@ -127,9 +155,14 @@ class Request:
                     f"Suite {suite.name} has another task called {name!r}; register yours under another name, or write"
                     " a suite file that `extends` it."
                 )
-        changed = {
-            name: track.model_copy(update={"controls": tuple(dict.fromkeys([*track.controls, *tasks]))})
-            for name, track in suite.tracks.items()
-        }
-        extended = {"tasks": suite.tasks | tasks, "models": suite.models | models, "tracks": changed}
-        return suite.model_copy(update=extended) if tasks or models else suite
+        suite = suite.model_copy(update={"models": suite.models | models}) if models else suite
+        return _with_controls(suite, tasks)
+
+
+def _with_controls(suite: SuiteSpec, tasks: Mapping[str, TaskSpec]) -> SuiteSpec:
+    """Return the suite with further tasks, as controls of every track."""
+    changed = {
+        name: track.model_copy(update={"controls": tuple(dict.fromkeys([*track.controls, *tasks]))})
+        for name, track in suite.tracks.items()
+    }
+    return suite.model_copy(update={"tasks": {**suite.tasks, **tasks}, "tracks": changed}) if tasks else suite

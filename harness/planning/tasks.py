@@ -72,12 +72,14 @@ def _pinned(
     """Return a task, pinned to its rows and at most so many items."""
     kind = tasks.get(spec.task)
     spec = spec if scorer is None else _with_threshold(spec, scorer)
+    spec = reader(lambda: _completed(spec), spec)
     settings = kind.Settings.parse(spec.settings, spec.task).identity()
     limit = min(filter(None, (spec.limit, most)), default=None)
-    expected = min(filter(None, (spec.data.expected, limit)), default=0)
+    expected = min(filter(None, (spec.data and spec.data.expected, limit)), default=0)
 
     def pin() -> tuple[str, str, int]:
-        reader.rows(spec.data, place, kind.Row)  # what was out of reach is not asked for again
+        if spec.data is not None:
+            reader.rows(spec.data, place, kind.Row)  # what was out of reach is not asked for again
         return pin_items(spec, place, limit)
 
     data, items, count = reader(pin, ("", "", expected))
@@ -95,6 +97,13 @@ def _pinned(
         limit=limit,
         folder=str(place) if place else None,
     )
+
+
+def _completed(spec: TaskSpec) -> TaskSpec:
+    """Return a task with the settings that only its source knows."""
+    kind = tasks.get(spec.task)
+    values = kind.completed(kind.Settings.parse(spec.settings, spec.task))
+    return spec.model_copy(update={"settings": values}) if values else spec
 
 
 def _with_threshold(spec: TaskSpec, scorer: ScorerSpec) -> TaskSpec:

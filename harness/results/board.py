@@ -117,7 +117,7 @@ def _texts(plan: Plan, status: CellStatus) -> dict[str, dict[str, float]]:
     return {
         name: audit_texts([row["texts"] for row in read_jsonl(outcome.file("outcomes.jsonl"))])
         for name, outcome in status.outcomes.items()
-        if registered.get(plan.tasks[name].spec.task).needs == "generations" and name in status.records
+        if plan.tasks[name].without_data().needs == "generations" and name in status.records
     }
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from ...reports.data import CheckpointAnswer, Items
 from ...reports.items import cap, checkpoint_answer, flipped, open_question, question, sample, spread
 from ...tasks.base import Task
-from ...tasks.base import tasks as registered
 from ..errors import UserError, first_line
 from ..planning.plan import Plan, PlannedTask
 from ..planning.status import CellStatus
@@ -52,8 +51,9 @@ def items_of(plan: Plan, states: Sequence[CellStatus]) -> list[Items]:
             for number, state in enumerate(states)
             if task.name in state.records and state.cell.spec.beside is None
         }
-        needs = registered.get(task.spec.task).needs
-        if not measured or (needs != "traces" and task.without_data().metric.largest is None):
+        kind = task.without_data()
+        needs = kind.needs
+        if not measured or (needs != "traces" and kind.metric.largest is None):
             continue
         asked = _asked(task)
         if needs == "traces" or (needs == "generations" and asked.answered):

@@ -21,12 +21,11 @@ from ...leaderboards.rows.row_warnings import degenerate_share
 from ...leaderboards.stats.intervals import SEEDS_FOR_METHOD
 from ...methods.base import methods
 from ..api import Result, run
-from ..data import load_rows
 from ..errors import UserError, suggest
 from ..models.load import load_config
 from ..planning.build import make_plan
 from ..planning.names import check_once
-from ..planning.plan import Plan, build_task
+from ..planning.plan import Plan, build_task, task_rows
 from ..planning.request import Request
 from ..planning.variants import TRAINING, Values, members, overrides
 from ..records import Printable
@@ -234,8 +233,8 @@ def _check_disjoint(suite: SuiteSpec, plan: Plan) -> None:
     for name, planned in plan.tasks.items():
         task = build_task(planned.spec, folder)
         reported, validation = (
-            {item.cluster for item in task.items(load_rows(source, folder, task.Row).rows)}
-            for source in (suite.tasks[name].data, planned.spec.data)
+            {item.cluster for item in task.items(task_rows(task, spec, folder).rows)}
+            for spec in (suite.tasks[name], planned.spec)
         )
         shared = reported & validation
         if shared:
