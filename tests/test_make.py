@@ -24,7 +24,8 @@ def made(root: Path, tmp_path: Path, *options: str) -> str:
 
 def test_the_published_board_has_three_seeds_and_takes_more_options(root: Path, tmp_path: Path) -> None:
     commands = made(root, tmp_path, "--dry-run", "OPTIONS=--stress relearn")
-    assert "evaluate --methods all --seeds 0,1,2 --stress relearn --output" in commands
+    assert "evaluate --methods rmu,adap_rmu," in commands
+    assert "--seeds 0,1,2 --stress relearn --output" in commands
     assert not (tmp_path / "store").exists()
 
 
