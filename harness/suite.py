@@ -275,6 +275,9 @@ class CompositeSpec(Spec):
     better: Literal["higher", "lower"] | None = runtime(None, description="None: as the statistic has it")
     tracks: list[str] | None = runtime(None, description="None: every track that has the tasks")
     description: str = runtime("", description="what a board says of it")
+    inherited: bool = runtime(
+        False, description="of a suite that is extended, set on loading: where no track has its tasks it is left out"
+    )
     place: int = runtime(0, description="where boards show it among the others: as in the suite's file, set on loading")
 
 
@@ -389,6 +392,9 @@ def _read(name: str, beside: Path, seen: tuple[Path, ...]) -> tuple[dict[str, An
     parent, _ = _read(str(own.pop("extends")), path.parent, (*seen, path))
     if parent.get("embedded"):
         del own["folder"]
+    for name, composite in (parent.get("composites") or {}).items():
+        if name not in (own.get("composites") or {}):
+            composite["inherited"] = True
     return _merged(parent, own), path
 
 

@@ -56,7 +56,7 @@ class CircuitBreakers(Method):
     family = "steering"
     status = "reading"
     search: ClassVar[Mapping[str, Range | Depth]] = {"alpha": Range(1.0, 30.0), "ramp": Range(1.0, 4.0)}
-    log_schema: ClassVar[Mapping[str, LogRole]] = {"s": "other"}
+    log_schema: ClassVar[Mapping[str, LogRole]] = {"rerouted": "other"}
     settings: CircuitBreakersSettings
 
     def rerouted(self, context: Context) -> list[int]:
@@ -102,7 +102,7 @@ class CircuitBreakers(Method):
         """Count the step; return the s that it was taken with."""
         s = self._progress()
         self.step += 1
-        return {"s": s}
+        return {"rerouted": s}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of steps."""

@@ -69,7 +69,7 @@ def composites_of(plan: Plan, tracks: Mapping[str, TrackRoles]) -> dict[str, Com
         tasks = {score.task for score in definition.scores}
         able = [track for track in definition.tracks if track in tracks and tasks <= set(tracks[track].tasks)]
         if able:
-            found[name] = replace(named[name], tracks=able)
+            found[name] = replace(named[name], tracks=able, inherited=False)
     return {name: found[name] for name in named if name in found}
 
 

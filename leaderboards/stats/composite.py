@@ -41,6 +41,7 @@ class Composite:
         better: which way a row is better; None: the statistic's own.
         tracks: where it is shown; None: on every track that has all of its tasks.
         description: what a reader is told of it.
+        inherited: of a suite that this one extends: where no track has its tasks it is left out.
         place: where it is shown among the others.
     """
 
@@ -51,6 +52,7 @@ class Composite:
     better: Better | None = None
     tracks: Sequence[str] | None = None
     description: str = ""
+    inherited: bool = False
     place: int = 0
 
 
@@ -176,6 +178,8 @@ class _Reader:
                 raise UserError(f"{where} names the track {track!r}.{suggest(track, self.tracks)}")
         chosen = self.tracks if composite.tracks is None else composite.tracks
         able = tuple(track for track in chosen if tasks <= self.tracks[track])
+        if not able and composite.inherited:
+            return ()
         if not able or (composite.tracks is not None and len(able) < len(composite.tracks)):
             lacking = min((sorted(tasks - self.tracks[track]) for track in chosen if track not in able), key=len)
             raise UserError(f"{where} needs {', '.join(lacking)}: add it to the `controls` of the track it is for.")

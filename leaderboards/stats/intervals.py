@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from .metrics import Floats
 
@@ -95,6 +94,8 @@ def reach(arm: Floats, variance: Floats, own: Floats, shared: Floats, decay: Flo
         own, shared, decay: of `SeedNoise`.
         level: one-sided, 0.975 for an interval of 95 %.
     """
+    from scipy import special
+
     narrowed = np.divide(shared, variance, out=np.zeros_like(variance), where=variance > 0)
     kept = 1 - np.minimum(narrowed, 1.0)
     total = kept * variance + own
@@ -127,6 +128,8 @@ def estimate(
     Returns:
         The estimate, None where there is no value. With three seeds or more the interval holds them too.
     """
+    from scipy import special
+
     sides = [plus] if minus is None else [plus, minus]
     if any(side.shape[1] == 0 for side in sides):
         return None
@@ -158,6 +161,8 @@ def _bca(draws: Floats, value: float, ends: Floats, acceleration: float) -> Floa
     level = cdf(z0 + (z0 + z) / (1 - a (z0 + z))), with z0 the quantile of the share of draws below the value (half of
     those at it) and z the ends of a normal interval.
     """
+    from scipy import special
+
     below = ((draws < value - TINY).mean() + (draws <= value + TINY).mean()) / 2
     if not 0 < below < 1:
         return None

@@ -20,7 +20,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from .arrays import ScoreMatrix, by_cluster
 from .metrics import Floats
@@ -127,6 +126,8 @@ def detectable_difference(sums: Floats, counts: Floats, confidence: float, power
     Returns:
         The difference in units of the score; None for fewer than two clusters or no variance between them.
     """
+    from scipy import special
+
     sums, counts = sums[counts > 0], counts[counts > 0]
     clusters, n = len(counts), counts.sum()
     if clusters < 2:

@@ -13,7 +13,6 @@ from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from .intervals import ENOUGH, TINY, Estimate, SeedMean, SeedNoise, contrast, reach
 from .metrics import Floats
@@ -74,6 +73,8 @@ def _studentised(centre: Floats, draws: Floats) -> tuple[Floats, Floats]:
 
 
 def _reaches(spread: Floats, seeds: Sequence[SeedNoise], largest: Floats, confidence: float, freedom: float) -> Floats:
+    from scipy import special
+
     q = float(special.stdtrit(freedom, special.ndtr(np.quantile(largest, confidence))))
     own, shared, decay = (np.array([getattr(noise, key) for noise in seeds]) for key in ("own", "shared", "decay"))
     if not own.any():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -132,7 +133,12 @@ def gradient(name, settings=None, corpora=None, **training):
 
 
 def check_large(name, settings=None, corpora=None):
-    """Four batches of two make one of eight, for gradient and log, and a mean over batches would not."""
+    """Four batches of two make one of eight, for gradient and log, and a mean over batches would not.
+
+    What is drawn beside a row follows its batch, so there is one line to draw from.
+    """
+    corpora = corpora or tiny_corpora()
+    corpora = replace(corpora, pools=dict.fromkeys(methods.get(name).auxiliary, ("I do not know.",)))
     large, one = gradient(name, settings, corpora, batch_size=8)
     small, several = gradient(name, settings, corpora, batch_size=2, accumulation=4, accumulation_mean="tokens")
     _, plain = gradient(name, settings, corpora, batch_size=2, accumulation=4)

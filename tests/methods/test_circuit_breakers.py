@@ -67,7 +67,7 @@ def test_the_retain_loss_gains_weight_step_by_step_whatever_is_accumulated():
     trainer.run()
     for step, row in enumerate(trainer.log[1:], start=1):
         s = step / 4.5
-        assert row["s"] == pytest.approx(s)
+        assert row["rerouted"] == pytest.approx(s)
         assert row["total"] == pytest.approx(3 * ((1 - s) * row["forget"] + s * row["retain"]), rel=1e-5)
 
 
