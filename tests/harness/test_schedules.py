@@ -135,7 +135,8 @@ def gradient(name, settings=None, corpora=None, **training):
 def check_large(name, settings=None, corpora=None):
     """Four batches of two make one of eight, for gradient and log, and a mean over batches would not.
 
-    What is drawn beside a row follows its batch, so there is one line to draw from.
+    What is drawn beside a row follows its batch, so there is one line to draw from. A gradient is read off float32
+    weights of up to 1, whose last bit is 6e-8.
     """
     corpora = corpora or tiny_corpora()
     corpora = replace(corpora, pools=dict.fromkeys(methods.get(name).auxiliary, ("I do not know.",)))
@@ -145,10 +146,10 @@ def check_large(name, settings=None, corpora=None):
     assert large.keys() == small.keys()
     scale = max(float(value.abs().max()) for value in large.values())
     for key, value in large.items():
-        torch.testing.assert_close(small[key], value, rtol=1e-4, atol=3e-6 * scale)
+        torch.testing.assert_close(small[key], value, rtol=1e-4, atol=max(3e-6 * scale, 1.2e-7))
     losses = [key for key in one if key in ("forget", "retain", "total")]
     assert {key: several[key] for key in losses} == pytest.approx({key: one[key] for key in losses}, rel=1e-5, abs=1e-6)
-    if one.get("retain", 0.0) > 1e-6:
+    if one.get("retain", 0.0) > 1e-3:
         assert plain["retain"] != pytest.approx(one["retain"], rel=1e-4), "the lengths are unequal"
 
 
