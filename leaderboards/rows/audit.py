@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
+from scipy import special
 
 from ..stats.arrays import ScoreMatrix, answer_shares, by_cluster
 from .resampling import Resamples
@@ -74,8 +75,6 @@ def below_chance(table: ScoreMatrix, column: int, chance: float) -> float | None
 
     Scores of 0 and 1 that are clusters of their own: exact binomial. Else Student's t of the clustered mean.
     """
-    from scipy import special
-
     values = table.values[:, [column]]
     counts = by_cluster((~np.isnan(values)).astype(np.float64), table.starts)[:, 0]
     sums = by_cluster(np.nan_to_num(values), table.starts)[:, 0][counts > 0]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from scipy import special
+
 from ..schema import Utility
 from ..stats.intervals import exact_reach
 from .groups import Group
@@ -39,8 +41,6 @@ def utility(resamples: Resamples, track: str, group: Group, base: Group | None) 
 
     `power` is that of a normal lower limit as far from its value as here: Phi(z (margin / arm - 1)).
     """
-    from scipy import special
-
     retain, margin = resamples.metric(resamples.spec.tracks[track].retain_task), resamples.spec.margin
     gap = limits(resamples, retain, group, base)
     if gap is None:

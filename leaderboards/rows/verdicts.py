@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from scipy import special
+
 from ...harness.records import MANY
 from ..schema import Claims, Interval, Row, Verdict
 from ..spec import BoardSpec
@@ -49,8 +51,6 @@ def detectable(interval: Interval | None, confidence: float) -> float | None:
 
     (1 + z_0.8 / z) times the half-width, z the normal quantile of the confidence.
     """
-    from scipy import special
-
     if interval is None or interval["low"] is None or interval["high"] is None:
         return None
     z = special.ndtri((1 + confidence) / 2)
