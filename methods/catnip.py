@@ -23,11 +23,10 @@ from pydantic import Field
 from torch import Tensor
 
 from .base import Batch, Depth, Range, register
-from .distillation import DistillationSettings
-from .likelihood import RetainMethod, token_mean
+from .likelihood import RetainMethod, UnheldSettings, token_mean
 
 
-class CatnipSettings(DistillationSettings):
+class CatnipSettings(UnheldSettings):
     """Settings of CATNIP."""
 
     beta: float = Field(1.0, gt=0, description="inverse temperature: how soon an unlikely token is left alone")

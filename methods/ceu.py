@@ -21,11 +21,11 @@ from pydantic import Field
 from torch import Tensor
 
 from .base import Batch, Depth, Range, Tokens, register
-from .distillation import DistillationMethod, DistillationSettings, soft_cross_entropy
-from .likelihood import token_mean
+from .distillation import DistillationMethod, soft_cross_entropy
+from .likelihood import UnheldSettings, token_mean
 
 
-class CEUSettings(DistillationSettings):
+class CEUSettings(UnheldSettings):
     """Settings of CE-U."""
 
     skipped: int = Field(1, ge=0, description="tokens of each text, the first that count, that are left out")

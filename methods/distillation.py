@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
-from .likelihood import RetainMethod, RetainSettings
-
-
-class DistillationSettings(RetainSettings):
-    """The retain text is not held by default, as in the sources: the target itself says what stays."""
-
-    retain: Literal["none", "nll", "kl"] = Field(
-        "none", description="mean NLL of retain text, mean KL(frozen || trained) of its next tokens, or no such term"
-    )
+from .likelihood import RetainMethod
 
 
 class DistillationMethod(RetainMethod):
-    """One that imitates a target of its own making; settings: `DistillationSettings`."""
+    """One that imitates a target of its own making; settings: `UnheldSettings`."""
 
     family = "distillation"
 

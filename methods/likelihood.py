@@ -42,6 +42,14 @@ class RetainSettings(LikelihoodSettings):
     retain_weight: float = Field(1.0, ge=0, description="lambda, weight of the retain loss")
 
 
+class UnheldSettings(RetainSettings):
+    """The same where the source does not hold the retain text."""
+
+    retain: Literal["none", "nll", "kl"] = Field(
+        "none", description="no retain term, mean NLL of retain text, or mean KL(frozen || trained) of its next tokens"
+    )
+
+
 class LikelihoodMethod(Method):
     """A method that trains all parameters, those of some layers, or a LoRA; settings: `LikelihoodSettings`."""
 

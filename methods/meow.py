@@ -18,21 +18,18 @@ the other fact, so that an answer's mean probability and its ROUGE rise (docs/me
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from .base import Batch, Depth, Range, register
-from .likelihood import RetainMethod, RetainSettings, nll, predicted
+from .likelihood import RetainMethod, UnheldSettings, nll, predicted
 
 
-class MEOWSettings(RetainSettings):
+class MEOWSettings(UnheldSettings):
     """Settings of MEOW; both are the paper's."""
 
-    retain: Literal["none", "nll", "kl"] = Field(
-        "none", description="no retain term, mean NLL of retain text, or mean KL(frozen || trained) of its next tokens"
-    )
     retain_weight: float = Field(1 / 9, ge=0, description="lambda, weight of the retain loss")
 
 

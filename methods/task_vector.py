@@ -17,8 +17,8 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from .base import Batch, Depth, Range, register
-from .likelihood import LikelihoodMethod, LikelihoodSettings, nll
+from .base import Depth, Range, register
+from .likelihood import LanguageModelling, LikelihoodSettings
 
 
 class TaskVectorSettings(LikelihoodSettings):
@@ -28,7 +28,7 @@ class TaskVectorSettings(LikelihoodSettings):
 
 
 @register("task_vector")
-class TaskVector(LikelihoodMethod):
+class TaskVector(LanguageModelling):
     """Learn the forget text, then go the other way."""
 
     Settings = TaskVectorSettings
@@ -39,10 +39,6 @@ class TaskVector(LikelihoodMethod):
     status = "faithful"
     search: ClassVar[Mapping[str, Range | Depth]] = {"scale": Range(0.5, 10.0)}
     settings: TaskVectorSettings
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Return L."""
-        return {"forget": nll(self.context, batch.forget)}
 
     def finish(self, delta: Mapping[str, Tensor], originals: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return -a (theta_F - theta_0)."""

@@ -21,11 +21,11 @@ from pydantic import Field
 from torch import Tensor
 
 from .base import Batch, Depth, Range, register
-from .distillation import DistillationMethod, DistillationSettings, soft_cross_entropy
-from .likelihood import token_mean
+from .distillation import DistillationMethod, soft_cross_entropy
+from .likelihood import UnheldSettings, token_mean
 
 
-class UndialSettings(DistillationSettings):
+class UndialSettings(UnheldSettings):
     """Settings of UNDIAL; beta is OpenUnlearning's."""
 
     beta: float = Field(10.0, gt=0, description="what the logit of the text's own token loses")
