@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...methods.base import methods
-from ..data import Rows, corpora_digests, forget_texts, lacking, pool_digests
+from ..data import corpora_digests, forget_texts, lacking, pool_digests
 from ..engines.base import engines
 from ..errors import UserError
 from ..models.differences import embeddings
@@ -98,11 +98,8 @@ class Inputs:
     def auxiliary(self, corpora: CorporaSpec, names: tuple[str, ...]) -> dict[str, Any]:
         """Return the digests of what a method asks for beside its forget rows; raise a `DataError` where it is not."""
 
-        def rows_of(source: SourceSpec, schema: type[RowSpec]) -> Rows:
-            return self.reader.rows(source, self.folder, schema)
-
         if names:
-            self.reader(lambda: forget_texts(corpora, names, rows_of), {})
+            self.reader(lambda: forget_texts(corpora, names, self.reader.below(self.folder)), {})
         return pool_digests(corpora, names, self.digest_of)
 
     def sources(self) -> Iterator[SourceSpec]:
@@ -316,10 +313,7 @@ def _unrelated_cells(inputs: Inputs, model: ModelSpec, references: Sequence[Plan
 
 def _lacks(suite: SuiteSpec, folder: Path | None, reader: SourceReader) -> Callable[[str, Sequence[str]], str | None]:
     """Return what says of a track which text beside forget rows it has not, given the names; see `supplied`."""
-
-    def rows_of(source: SourceSpec, schema: type[RowSpec]) -> Rows:
-        return reader.rows(source, folder, schema)
-
+    rows_of = reader.below(folder)
     return lambda track, names: reader(lambda: lacking(suite.tracks[track].corpora, names, rows_of), None)
 
 

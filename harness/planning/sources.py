@@ -58,6 +58,10 @@ class SourceReader:
             raise rows
         return rows
 
+    def below(self, folder: Path | None) -> Callable[[SourceSpec, type[RowSpec]], Rows]:
+        """Return what reads the rows of sources of one folder, as `rows` does."""
+        return lambda source, schema: self.rows(source, folder, schema)
+
     def notes(self, sources: Iterable[SourceSpec]) -> Iterator[str]:
         """Give what those of the sources that were read say of themselves."""
         wanted = set(sources)
