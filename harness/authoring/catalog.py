@@ -19,6 +19,7 @@ from ..planning.plan import Plan
 from ..planning.status import entries, find_cell, status_of
 from ..records import Printable
 from ..registry import Registry
+from ..results.statistics import ListedStatistic, listed_statistics, statistics
 from ..specs import Spec
 from ..store.entries import Store
 from ..store.files import read_json
@@ -68,7 +69,7 @@ class ListedModel:
 class Catalog(Printable):
     """What there is of a kind, and what is broken with its cause."""
 
-    rows: Sequence[Registered | ListedSuite | ListedModel]
+    rows: Sequence[Registered | ListedSuite | ListedModel | ListedStatistic]
     broken: dict[str, str]
 
     def facts(self) -> dict[str, Any]:
@@ -95,6 +96,8 @@ def catalog(what: str, suite: str | None) -> Catalog:
         return Catalog(models, {})
     if what == "suites":
         return Catalog([_suite(name, load_suite(name)) for name in suites.names()], suites.broken)
+    if what == "statistics":
+        return Catalog(listed_statistics(), statistics.broken)
     registry = REGISTRIES[what]
     rows = sorted((_registered(name, registry) for name in registry.names()), key=lambda row: row.family or "")
     return Catalog(rows, registry.broken)

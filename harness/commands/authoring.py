@@ -61,12 +61,7 @@ def list_(what: str, suite: str | None, as_json: bool) -> None:
     """List what is registered, plugins included."""
     from ..authoring.catalog import catalog
 
-    if what == "statistics":
-        from ..results.statistics import listed_statistics
-
-        listed = listed_statistics()
-    else:
-        listed = catalog(what, suite)
+    listed = catalog(what, suite)
     echo(listed, as_json)
     for source, cause in listed.broken.items():
         click.echo(f"Broken: {source}: {cause}", err=True)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
-
-from tabulate import tabulate
+from dataclasses import dataclass
 
 from ...leaderboards.stats.formula import Formula, statistics
-from ..records import Printable
 
 
 @dataclass(frozen=True)
@@ -24,26 +19,9 @@ class ListedStatistic:
     origin: str
 
 
-@dataclass(frozen=True)
-class ListedStatistics(Printable):
-    """The registered statistics, and what is broken with its cause."""
-
-    rows: Sequence[ListedStatistic]
-    broken: dict[str, str]
-
-    def facts(self) -> dict[str, Any]:
-        """Return the rows as `list --json` has them."""
-        rows = [{"from" if key == "origin" else key: value for key, value in asdict(row).items()} for row in self.rows]
-        return {"rows": rows, "broken": self.broken}
-
-    def to_text(self) -> str:
-        """Return the rows as a table."""
-        return tabulate(self.facts()["rows"], headers="keys", tablefmt="simple", disable_numparse=True) + "\n"
-
-
-def listed_statistics() -> ListedStatistics:
+def listed_statistics() -> list[ListedStatistic]:
     """Return what is registered, plugins included."""
-    return ListedStatistics([_listed(name, statistics.get(name)) for name in statistics.names()], statistics.broken)
+    return [_listed(name, statistics.get(name)) for name in statistics.names()]
 
 
 def _listed(name: str, formula: Formula) -> ListedStatistic:
