@@ -104,10 +104,11 @@ class QuestionAnswersLeak(QuestionAnswersRouge):
 
     def scores(self, answer: str, texts: Sequence[str]) -> dict[str, float]:
         """Return the scores of a question of its right answer and the generated ones."""
-        recalls = [self.rouge(answer, text)["rougeL"].recall for text in texts]
+        rouge = [self.rouge(answer, text) for text in texts]
+        recalls = [one["rougeL"].recall for one in rouge]
         least = self.settings.threshold
         values = recalls if least is None else [float(recall >= least) for recall in recalls]
-        return super().scores(answer, texts) | leaks(values, self.settings.k)
+        return self.means(rouge) | leaks(values, self.settings.k)
 
 
 @register("qa_leak_judged")

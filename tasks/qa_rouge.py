@@ -121,7 +121,10 @@ class QuestionAnswersRouge(Task):
 
     def scores(self, answer: str, texts: Sequence[str]) -> dict[str, float]:
         """Return the scores of a question of its right answer and the generated ones, at least one."""
-        rouge = [self.rouge(answer, text) for text in texts]
+        return self.means([self.rouge(answer, text) for text in texts])
+
+    def means(self, rouge: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        """Return the scores of a question of what ROUGE says of its generated answers, at least one."""
         return {
             "rougeL_recall": fmean(one["rougeL"].recall for one in rouge),
             "rouge1_recall": fmean(one["rouge1"].recall for one in rouge),
