@@ -68,8 +68,7 @@ class Table:
     def split(self, most: int) -> list[Table]:
         """Return tables of at most so many columns, each behind the first column; the first keeps the caption."""
         count = len(self.headers)
-        tables = [self.columns(0, *range(at, min(at + most, count))) for at in range(1, count, most)]
-        return [*tables[:1], *(replace(table, caption="") for table in tables[1:])]
+        return self._behind_first([range(at, min(at + most, count)) for at in range(1, count, most)])
 
     def fitted(self, width: int = WIDTH) -> list[Table]:
         """Return tables whose markdown is no wider, each behind the first column; the first keeps the caption."""
@@ -83,7 +82,10 @@ class Table:
                 room = width - 1 - first
             parts[-1].append(place)
             room -= size
-        tables = [self.columns(0, *part) for part in parts]
+        return self._behind_first(parts)
+
+    def _behind_first(self, groups: Iterable[Iterable[int]]) -> list[Table]:
+        tables = [self.columns(0, *group) for group in groups]
         return [*tables[:1], *(replace(table, caption="") for table in tables[1:])]
 
     def to_markdown(self) -> str:
